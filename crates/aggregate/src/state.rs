@@ -1,0 +1,431 @@
+//! What a view knows of one entity: its facts in time-ordered blocks that carry partial aggregates.
+//!
+//! Any window at any cursor is answered by merging the partials of the blocks inside it and adding
+//! the facts at its two edges one by one. Facts older than the view's retention are folded into a
+//! base that keeps only what `lifetime` needs; a read that would have to look inside the base is
+//! answered [`Aged`], and the caller reads the facts again from the fact store.
+
+use std::ops::Range;
+
+use headwater_schema::{Micros, Position, Sequence, Value};
+
+use crate::block::{Block, InputBatch};
+use crate::partial::Partial;
+use crate::{Layout, WindowRange};
+
+mod codec;
+
+pub use codec::Corrupt;
+
+/// Facts in a block before it is sealed with its partials.
+/// Unit tests use small blocks, so that short streams seal, split and fold.
+pub const BLOCK_ROWS: usize = if cfg!(test) { 4 } else { 128 };
+/// Late facts may grow a sealed block to this many before it is split.
+const BLOCK_ROWS_MAX: usize = 2 * BLOCK_ROWS;
+
+/// The answer needs facts that the state has folded away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Aged;
+
+/// The state of one entity in one view.
+#[derive(Debug, Clone)]
+pub struct EntityState {
+    /// What facts contributed that have been folded away.
+    base: Option<Box<Base>>,
+    sealed: Vec<Sealed>,
+    /// The newest facts, not yet aggregated. Every fact here stands after every sealed one.
+    tail: Block,
+    /// Facts that were retracted, for reads as of before their retraction.
+    removed: Vec<Removed>,
+    /// The last sequence that the state has seen; a replay skips what it has.
+    applied: Sequence,
+}
+
+#[derive(Debug, Clone)]
+struct Sealed {
+    block: Block,
+    partials: Box<[Partial]>,
+}
+
+#[derive(Debug, Clone)]
+struct Base {
+    /// One per slot; empty where no feature reaches back over all time.
+    partials: Box<[Partial]>,
+    /// The greatest position folded away.
+    newest: Position,
+    /// A read as of an earlier sequence than this can't use the base.
+    sequence_max: Sequence,
+}
+
+#[derive(Debug, Clone)]
+struct Removed {
+    position: Position,
+    removed_at: Sequence,
+    values: Vec<Value>,
+}
+
+impl Removed {
+    fn visible(&self, range: &WindowRange, known_at: Sequence) -> bool {
+        range.from <= self.position
+            && self.position < range.until
+            && self.position.sequence <= known_at
+            && known_at < self.removed_at
+    }
+}
+
+impl EntityState {
+    pub fn new(layout: &Layout) -> Self {
+        Self {
+            base: None,
+            sealed: Vec::new(),
+            tail: Block::new(&layout.inputs),
+            removed: Vec::new(),
+            applied: 0,
+        }
+    }
+
+    /// The last sequence that changed the state.
+    pub fn applied(&self) -> Sequence {
+        self.applied
+    }
+
+    /// How many facts are held one by one.
+    pub fn len(&self) -> usize {
+        self.sealed.iter().map(|s| s.block.len()).sum::<usize>() + self.tail.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.base.is_none() && self.sealed.is_empty() && self.tail.is_empty()
+    }
+
+    /// Takes one fact. A sequence that the state has seen changes nothing.
+    pub fn insert(&mut self, layout: &Layout, batch: &InputBatch, row: usize) {
+        let position = batch.position(row);
+        if position.sequence <= self.applied {
+            return;
+        }
+        self.applied = position.sequence;
+        let late = self
+            .sealed
+            .last()
+            .and_then(|s| s.block.last())
+            .is_some_and(|last| position < last);
+        if late {
+            let values = batch.columns.iter().map(|c| c.get(row)).collect();
+            self.insert_late(layout, position, values);
+        } else {
+            self.tail.insert(batch, row);
+            if self.tail.len() >= BLOCK_ROWS {
+                self.seal(layout);
+            }
+        }
+    }
+
+    fn seal(&mut self, layout: &Layout) {
+        let block = std::mem::replace(&mut self.tail, Block::new(&layout.inputs));
+        let partials = block.partials(layout);
+        self.sealed.push(Sealed { block, partials });
+    }
+
+    fn insert_late(&mut self, layout: &Layout, position: Position, values: Vec<Value>) {
+        let at = self
+            .sealed
+            .partition_point(|s| s.block.last().is_some_and(|last| last < position));
+        let Some(sealed) = self.sealed.get_mut(at) else {
+            return;
+        };
+        let row = sealed.block.rows_before(position);
+        sealed.block.insert_values(row, position, values.into_iter());
+        if sealed.block.len() < BLOCK_ROWS_MAX {
+            for (slot, partial) in layout.slots.iter().zip(&mut sealed.partials) {
+                sealed.block.add_row(slot, row, partial);
+            }
+            return;
+        }
+        let block = sealed.block.split_off(BLOCK_ROWS);
+        sealed.partials = sealed.block.partials(layout);
+        let partials = block.partials(layout);
+        self.sealed.insert(at + 1, Sealed { block, partials });
+    }
+
+    /// Takes a fact out again, from sequence `at` on; earlier cursors still see it.
+    /// [`Aged`] where the fact has been folded away.
+    pub fn retract(
+        &mut self,
+        layout: &Layout,
+        position: Position,
+        at: Sequence,
+    ) -> Result<(), Aged> {
+        if at <= self.applied {
+            return Ok(());
+        }
+        let index = self
+            .sealed
+            .partition_point(|s| s.block.last().is_some_and(|last| last < position));
+        let values = match self.sealed.get_mut(index) {
+            Some(sealed) => {
+                let values = sealed.block.remove(position);
+                sealed.partials = sealed.block.partials(layout);
+                values
+            }
+            None => self.tail.remove(position),
+        };
+        self.sealed.retain(|s| !s.block.is_empty());
+        let Some(values) = values else {
+            return match &self.base {
+                Some(base) if position <= base.newest => Err(Aged),
+                _ => Ok(()),
+            };
+        };
+        self.applied = at;
+        self.removed.push(Removed {
+            position,
+            removed_at: at,
+            values,
+        });
+        Ok(())
+    }
+
+    /// Folds whole blocks of facts at or before `floor` into the base, keeping the newest that
+    /// `rows` windows need.
+    pub fn fold(&mut self, layout: &Layout, floor: Micros) {
+        let mut left = self.len();
+        let mut folded = 0;
+        for sealed in &self.sealed {
+            let old = sealed.block.last().is_some_and(|p| p.event_time <= floor);
+            left -= sealed.block.len();
+            if !old || left < layout.rows_max {
+                break;
+            }
+            folded += 1;
+        }
+        if folded == 0 {
+            return;
+        }
+        let base = self.base.get_or_insert_with(|| {
+            let slots = if layout.lifetime { layout.slots.as_slice() } else { &[] };
+            Box::new(Base {
+                partials: slots.iter().map(|s| Partial::empty(s.kind)).collect(),
+                newest: Position::MIN,
+                sequence_max: 0,
+            })
+        });
+        for sealed in self.sealed.drain(..folded) {
+            base.newest = base.newest.max(sealed.block.last().unwrap_or(Position::MIN));
+            base.sequence_max = base.sequence_max.max(sealed.block.sequence_max());
+            for ((slot, total), partial) in
+                layout.slots.iter().zip(&mut base.partials).zip(&sealed.partials)
+            {
+                total.merge(slot, partial);
+            }
+        }
+        let newest = base.newest;
+        for removed in self.removed.iter().filter(|r| r.position <= newest) {
+            base.sequence_max = base.sequence_max.max(removed.removed_at);
+        }
+        self.removed.retain(|r| r.position > newest);
+    }
+
+    /// Whether the entity had any fact before `until`, as of `known_at`.
+    pub fn any_before(&self, until: Position, known_at: Sequence) -> Result<bool, Aged> {
+        if let Some(base) = &self.base {
+            return if base.newest < until && base.sequence_max <= known_at {
+                Ok(true)
+            } else {
+                Err(Aged)
+            };
+        }
+        let range = WindowRange {
+            from: Position::MIN,
+            until,
+            newest: None,
+        };
+        if self.removed.iter().any(|r| r.visible(&range, known_at)) {
+            return Ok(true);
+        }
+        Ok(self.blocks().any(|block| {
+            let rows = block.rows_before(until);
+            if block.sequence_max() <= known_at {
+                rows > 0
+            } else {
+                (0..rows).any(|row| block.position(row).sequence <= known_at)
+            }
+        }))
+    }
+
+    fn blocks(&self) -> impl DoubleEndedIterator<Item = &Block> {
+        self.sealed
+            .iter()
+            .map(|s| &s.block)
+            .chain(std::iter::once(&self.tail))
+    }
+
+    /// Adds the facts of `range` that were known by `known_at` to `partials`, which belong to
+    /// `slots`, in the same order.
+    pub fn query(
+        &self,
+        layout: &Layout,
+        range: &WindowRange,
+        known_at: Sequence,
+        slots: &[usize],
+        partials: &mut [Partial],
+    ) -> Result<(), Aged> {
+        let range = match range.newest {
+            Some(newest) => match self.narrow(range, known_at, newest)? {
+                Some(range) => range,
+                None => return Ok(()),
+            },
+            None => *range,
+        };
+        self.add_base(layout, &range, known_at, slots, partials)?;
+        for sealed in self.sealed_within(&range) {
+            let rows = rows_within(&sealed.block, &range);
+            let whole = rows.len() == sealed.block.len();
+            if whole && sealed.block.sequence_max() <= known_at {
+                for (slot, partial) in slots.iter().zip(partials.iter_mut()) {
+                    partial.merge(&layout.slots[*slot], &sealed.partials[*slot]);
+                }
+            } else {
+                add_known(&sealed.block, layout, rows, known_at, slots, partials);
+            }
+        }
+        let rows = rows_within(&self.tail, &range);
+        add_known(&self.tail, layout, rows, known_at, slots, partials);
+        for removed in self.removed.iter().filter(|r| r.visible(&range, known_at)) {
+            add_removed(removed, layout, slots, partials);
+        }
+        Ok(())
+    }
+
+    fn sealed_within(&self, range: &WindowRange) -> &[Sealed] {
+        let start = self
+            .sealed
+            .partition_point(|s| s.block.last().is_some_and(|last| last < range.from));
+        let end = self
+            .sealed
+            .partition_point(|s| s.block.first().is_some_and(|first| first < range.until));
+        self.sealed.get(start..end).unwrap_or_default()
+    }
+
+    fn add_base(
+        &self,
+        layout: &Layout,
+        range: &WindowRange,
+        known_at: Sequence,
+        slots: &[usize],
+        partials: &mut [Partial],
+    ) -> Result<(), Aged> {
+        let Some(base) = &self.base else {
+            return Ok(());
+        };
+        if range.from > base.newest {
+            return Ok(());
+        }
+        let whole = range.from == Position::MIN
+            && range.until > base.newest
+            && base.sequence_max <= known_at
+            && !base.partials.is_empty();
+        if !whole {
+            return Err(Aged);
+        }
+        for (slot, partial) in slots.iter().zip(partials) {
+            partial.merge(&layout.slots[*slot], &base.partials[*slot]);
+        }
+        Ok(())
+    }
+
+    /// The range that starts at the `newest`-th newest visible fact of `range`; none where the
+    /// range has no fact.
+    fn narrow(
+        &self,
+        range: &WindowRange,
+        known_at: Sequence,
+        newest: usize,
+    ) -> Result<Option<WindowRange>, Aged> {
+        let mut found: Vec<Position> = Vec::new();
+        for block in self.blocks().rev() {
+            let rows = rows_within(block, range);
+            let known = rows
+                .rev()
+                .map(|row| block.position(row))
+                .filter(|p| p.sequence <= known_at)
+                .take(newest.saturating_sub(found.len()));
+            found.extend(known);
+        }
+        let removed = self.removed.iter().filter(|r| r.visible(range, known_at));
+        found.extend(removed.map(|r| r.position));
+        found.sort_unstable_by(|a, b| b.cmp(a));
+        found.truncate(newest);
+        let oldest = found.last().copied();
+        if let Some(base) = &self.base {
+            let complete = found.len() == newest && oldest.is_some_and(|p| p > base.newest);
+            if range.from <= base.newest && !complete {
+                return Err(Aged);
+            }
+        }
+        Ok(oldest.map(|from| WindowRange {
+            from,
+            until: range.until,
+            newest: None,
+        }))
+    }
+
+    /// About how many bytes of memory the state takes.
+    pub fn size_bytes(&self) -> usize {
+        let partials = |p: &[Partial]| size_of_val(p);
+        let sealed: usize = self
+            .sealed
+            .iter()
+            .map(|s| s.block.size_bytes() + partials(&s.partials))
+            .sum();
+        let base = self.base.as_ref().map_or(0, |b| size_of::<Base>() + partials(&b.partials));
+        size_of::<Self>() + sealed + self.tail.size_bytes() + base + self.removed.len() * 96
+    }
+}
+
+fn rows_within(block: &Block, range: &WindowRange) -> Range<usize> {
+    let start = block.rows_before(range.from);
+    let end = block.rows_before(range.until);
+    start..end.max(start)
+}
+
+fn add_known(
+    block: &Block,
+    layout: &Layout,
+    rows: Range<usize>,
+    known_at: Sequence,
+    slots: &[usize],
+    partials: &mut [Partial],
+) {
+    if rows.is_empty() {
+        return;
+    }
+    for (slot, partial) in slots.iter().zip(partials) {
+        let slot = &layout.slots[*slot];
+        if block.sequence_max() <= known_at {
+            block.add_rows(slot, rows.clone(), partial);
+            continue;
+        }
+        for row in rows.clone() {
+            if block.position(row).sequence <= known_at {
+                block.add_row(slot, row, partial);
+            }
+        }
+    }
+}
+
+fn add_removed(removed: &Removed, layout: &Layout, slots: &[usize], partials: &mut [Partial]) {
+    for (slot, partial) in slots.iter().zip(partials) {
+        let slot = &layout.slots[*slot];
+        let counts = slot
+            .filter
+            .is_none_or(|f| removed.values[f] == Value::Bool(true));
+        if counts {
+            let value = slot.input.map_or(&Value::Null, |input| &removed.values[input]);
+            partial.update(slot, removed.position, value);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,292 @@
+//! A state as bytes, for checkpoints and for states that live on disk. The first byte is the
+//! version of the format. Partials of sealed blocks aren't stored: they are made again from the facts.
+
+use std::collections::BTreeMap;
+
+use headwater_schema::codec::{decode_value, encode_value};
+use headwater_schema::{Position, Value};
+
+use super::{BLOCK_ROWS, Base, EntityState, Removed};
+use crate::block::Block;
+use crate::bottom_k::BottomK;
+use crate::exact_sum::{ExactSum, big_from_bytes, big_to_bytes};
+use crate::partial::{Histogram, Partial, PartialData};
+use crate::{Layout, SlotKind};
+
+const FORMAT: u8 = 1;
+/// No list in a state is longer than this; a greater length in stored bytes is corruption.
+const LIST_MAX: u64 = 1 << 32;
+
+/// Stored bytes that are no state of the layout.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Corrupt(pub &'static str);
+
+impl EntityState {
+    /// Appends the state's bytes.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        out.push(FORMAT);
+        put(out, self.applied);
+        match &self.base {
+            None => out.push(0),
+            Some(base) => {
+                out.push(1);
+                put_position(out, base.newest);
+                put(out, base.sequence_max);
+                put(out, base.partials.len() as u64);
+                base.partials.iter().for_each(|p| put_partial(out, p));
+            }
+        }
+        put(out, self.len() as u64);
+        let (mut time, mut sequence) = (0i64, 0u64);
+        for block in self.blocks() {
+            for row in 0..block.len() {
+                let position = block.position(row);
+                put_signed(out, position.event_time.wrapping_sub(time));
+                put_signed(out, position.sequence.wrapping_sub(sequence) as i64);
+                (time, sequence) = (position.event_time, position.sequence);
+            }
+        }
+        for block in self.blocks() {
+            for row in 0..block.len() {
+                block.values(row).for_each(|value| encode_value(out, &value));
+            }
+        }
+        put(out, self.removed.len() as u64);
+        for removed in &self.removed {
+            put_position(out, removed.position);
+            put(out, removed.removed_at);
+            removed.values.iter().for_each(|v| encode_value(out, v));
+        }
+    }
+
+    /// The state of bytes that [`EntityState::encode`] gave for the same layout.
+    pub fn decode(layout: &Layout, bytes: &[u8]) -> Result<Self, Corrupt> {
+        let input = &mut &bytes[..];
+        if byte(input)? != FORMAT {
+            return Err(Corrupt("the format's version is unknown"));
+        }
+        let applied = get(input)?;
+        let base = match byte(input)? {
+            0 => None,
+            _ => Some(Box::new(get_base(layout, input)?)),
+        };
+        let rows = get_length(input)?;
+        let mut positions = Vec::with_capacity(rows.min(input.len()));
+        let (mut time, mut sequence) = (0i64, 0u64);
+        for _ in 0..rows {
+            time = time.wrapping_add(get_signed(input)?);
+            sequence = sequence.wrapping_add(get_signed(input)? as u64);
+            positions.push(Position::new(time, sequence));
+        }
+        if !positions.is_sorted() {
+            return Err(Corrupt("the facts are out of order"));
+        }
+        let mut state = Self {
+            base,
+            applied,
+            ..Self::new(layout)
+        };
+        for position in positions {
+            let values = get_values(layout, input)?;
+            let at = state.tail.len();
+            state.tail.insert_values(at, position, values.into_iter());
+            if state.tail.len() >= BLOCK_ROWS {
+                state.seal(layout);
+            }
+        }
+        for _ in 0..get_length(input)? {
+            state.removed.push(Removed {
+                position: get_position(input)?,
+                removed_at: get(input)?,
+                values: get_values(layout, input)?,
+            });
+        }
+        if !input.is_empty() {
+            return Err(Corrupt("bytes are left over"));
+        }
+        Ok(state)
+    }
+}
+
+impl Block {
+    fn values(&self, row: usize) -> impl Iterator<Item = Value> {
+        (0..self.columns_len()).map(move |column| self.value(column, row))
+    }
+}
+
+fn get_base(layout: &Layout, input: &mut &[u8]) -> Result<Base, Corrupt> {
+    let newest = get_position(input)?;
+    let sequence_max = get(input)?;
+    let count = get_length(input)?;
+    if count != 0 && count != layout.slots.len() {
+        return Err(Corrupt("the base has another number of slots"));
+    }
+    let slots = layout.slots.iter().take(count);
+    Ok(Base {
+        newest,
+        sequence_max,
+        partials: slots
+            .map(|slot| get_partial(slot.kind, input))
+            .collect::<Result<_, _>>()?,
+    })
+}
+
+fn get_values(layout: &Layout, input: &mut &[u8]) -> Result<Vec<Value>, Corrupt> {
+    layout.inputs.iter().map(|_| get_value(input)).collect()
+}
+
+fn get_value(input: &mut &[u8]) -> Result<Value, Corrupt> {
+    decode_value(input).map_err(|_| Corrupt("a value can't be read"))
+}
+
+fn put_partial(out: &mut Vec<u8>, partial: &Partial) {
+    put(out, partial.count);
+    put_signed(out, partial.newest);
+    match &partial.data {
+        PartialData::Count => {}
+        PartialData::Moments(sums) => {
+            for sum in sums {
+                let (mantissa, exponent) = sum.to_big();
+                put_signed(out, i64::from(exponent));
+                let bytes = big_to_bytes(&mantissa);
+                put(out, bytes.len() as u64);
+                out.extend(bytes);
+            }
+        }
+        PartialData::Min(value) | PartialData::Max(value) => {
+            encode_value(out, value.as_ref().unwrap_or(&Value::Null));
+        }
+        PartialData::First(list) | PartialData::Last(list) => {
+            put(out, list.len() as u64);
+            for (position, value) in list {
+                put_position(out, *position);
+                encode_value(out, value);
+            }
+        }
+        PartialData::Distinct(sketch) => {
+            put(out, sketch.hashes().len() as u64);
+            let hashes = sketch.hashes().iter();
+            hashes.for_each(|hash| out.extend(hash.to_le_bytes()));
+        }
+        PartialData::Histogram(histogram) => {
+            out.push(u8::from(histogram.overflowed));
+            put(out, histogram.counts.len() as u64);
+            for (value, count) in &histogram.counts {
+                encode_value(out, value);
+                put(out, *count);
+            }
+        }
+    }
+}
+
+fn get_partial(kind: SlotKind, input: &mut &[u8]) -> Result<Partial, Corrupt> {
+    let count = get(input)?;
+    let newest = get_signed(input)?;
+    let data = match kind {
+        SlotKind::Count => PartialData::Count,
+        SlotKind::Moments { order } => {
+            PartialData::Moments((0..order).map(|_| get_sum(input)).collect::<Result<_, _>>()?)
+        }
+        SlotKind::Min => PartialData::Min(some(get_value(input)?)),
+        SlotKind::Max => PartialData::Max(some(get_value(input)?)),
+        SlotKind::First { .. } => PartialData::First(get_list(input)?),
+        SlotKind::Last { .. } => PartialData::Last(get_list(input)?),
+        SlotKind::Distinct { .. } => {
+            let hashes = (0..get_length(input)?).map(|_| {
+                let bytes = take(input, 8)?;
+                let mut hash = [0; 8];
+                hash.copy_from_slice(bytes);
+                Ok(u64::from_le_bytes(hash))
+            });
+            PartialData::Distinct(BottomK::from_hashes(hashes.collect::<Result<_, _>>()?))
+        }
+        SlotKind::Histogram { .. } => {
+            let overflowed = byte(input)? != 0;
+            let entries = (0..get_length(input)?).map(|_| Ok((get_value(input)?, get(input)?)));
+            let counts = entries.collect::<Result<BTreeMap<_, _>, Corrupt>>()?;
+            PartialData::Histogram(Histogram { counts, overflowed })
+        }
+    };
+    Ok(Partial {
+        count,
+        newest,
+        data,
+    })
+}
+
+fn get_sum(input: &mut &[u8]) -> Result<ExactSum, Corrupt> {
+    let exponent =
+        i32::try_from(get_signed(input)?).map_err(|_| Corrupt("an exponent is too large"))?;
+    let length = get_length(input)?;
+    Ok(ExactSum::from_big(big_from_bytes(take(input, length)?), exponent))
+}
+
+fn get_list(input: &mut &[u8]) -> Result<Vec<(Position, Value)>, Corrupt> {
+    (0..get_length(input)?)
+        .map(|_| Ok((get_position(input)?, get_value(input)?)))
+        .collect()
+}
+
+fn some(value: Value) -> Option<Value> {
+    (!value.is_null()).then_some(value)
+}
+
+fn put(out: &mut Vec<u8>, mut value: u64) {
+    while value >= 0x80 {
+        out.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    out.push(value as u8);
+}
+
+fn put_signed(out: &mut Vec<u8>, value: i64) {
+    put(out, ((value << 1) ^ (value >> 63)) as u64);
+}
+
+fn put_position(out: &mut Vec<u8>, position: Position) {
+    put_signed(out, position.event_time);
+    put(out, position.sequence);
+}
+
+fn byte(input: &mut &[u8]) -> Result<u8, Corrupt> {
+    let (first, rest) = input.split_first().ok_or(Corrupt("the bytes end early"))?;
+    *input = rest;
+    Ok(*first)
+}
+
+fn take<'a>(input: &mut &'a [u8], length: usize) -> Result<&'a [u8], Corrupt> {
+    let (taken, rest) = input
+        .split_at_checked(length)
+        .ok_or(Corrupt("the bytes end early"))?;
+    *input = rest;
+    Ok(taken)
+}
+
+fn get(input: &mut &[u8]) -> Result<u64, Corrupt> {
+    let mut value = 0u64;
+    for shift in (0..64).step_by(7) {
+        let part = byte(input)?;
+        value |= u64::from(part & 0x7F) << shift;
+        if part & 0x80 == 0 {
+            return Ok(value);
+        }
+    }
+    Err(Corrupt("a number is too long"))
+}
+
+fn get_length(input: &mut &[u8]) -> Result<usize, Corrupt> {
+    let length = get(input)?;
+    if length > LIST_MAX {
+        return Err(Corrupt("a list is too long"));
+    }
+    Ok(length as usize)
+}
+
+fn get_signed(input: &mut &[u8]) -> Result<i64, Corrupt> {
+    let value = get(input)?;
+    Ok((value >> 1) as i64 ^ -((value & 1) as i64))
+}
+
+fn get_position(input: &mut &[u8]) -> Result<Position, Corrupt> {
+    Ok(Position::new(get_signed(input)?, get(input)?))
+}

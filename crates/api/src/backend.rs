@@ -1,0 +1,157 @@
+//! What the edge serves, in plain types: the engine implements it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use headwater_aggregate::Status;
+use headwater_schema::decode::BodyFormat;
+use headwater_schema::{Micros, Problem, Sequence, Value};
+
+/// How facts are to be taken.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct IngestOptions {
+    /// One bad row refuses them all.
+    pub all_or_nothing: bool,
+}
+
+/// What became of facts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IngestReply {
+    pub accepted: usize,
+    pub duplicates: usize,
+    pub rejected: Vec<RejectedFact>,
+    pub sequence: Sequence,
+}
+
+/// A row that wasn't taken, as its sender counts rows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RejectedFact {
+    pub row: usize,
+    pub field: Option<String>,
+    pub reason: String,
+}
+
+/// Which facts to list.
+#[derive(Debug, Clone)]
+pub struct FactsQuery {
+    pub contract: String,
+    /// Facts of one entity only.
+    pub entity: Option<EntityRequest>,
+    pub from: Option<Micros>,
+    /// The first instant that is left out.
+    pub to: Option<Micros>,
+    /// The newest of them, this many.
+    pub limit: usize,
+}
+
+/// One fact.
+#[derive(Debug, Clone, PartialEq)]
+pub struct FactRow {
+    pub fact_id: String,
+    pub event_time: Micros,
+    pub ingest_time: Micros,
+    pub sequence: Sequence,
+    pub values: Vec<(Arc<str>, Value)>,
+}
+
+/// A row that broke its contract.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct QuarantineRow {
+    pub ingest_time: Micros,
+    pub row: usize,
+    pub field: Option<String>,
+    pub rule: String,
+    pub reason: String,
+    pub raw: String,
+}
+
+/// The features to read.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Names {
+    /// Full names.
+    List(Vec<String>),
+    /// A feature set.
+    Set(String),
+}
+
+/// The entities of one row, by entity name or by key column.
+pub type EntityRequest = BTreeMap<String, KeyValue>;
+
+/// A key: one value, or several columns by name.
+#[derive(Debug, Clone, PartialEq)]
+pub enum KeyValue {
+    Scalar(Value),
+    Columns(BTreeMap<String, Value>),
+}
+
+/// A read of features at one cursor.
+#[derive(Debug, Clone)]
+pub struct FeaturesRequest {
+    pub names: Names,
+    pub entities: Vec<EntityRequest>,
+    pub as_of: Option<Micros>,
+    pub known_at: Option<Sequence>,
+    /// Whether facts at `as_of` itself count.
+    pub inclusive: bool,
+}
+
+/// The features read.
+#[derive(Debug, Clone)]
+pub struct FeaturesReply {
+    pub names: Arc<[Arc<str>]>,
+    pub rows: Vec<FeatureRow>,
+    pub as_of: Micros,
+    pub sequence: Sequence,
+}
+
+/// One row of features, in the order of the names.
+#[derive(Debug, Clone, PartialEq)]
+pub struct FeatureRow {
+    pub values: Vec<Value>,
+    pub statuses: Vec<Status>,
+    pub event_times: Vec<Option<Micros>>,
+}
+
+/// A measured number, for `/metrics`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Measure {
+    /// The metric's name without the prefix `headwater_`.
+    pub name: &'static str,
+    pub help: &'static str,
+    /// Whether it only grows.
+    pub counter: bool,
+    /// Label names and values; few of them.
+    pub labels: Vec<(&'static str, String)>,
+    pub value: f64,
+}
+
+/// Hears what became of facts.
+pub type IngestDone = Box<dyn FnOnce(Result<IngestReply, Problem>) + Send>;
+
+/// Everything the edge can be asked.
+pub trait Backend: Send + Sync + 'static {
+    /// Takes facts; `done` hears when they are durable and visible.
+    fn submit(
+        &self,
+        contract: &str,
+        format: BodyFormat,
+        body: &[u8],
+        options: IngestOptions,
+        done: IngestDone,
+    );
+
+    /// Reads features.
+    fn features(&self, request: &FeaturesRequest) -> Result<FeaturesReply, Problem>;
+
+    /// Lists facts, newest last.
+    fn facts(&self, query: &FactsQuery) -> Result<Vec<FactRow>, Problem>;
+
+    /// Lists rows that broke their contract, newest first.
+    fn quarantine(&self, contract: &str, limit: usize) -> Result<Vec<QuarantineRow>, Problem>;
+
+    /// Everything that is defined, for people and tools.
+    fn registry(&self) -> serde_json::Value;
+
+    /// What there is to measure.
+    fn measures(&self) -> Vec<Measure>;
+}

@@ -1,0 +1,83 @@
+//! Problems as HTTP replies: RFC 9457 problem documents.
+
+use axum::body::Body;
+use axum::http::{HeaderValue, Response, StatusCode, header};
+use axum::response::IntoResponse;
+use headwater_schema::{Blame, Problem};
+use serde_json::{Map, Value, json};
+
+/// A problem on its way out.
+pub struct ApiError(pub Problem);
+
+impl From<Problem> for ApiError {
+    fn from(problem: Problem) -> Self {
+        Self(problem)
+    }
+}
+
+/// The status that a problem's code stands for.
+fn status(problem: &Problem) -> StatusCode {
+    match problem.code {
+        "unknown-contract" | "unknown-feature-set" | "unknown-feature" | "unknown-entity"
+        | "not-found" => StatusCode::NOT_FOUND,
+        "method-not-allowed" => StatusCode::METHOD_NOT_ALLOWED,
+        "body-too-large" | "too-many-rows" => StatusCode::PAYLOAD_TOO_LARGE,
+        "unsupported-media-type" => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+        "past-retention" => StatusCode::GONE,
+        "disk-full" => StatusCode::INSUFFICIENT_STORAGE,
+        "busy" | "stopping" => StatusCode::SERVICE_UNAVAILABLE,
+        "timeout" => StatusCode::GATEWAY_TIMEOUT,
+        _ => match problem.blame {
+            Blame::User => StatusCode::BAD_REQUEST,
+            Blame::External => StatusCode::SERVICE_UNAVAILABLE,
+            Blame::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+        },
+    }
+}
+
+impl ApiError {
+    fn document(&self, status: StatusCode) -> Value {
+        let problem = &self.0;
+        let mut document = Map::new();
+        document.insert("type".into(), json!(format!("urn:headwater:problem:{}", problem.code)));
+        document.insert("title".into(), json!(problem.title));
+        document.insert("status".into(), json!(status.as_u16()));
+        if problem.blame == Blame::Internal {
+            // What went wrong inside is for the log, not for the caller.
+            tracing::error!(code = problem.code, detail = problem.detail, "internal error");
+            document.insert("detail".into(), json!("the server's log tells more"));
+            document.insert("hint".into(), json!("this is a bug: please report it"));
+            return Value::Object(document);
+        }
+        document.insert("detail".into(), json!(problem.detail));
+        document.insert("hint".into(), json!(problem.hint));
+        if let Some(field) = &problem.field {
+            document.insert("field".into(), json!(field));
+        }
+        Value::Object(document)
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response<Body> {
+        let status = status(&self.0);
+        let mut response = Response::new(Body::from(self.document(status).to_string()));
+        *response.status_mut() = status;
+        let headers = response.headers_mut();
+        let problem_json = HeaderValue::from_static("application/problem+json");
+        headers.insert(header::CONTENT_TYPE, problem_json);
+        if self.0.retry {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        response
+    }
+}
+
+/// A request that can't be understood.
+pub fn malformed(detail: impl std::fmt::Display) -> ApiError {
+    ApiError(
+        Problem::user("malformed-request", "the request can't be understood")
+            .detail(detail)
+            .hint("/openapi.json describes every call"),
+    )
+}

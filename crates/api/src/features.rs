@@ -1,0 +1,200 @@
+//! `POST /v1/features`.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::{Response, header};
+use headwater_schema::time::format_timestamp;
+use headwater_schema::{Micros, Problem};
+use schemars::JsonSchema;
+use serde::ser::{SerializeSeq, Serializer};
+use serde::{Deserialize, Serialize};
+
+use crate::backend::{
+    EntityRequest, FeatureRow, FeaturesReply, FeaturesRequest, KeyValue, Names,
+};
+use crate::body::{instant, key_value, read_body, read_json, sequence};
+use crate::error::{ApiError, malformed};
+use crate::json::JsonValue;
+use crate::limits::Limits;
+use crate::server::Shared;
+
+/// The body of a feature read.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct FeaturesBody {
+    /// Full names of features (`view.feature`).
+    #[serde(default)]
+    pub features: Option<Vec<String>>,
+    /// A feature set, instead of `features`.
+    #[serde(default)]
+    pub feature_set: Option<String>,
+    /// One object per row: entity name → key, or key column → value.
+    pub entities: Vec<BTreeMap<String, serde_json::Value>>,
+    /// The event time to read at; now by default.
+    #[serde(default)]
+    pub as_of: Option<serde_json::Value>,
+    /// A `sequence` of a reply: read what was known then.
+    #[serde(default)]
+    pub known_at: Option<String>,
+    /// Whether facts at `as_of` itself count.
+    #[serde(default = "yes")]
+    pub inclusive: bool,
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// The reply to a feature read.
+#[derive(Serialize, JsonSchema)]
+pub struct FeaturesAnswer {
+    /// Full names, in the order of every row.
+    #[schemars(with = "Vec<String>")]
+    names: Vec<Arc<str>>,
+    #[schemars(with = "Vec<RowAnswer>")]
+    rows: Vec<Row>,
+    as_of: String,
+    /// Give it back as `known_at` to read the same again.
+    sequence: String,
+}
+
+/// One row of the reply.
+#[derive(JsonSchema)]
+#[expect(dead_code, reason = "describes what `Row` writes")]
+pub struct RowAnswer {
+    values: Vec<serde_json::Value>,
+    /// `PRESENT`, `NULL_VALUE`, `NOT_FOUND`, `OUTSIDE_MAX_AGE`, `UNDEFINED`, `OVERFLOW` or `BACKFILLING`.
+    statuses: Vec<String>,
+    /// The event time of the newest fact that counted.
+    event_times: Vec<Option<String>>,
+}
+
+struct Row(FeatureRow);
+
+impl Serialize for Row {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        use serde::ser::SerializeStruct;
+        let mut row = serializer.serialize_struct("row", 3)?;
+        row.serialize_field("values", &Values(&self.0))?;
+        let statuses: Vec<&str> = self.0.statuses.iter().map(|s| s.as_str()).collect();
+        row.serialize_field("statuses", &statuses)?;
+        row.serialize_field("event_times", &Times(&self.0.event_times))?;
+        row.end()
+    }
+}
+
+struct Values<'a>(&'a FeatureRow);
+
+impl Serialize for Values<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.0.values.iter().map(JsonValue))
+    }
+}
+
+struct Times<'a>(&'a [Option<Micros>]);
+
+impl Serialize for Times<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut list = serializer.serialize_seq(Some(self.0.len()))?;
+        for time in self.0 {
+            list.serialize_element(&time.map(format_timestamp))?;
+        }
+        list.end()
+    }
+}
+
+/// Reads features.
+pub async fn read_features(
+    State(shared): State<Shared>,
+    body: Body,
+) -> Result<Response<Body>, ApiError> {
+    let body = read_body(body, shared.limits.body_bytes_max).await?;
+    let request = request(read_json(&body)?, &shared.limits)?;
+    let reply = shared.backend.features(&request)?;
+    answer(reply)
+}
+
+fn request(body: FeaturesBody, limits: &Limits) -> Result<FeaturesRequest, ApiError> {
+    let names = match (body.features, body.feature_set) {
+        (Some(features), None) => Names::List(features),
+        (None, Some(set)) => Names::Set(set),
+        _ => return Err(malformed("name either `features` or a `feature_set`")),
+    };
+    if let Names::List(list) = &names {
+        check_limit("features", list.len(), limits.features_max, "limits.features_max")?;
+    }
+    check_limit("entities", body.entities.len(), limits.entities_max, "limits.entities_max")?;
+    let entities = body.entities.iter().enumerate();
+    let entities = entities.map(|(index, entity)| read_entity(index, entity));
+    Ok(FeaturesRequest {
+        names,
+        entities: entities.collect::<Result<_, _>>()?,
+        as_of: body.as_of.map(|t| instant("as_of", &t)).transpose()?,
+        known_at: body.known_at.map(|t| sequence("known_at", &t)).transpose()?,
+        inclusive: body.inclusive,
+    })
+}
+
+fn check_limit(what: &str, count: usize, max: usize, setting: &str) -> Result<(), ApiError> {
+    if count <= max {
+        return Ok(());
+    }
+    Err(ApiError(
+        Problem::user("limit", format!("too many {what} in one request"))
+            .field(what)
+            .detail(format!("{count} of at most {max}"))
+            .hint(format!("ask in parts, or raise `{setting}`")),
+    ))
+}
+
+fn read_entity(
+    index: usize,
+    entity: &BTreeMap<String, serde_json::Value>,
+) -> Result<EntityRequest, ApiError> {
+    let wrong = |name: &str| {
+        ApiError(
+            Problem::user("wrong-key-type", "an entity's key is neither text, integer nor bool")
+                .field(format!("entities[{index}].{name}"))
+                .hint("write {\"plane\": \"N14228\"}, or several columns as {\"route\": {\"origin\": \"EWR\", \"dest\": \"IAH\"}}"),
+        )
+    };
+    let mut keys = EntityRequest::new();
+    for (name, json) in entity {
+        let value = match json {
+            serde_json::Value::Object(columns) => {
+                let mut values = BTreeMap::new();
+                for (column, json) in columns {
+                    let value = key_value(json).ok_or_else(|| wrong(name))?;
+                    values.insert(column.clone(), value);
+                }
+                KeyValue::Columns(values)
+            }
+            json => KeyValue::Scalar(key_value(json).ok_or_else(|| wrong(name))?),
+        };
+        keys.insert(name.clone(), value);
+    }
+    Ok(keys)
+}
+
+fn answer(reply: FeaturesReply) -> Result<Response<Body>, ApiError> {
+    let answer = FeaturesAnswer {
+        names: reply.names.to_vec(),
+        rows: reply.rows.into_iter().map(Row).collect(),
+        as_of: format_timestamp(reply.as_of),
+        sequence: reply.sequence.to_string(),
+    };
+    json_reply(&answer)
+}
+
+/// A reply in JSON.
+pub fn json_reply(answer: &impl Serialize) -> Result<Response<Body>, ApiError> {
+    let bytes = serde_json::to_vec(answer)
+        .map_err(|e| ApiError(Problem::internal("reply", "a reply can't be written").detail(e)))?;
+    Response::builder()
+        .header(header::CONTENT_TYPE, "application/json")
+        .body(Body::from(bytes))
+        .map_err(|e| ApiError(Problem::internal("reply", "a reply can't be made").detail(e)))
+}

@@ -1,0 +1,165 @@
+//! The machine's disk.
+#![expect(clippy::disallowed_methods, clippy::disallowed_types, reason = "this is the door")]
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use crate::{AppendFile, FileError, FileLock, Files, ReadFile};
+
+/// Files on the machine's disk.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct RealFiles;
+
+struct RealFile {
+    path: PathBuf,
+    file: File,
+}
+
+impl RealFile {
+    fn failed(&self, doing: &'static str) -> impl FnOnce(io::Error) -> FileError {
+        let path = self.path.clone();
+        move |source| FileError::new(doing, &path, source)
+    }
+}
+
+impl AppendFile for RealFile {
+    fn append(&mut self, bytes: &[u8]) -> Result<(), FileError> {
+        self.file.write_all(bytes).map_err(self.failed("writing"))
+    }
+
+    fn sync(&mut self) -> Result<(), FileError> {
+        self.file.sync_data().map_err(self.failed("syncing"))
+    }
+
+    fn truncate(&mut self, length: u64) -> Result<(), FileError> {
+        self.file.set_len(length).map_err(self.failed("truncating"))?;
+        self.file
+            .seek(SeekFrom::Start(length))
+            .map(drop)
+            .map_err(self.failed("truncating"))
+    }
+}
+
+impl ReadFile for RealFile {
+    fn length(&self) -> Result<u64, FileError> {
+        let metadata = self.file.metadata().map_err(self.failed("reading"))?;
+        Ok(metadata.len())
+    }
+
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<(), FileError> {
+        self.file
+            .read_exact_at(buffer, offset)
+            .map_err(self.failed("reading"))
+    }
+}
+
+/// Held by the open file: the system lets go of it when the process ends, however it ends.
+struct RealLock {
+    _file: File,
+}
+
+impl FileLock for RealLock {}
+
+impl Files for RealFiles {
+    fn create_dir_all(&self, folder: &Path) -> Result<(), FileError> {
+        fs::create_dir_all(folder).map_err(|e| FileError::new("creating", folder, e))
+    }
+
+    fn open_append(&self, path: &Path) -> Result<Box<dyn AppendFile>, FileError> {
+        let file = OpenOptions::new().append(true).create(true).open(path);
+        let file = file.map_err(|e| FileError::new("opening", path, e))?;
+        Ok(Box::new(RealFile {
+            path: path.to_owned(),
+            file,
+        }))
+    }
+
+    fn open_read(&self, path: &Path) -> Result<Box<dyn ReadFile>, FileError> {
+        let file = File::open(path).map_err(|e| FileError::new("opening", path, e))?;
+        Ok(Box::new(RealFile {
+            path: path.to_owned(),
+            file,
+        }))
+    }
+
+    fn read(&self, path: &Path) -> Result<Vec<u8>, FileError> {
+        fs::read(path).map_err(|e| FileError::new("reading", path, e))
+    }
+
+    fn write_atomic(&self, path: &Path, bytes: &[u8]) -> Result<(), FileError> {
+        let failed = |e| FileError::new("writing", path, e);
+        let temporary = path.with_extension("new");
+        let mut file = File::create(&temporary).map_err(failed)?;
+        file.write_all(bytes).map_err(failed)?;
+        file.sync_all().map_err(failed)?;
+        fs::rename(&temporary, path).map_err(failed)?;
+        match path.parent() {
+            Some(folder) => self.sync_dir(folder),
+            None => Ok(()),
+        }
+    }
+
+    fn list(&self, folder: &Path) -> Result<Vec<PathBuf>, FileError> {
+        let failed = |e| FileError::new("listing", folder, e);
+        let entries = fs::read_dir(folder).map_err(failed)?;
+        entries.map(|e| e.map(|e| e.path()).map_err(failed)).collect()
+    }
+
+    fn exists(&self, path: &Path) -> bool {
+        path.exists()
+    }
+
+    fn is_dir(&self, path: &Path) -> bool {
+        path.is_dir()
+    }
+
+    fn remove_file(&self, path: &Path) -> Result<(), FileError> {
+        fs::remove_file(path).map_err(|e| FileError::new("removing", path, e))
+    }
+
+    fn remove_dir_all(&self, folder: &Path) -> Result<(), FileError> {
+        match fs::remove_dir_all(folder) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => {
+                Err(FileError::new("removing", folder, e))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn sync_dir(&self, folder: &Path) -> Result<(), FileError> {
+        let failed = |e| FileError::new("syncing", folder, e);
+        File::open(folder).map_err(failed)?.sync_all().map_err(failed)
+    }
+
+    fn lock(&self, path: &Path) -> Result<Box<dyn FileLock>, FileError> {
+        let failed = |e| FileError::new("locking", path, e);
+        let mut file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(path)
+            .map_err(failed)?;
+        let operation = rustix::fs::FlockOperation::NonBlockingLockExclusive;
+        if let Err(error) = rustix::fs::flock(&file, operation) {
+            if error != rustix::io::Errno::WOULDBLOCK {
+                return Err(failed(error.into()));
+            }
+            let mut holder = String::new();
+            let _ = file.read_to_string(&mut holder);
+            let message = format!("process {} holds it", holder.trim());
+            return Err(failed(io::Error::new(io::ErrorKind::WouldBlock, message)));
+        }
+        file.set_len(0).map_err(failed)?;
+        writeln!(file, "{}", std::process::id()).map_err(failed)?;
+        Ok(Box::new(RealLock { _file: file }))
+    }
+
+    fn free_bytes(&self, folder: &Path) -> Result<u64, FileError> {
+        let stat = rustix::fs::statvfs(folder)
+            .map_err(|e| FileError::new("measuring", folder, e.into()))?;
+        Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+    }
+}

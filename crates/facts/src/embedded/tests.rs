@@ -1,0 +1,402 @@
+//! The fact log from outside: durability under crashes and faults, idempotence, lookups.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
+use headwater_env::{Faults, SimulatedFiles};
+use headwater_schema::decode::RejectedRow;
+use headwater_schema::{EntityKey, Value};
+use proptest::prelude::*;
+
+use super::*;
+
+/// (id, entity, time, amount)
+type Row = (u32, u8, i64, i64);
+
+fn batch(rows: &[Row]) -> FactBatch {
+    let ids: StringArray = rows.iter().map(|r| Some(format!("id-{}", r.0))).collect();
+    let who: StringArray = rows.iter().map(|r| Some(format!("who-{}", r.1))).collect();
+    let times: Vec<i64> = rows.iter().map(|r| r.2).collect();
+    let amounts: Int64Array = rows.iter().map(|r| Some(r.3)).collect();
+    let time_column = TimestampMicrosecondArray::from(times.clone()).with_timezone("UTC");
+    let columns: Vec<(&str, ArrayRef)> = vec![
+        ("id", Arc::new(ids.clone())),
+        ("who", Arc::new(who)),
+        ("time", Arc::new(time_column)),
+        ("amount", Arc::new(amounts)),
+    ];
+    FactBatch {
+        contract: "payment".into(),
+        columns: RecordBatch::try_from_iter(columns).expect("columns fit"),
+        event_times: times,
+        fact_ids: Some(ids),
+        unknown_fields: None,
+    }
+}
+
+fn request(rows: &[Row]) -> AppendRequest {
+    AppendRequest {
+        batch: batch(rows),
+        rejected: Vec::new(),
+        all_or_nothing: false,
+        dedup_window: None,
+    }
+}
+
+fn specs() -> Vec<IndexSpec> {
+    vec![IndexSpec {
+        contract: "payment".into(),
+        key_columns: vec!["who".into()],
+    }]
+}
+
+fn small() -> FactLogOptions {
+    FactLogOptions {
+        segment_bytes_max: 2000,
+        ..FactLogOptions::default()
+    }
+}
+
+/// A log whose segments lie on a simulated disk; the index can be made again, so it is real.
+struct Bench {
+    env: Env,
+    disk: Arc<SimulatedFiles>,
+    folder: tempfile::TempDir,
+}
+
+impl Bench {
+    fn new(seed: u64) -> Self {
+        let (env, _, disk) = Env::simulated(seed);
+        Self {
+            env,
+            disk,
+            folder: tempfile::tempdir().expect("a folder"),
+        }
+    }
+
+    fn open(&self) -> Result<(EmbeddedFactLog, RecoveryReport), Problem> {
+        EmbeddedFactLog::open(&self.env, self.folder.path(), small(), specs())
+    }
+
+    fn segments(&self) -> Vec<PathBuf> {
+        let mut files = self.env.files.list(&self.folder.path().join("log")).expect("a log");
+        files.retain(|f| f.extension().is_some_and(|e| e == "seg"));
+        files.sort();
+        files
+    }
+}
+
+fn everything(log: &EmbeddedFactLog) -> Vec<(Sequence, String)> {
+    let mut all = Vec::new();
+    let mut next = log.first_sequence();
+    while next <= log.last_sequence() {
+        for batch in log.read(next, 10).expect("readable") {
+            let ids = batch.batch.fact_ids.as_ref().expect("ids");
+            for row in 0..batch.batch.len() {
+                all.push((batch.first_sequence + row as u64, ids.value(row).to_owned()));
+            }
+            next = batch.last_sequence() + 1;
+        }
+    }
+    all
+}
+
+#[test]
+fn a_fact_is_kept_once_and_a_conflict_is_told() {
+    let bench = Bench::new(1);
+    let (log, _) = bench.open().expect("opens");
+    let group = vec![request(&[(1, 1, 10, 5), (2, 1, 11, 6), (1, 1, 10, 5)]), request(&[(2, 1, 11, 6)])];
+    let answers = log.append(group).expect("appends");
+    assert_eq!(answers[0].duplicates, [2]);
+    assert_eq!(answers[1].duplicates, [0]);
+    assert_eq!(answers[1].last_sequence, 2);
+    let again = log.append(vec![request(&[(2, 1, 11, 7), (3, 1, 1, 1)])]).expect("appends");
+    assert_eq!(again[0].conflicts, [0]);
+    assert_eq!(again[0].last_sequence, 3);
+    let refused = AppendRequest {
+        all_or_nothing: true,
+        ..request(&[(4, 1, 1, 1), (2, 1, 11, 7)])
+    };
+    let refused = log.append(vec![refused, request(&[(4, 1, 1, 1)])]).expect("appends");
+    assert!(refused[0].batch.is_none());
+    assert_eq!(refused[1].last_sequence, 4, "a refused batch leaves no trace of its ids");
+    drop(log);
+    let (log, _) = bench.open().expect("opens again");
+    let known = log.append(vec![request(&[(1, 1, 10, 5), (3, 1, 1, 1), (4, 1, 1, 1)])]).expect("appends");
+    assert_eq!(known[0].duplicates, [0, 1, 2]);
+    assert_eq!(everything(&log).len(), 4);
+}
+
+#[test]
+fn an_id_is_forgotten_after_the_dedup_window() {
+    let bench = Bench::new(1);
+    let (log, _) = bench.open().expect("opens");
+    let windowed = || AppendRequest {
+        dedup_window: Some(1_000_000),
+        ..request(&[(1, 1, 10, 5)])
+    };
+    log.append(vec![windowed()]).expect("appends");
+    bench.env.clock.sleep(std::time::Duration::from_secs(1));
+    assert_eq!(log.append(vec![windowed()]).expect("appends")[0].duplicates, [0]);
+    bench.env.clock.sleep(std::time::Duration::from_millis(1));
+    assert_eq!(log.append(vec![windowed()]).expect("appends")[0].last_sequence, 2);
+}
+
+#[test]
+fn rejected_rows_are_kept_and_listed_newest_first() {
+    let bench = Bench::new(1);
+    let (log, _) = bench.open().expect("opens");
+    for row in 0..3 {
+        let rejected = RejectedRow {
+            row,
+            field: Some("amount".into()),
+            rule: "type".into(),
+            reason: "a string".into(),
+            raw: format!("{{\"amount\":\"{row}\"}}"),
+        };
+        let mut request = request(&[]);
+        request.rejected.push(rejected);
+        log.append(vec![request]).expect("appends");
+    }
+    drop(log);
+    let (log, _) = bench.open().expect("opens again");
+    let rows: Vec<usize> = log.quarantined("payment", 2).expect("readable").iter().map(|r| r.row).collect();
+    assert_eq!(rows, [2, 1]);
+    assert_eq!(log.stats().rejected["payment"], 3);
+    assert_eq!(log.last_sequence(), 0);
+}
+
+#[test]
+fn a_full_disk_is_an_error_and_later_appends_work() {
+    let bench = Bench::new(3);
+    let (log, _) = bench.open().expect("opens");
+    log.append(vec![request(&[(1, 1, 1, 1)])]).expect("appends");
+    for bytes_left in [0, 1, 11, 12, 40] {
+        bench.disk.set_faults(Faults {
+            bytes_left: Some(bytes_left),
+            ..Faults::default()
+        });
+        let problem = log.append(vec![request(&[(2, 1, 2, 2)])]).expect_err("full");
+        assert_eq!((problem.code, problem.retry), ("disk-full", true));
+    }
+    bench.disk.set_faults(Faults::default());
+    let answer = log.append(vec![request(&[(2, 1, 2, 2)])]).expect("appends");
+    assert_eq!((answer[0].last_sequence, answer[0].duplicates.len()), (2, 0));
+    drop(log);
+    bench.disk.crash();
+    let (log, report) = bench.open().expect("opens again");
+    assert_eq!(report.repairs, Vec::<String>::new());
+    assert_eq!(everything(&log).len(), 2);
+}
+
+#[test]
+fn a_failing_sync_is_never_acknowledged() {
+    let bench = Bench::new(3);
+    let (log, _) = bench.open().expect("opens");
+    log.append(vec![request(&[(1, 1, 1, 1)])]).expect("appends");
+    bench.disk.set_faults(Faults {
+        sync_fails: true,
+        ..Faults::default()
+    });
+    assert!(log.append(vec![request(&[(2, 1, 2, 2)])]).is_err());
+    bench.disk.set_faults(Faults::default());
+    let problem = log.append(vec![request(&[(3, 1, 2, 2)])]).expect_err("poisoned");
+    assert_eq!(problem.code, "log-poisoned");
+}
+
+#[test]
+fn a_torn_end_is_cut_off_and_reported() {
+    let bench = Bench::new(4);
+    let (log, _) = bench.open().expect("opens");
+    log.append(vec![request(&[(1, 1, 1, 1)])]).expect("appends");
+    let path = bench.segments().pop().expect("a segment");
+    let before = bench.env.files.read(&path).expect("readable").len();
+    log.append(vec![request(&[(2, 1, 2, 2)])]).expect("appends");
+    drop(log);
+    let whole = bench.env.files.read(&path).expect("readable");
+    for length in before..whole.len() {
+        bench.env.files.write_atomic(&path, &whole[..length]).expect("writable");
+        let (log, report) = bench.open().expect("opens");
+        assert_eq!(everything(&log), [(1, "id-1".to_owned())], "cut at {length}");
+        let cut = report.repairs.iter().filter(|r| r.contains("cut off")).count();
+        assert_eq!(cut, usize::from(length > before), "{:?}", report.repairs);
+        assert_eq!(log.append(vec![request(&[(3, 1, 1, 1)])]).expect("appends")[0].last_sequence, 2);
+    }
+}
+
+#[test]
+fn a_flipped_bit_is_named_and_nothing_is_cut_off() {
+    let bench = Bench::new(5);
+    let (log, _) = bench.open().expect("opens");
+    for id in 0..6 {
+        log.append(vec![request(&[(id, 1, 1, 1)])]).expect("appends");
+    }
+    let path = bench.segments().pop().expect("a segment");
+    log.checkpoint().expect("saved");
+    drop(log);
+    let whole = bench.env.files.read(&path).expect("readable");
+    for byte in 0..whole.len() {
+        bench.disk.flip(&path, byte, 3);
+        let problem = match bench.open() {
+            Err(problem) => problem,
+            Ok(_) => panic!("a flip at byte {byte} went unseen"),
+        };
+        assert!(problem.to_string().contains(&path.display().to_string()), "{problem}");
+        assert_eq!(bench.env.files.read(&path).expect("readable").len(), whole.len());
+        bench.disk.flip(&path, byte, 3);
+    }
+    assert_eq!(everything(&bench.open().expect("opens").0).len(), 6);
+}
+
+#[test]
+fn a_missing_segment_is_named() {
+    let bench = Bench::new(6);
+    let (log, _) = bench.open().expect("opens");
+    for id in 0..60 {
+        log.append(vec![request(&[(id, 1, 1, 1)])]).expect("appends");
+    }
+    drop(log);
+    let segments = bench.segments();
+    assert!(segments.len() >= 3, "{segments:?}");
+    bench.env.files.remove_file(&segments[1]).expect("removed");
+    let problem = bench.open().err().expect("refused");
+    assert!(problem.title.contains("missing"), "{problem}");
+}
+
+#[test]
+fn expired_segments_are_dropped_and_reads_of_them_refused() {
+    let bench = Bench::new(7);
+    let (log, _) = bench.open().expect("opens");
+    for id in 0..60u32 {
+        log.append(vec![request(&[(id, 1, i64::from(id), 1)])]).expect("appends");
+    }
+    let dropped = log
+        .enforce_retention(&BTreeMap::from([("payment".to_owned(), 30)]))
+        .expect("drops");
+    assert!(dropped > 0);
+    assert!(log.first_sequence() > 1 && log.first_sequence() <= 31);
+    assert_eq!(log.read(1, 10).expect_err("gone").code, "past-retention");
+    let first = log.first_sequence();
+    drop(log);
+    let (log, _) = bench.open().expect("opens again");
+    assert_eq!(log.first_sequence(), first);
+    assert_eq!(log.append(vec![request(&[(59, 1, 59, 1)])]).expect("appends")[0].duplicates, [0]);
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Append(Vec<Vec<Row>>),
+    Crash,
+    Reopen,
+    Checkpoint,
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let row = (0u32..60, 0u8..4, -50i64..50, 0i64..2);
+    let rows = proptest::collection::vec(row, 0..6);
+    let step = prop_oneof![
+        8 => proptest::collection::vec(rows, 1..4).prop_map(Step::Append),
+        1 => Just(Step::Crash),
+        1 => Just(Step::Reopen),
+        1 => Just(Step::Checkpoint),
+    ];
+    proptest::collection::vec(step, 1..25)
+}
+
+/// What the log should hold: id → (sequence, row).
+#[derive(Default)]
+struct Model {
+    facts: BTreeMap<u32, (Sequence, Row)>,
+    last: Sequence,
+}
+
+impl Model {
+    fn append(&mut self, rows: &[Row]) -> (Vec<usize>, Vec<usize>) {
+        let (mut duplicates, mut conflicts) = (Vec::new(), Vec::new());
+        for (index, row) in rows.iter().enumerate() {
+            match self.facts.get(&row.0) {
+                Some((_, known)) if known == row => duplicates.push(index),
+                Some(_) => conflicts.push(index),
+                None => {
+                    self.last += 1;
+                    self.facts.insert(row.0, (self.last, *row));
+                }
+            }
+        }
+        (duplicates, conflicts)
+    }
+}
+
+fn check_lookup(log: &EmbeddedFactLog, model: &Model, who: u8, from: i64, until: i64, newest: Option<usize>, known_at: Sequence) {
+    let found = log
+        .lookup(&Lookup {
+            contract: "payment".into(),
+            key_columns: vec!["who".into()],
+            key: EntityKey::from_values(&[Value::string(format!("who-{who}"))]).expect("a key"),
+            from: Position::before(from),
+            until: Position::before(until),
+            known_at,
+            newest,
+        })
+        .expect("found");
+    let got: Vec<(i64, Sequence)> = found
+        .order
+        .iter()
+        .map(|(run, row)| (found.runs[*run].event_times[*row], found.runs[*run].sequences[*row]))
+        .collect();
+    let mut want: Vec<(i64, Sequence)> = model
+        .facts
+        .values()
+        .filter(|(s, r)| r.1 == who && r.2 >= from && r.2 < until && *s <= known_at)
+        .map(|(s, r)| (r.2, *s))
+        .collect();
+    want.sort_unstable();
+    want.drain(..want.len().saturating_sub(newest.unwrap_or(usize::MAX)));
+    assert_eq!(got, want);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(40))]
+
+    #[test]
+    fn the_log_equals_its_model_through_crashes(
+        seed in any::<u64>(),
+        steps in steps(),
+        reads in proptest::collection::vec((0u8..4, -60i64..60, -60i64..60, proptest::option::of(1usize..4), 0u64..80), 4),
+    ) {
+        let bench = Bench::new(seed);
+        let mut log = Some(bench.open().expect("opens").0);
+        let mut model = Model::default();
+        for step in &steps {
+            let open = log.as_ref().expect("open");
+            match step {
+                Step::Append(group) => {
+                    let answers = open.append(group.iter().map(|rows| request(rows)).collect()).expect("appends");
+                    for (rows, answer) in group.iter().zip(&answers) {
+                        let (duplicates, conflicts) = model.append(rows);
+                        prop_assert_eq!(&answer.duplicates, &duplicates);
+                        prop_assert_eq!(&answer.conflicts, &conflicts);
+                        prop_assert_eq!(answer.last_sequence, model.last);
+                    }
+                }
+                Step::Checkpoint => open.checkpoint().expect("written"),
+                Step::Reopen | Step::Crash => {
+                    log = None;
+                    if matches!(step, Step::Crash) {
+                        bench.disk.crash();
+                    }
+                    log = Some(bench.open().expect("opens again").0);
+                }
+            }
+        }
+        let log = log.expect("open");
+        let mut want: Vec<(Sequence, String)> =
+            model.facts.iter().map(|(id, (sequence, _))| (*sequence, format!("id-{id}"))).collect();
+        want.sort();
+        prop_assert_eq!(everything(&log), want);
+        for (who, from, until, newest, known_at) in reads {
+            check_lookup(&log, &model, who, from, until, newest, known_at);
+        }
+    }
+}

@@ -1,0 +1,428 @@
+//! What is derived from the log to find facts again: their ids, and postings by entity.
+//!
+//! New entries gather in memory; once there are many, a thread writes them to the LSM store in the
+//! order of their keys, together with the sequence they reach. After a crash the log is read again
+//! from that sequence.
+
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+
+use arrow::array::Array;
+use fjall::{Database, Keyspace, KeyspaceCreateOptions};
+use foldhash::fast::FixedState;
+use hashbrown::HashMap;
+use headwater_schema::{
+    Micros, Position, Problem, Sequence, SequencedBatch, Value, push_value,
+};
+use xxhash_rust::xxh3::xxh3_64;
+
+use crate::{IndexSpec, Lookup};
+use crate::row_hash::{id_hash, payload_hashes};
+
+/// Facts gathered in memory before they are written to the store.
+const GATHERED_FACTS_MAX: u64 = 131_072;
+/// Entries in one write to the store.
+const WRITE_ENTRIES: usize = 4096;
+const REACHED: &str = "reached";
+
+/// What is remembered under a fact's id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KnownId {
+    pub sequence: Sequence,
+    pub payload: u64,
+    pub ingest_time: Micros,
+}
+
+type Ids = HashMap<u128, KnownId, FixedState>;
+type Postings = HashMap<(u64, Vec<u8>), Vec<Position>, FixedState>;
+
+#[derive(Default)]
+struct Gathered {
+    ids: Ids,
+    postings: Postings,
+    facts: u64,
+    /// Every fact up to here is in the store or in here.
+    reached: Sequence,
+}
+
+/// Ids and postings of one log.
+pub struct Index {
+    database: Database,
+    ids: Keyspace,
+    postings: Keyspace,
+    meta: Keyspace,
+    specs: Mutex<Vec<IndexSpec>>,
+    gathered: Mutex<Gathered>,
+    /// What a thread is writing to the store; still looked at until it is done.
+    writing: Mutex<Option<Arc<Gathered>>>,
+    writer: Mutex<Option<JoinHandle<Result<(), Problem>>>>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn failed(error: &fjall::Error) -> Problem {
+    Problem::external("fact-index-failed", "the index of facts failed")
+        .detail(error)
+        .hint("it can be made again from the log: stop, delete the folder `index` of the data folder, and start")
+        .retryable()
+}
+
+/// The number under which an index is stored.
+fn spec_hash(spec: &IndexSpec) -> u64 {
+    let mut name = spec.contract.to_string();
+    for column in &spec.key_columns {
+        name.push('\n');
+        name.push_str(column);
+    }
+    xxh3_64(name.as_bytes())
+}
+
+/// The key that says an index is complete.
+fn marker(spec: &IndexSpec) -> String {
+    format!("spec-{:016x}", spec_hash(spec))
+}
+
+impl Index {
+    pub fn open(folder: &Path) -> Result<Self, Problem> {
+        let database = Database::builder(folder)
+            .cache_size(32 << 20)
+            .worker_threads(1)
+            .manual_journal_persist(true)
+            .open()
+            .map_err(|e| failed(&e))?;
+        let keyspace = |name| {
+            database
+                .keyspace(name, KeyspaceCreateOptions::default)
+                .map_err(|e| failed(&e))
+        };
+        let index = Self {
+            ids: keyspace("ids")?,
+            postings: keyspace("postings")?,
+            meta: keyspace("meta")?,
+            database,
+            specs: Mutex::default(),
+            gathered: Mutex::default(),
+            writing: Mutex::default(),
+            writer: Mutex::default(),
+        };
+        lock(&index.gathered).reached = index.stored_reach(REACHED)?;
+        Ok(index)
+    }
+
+    fn stored_reach(&self, name: &str) -> Result<Sequence, Problem> {
+        let stored = self.meta.get(name).map_err(|e| failed(&e))?;
+        let bytes = stored.and_then(|b| <[u8; 8]>::try_from(b.as_ref()).ok());
+        Ok(bytes.map_or(0, Sequence::from_be_bytes))
+    }
+
+    /// Every fact up to this sequence is indexed.
+    pub fn reached(&self) -> Sequence {
+        lock(&self.gathered).reached
+    }
+
+    /// Adds an index; the sequence that it has been brought to, where that is before the others'.
+    pub fn add_spec(&self, spec: IndexSpec) -> Result<Sequence, Problem> {
+        let known = self.meta.get(marker(&spec)).map_err(|e| failed(&e))?.is_some();
+        let mut specs = lock(&self.specs);
+        if !specs.contains(&spec) {
+            specs.push(spec);
+        }
+        Ok(if known { self.reached() } else { 0 })
+    }
+
+    pub fn has_spec(&self, spec: &IndexSpec) -> bool {
+        lock(&self.specs).contains(spec)
+    }
+
+    /// Says that every index has been brought to the same sequence.
+    pub fn specs_complete(&self) -> Result<(), Problem> {
+        for spec in lock(&self.specs).iter() {
+            self.meta.insert(marker(spec).as_str(), [1]).map_err(|e| failed(&e))?;
+        }
+        Ok(())
+    }
+
+    /// Forgets that indexes which aren't kept up any more were once complete.
+    pub fn forget_other_specs(&self) -> Result<(), Problem> {
+        let kept: Vec<String> = lock(&self.specs).iter().map(marker).collect();
+        for entry in self.meta.prefix("spec-") {
+            let name = entry.key().map_err(|e| failed(&e))?;
+            if !kept.iter().any(|kept| kept.as_bytes() == name.as_ref()) {
+                self.meta.remove(name).map_err(|e| failed(&e))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What is known of an id.
+    pub fn known(&self, id: u128) -> Result<Option<KnownId>, Problem> {
+        if let Some(known) = lock(&self.gathered).ids.get(&id) {
+            return Ok(Some(*known));
+        }
+        let writing = lock(&self.writing).clone();
+        if let Some(known) = writing.as_ref().and_then(|w| w.ids.get(&id)) {
+            return Ok(Some(*known));
+        }
+        let stored = self.ids.get(id.to_be_bytes()).map_err(|e| failed(&e))?;
+        Ok(stored.and_then(|bytes| decode_known(&bytes)))
+    }
+
+    /// Takes a batch in. `ids` are the hashes of the facts' ids with those of their payloads.
+    pub fn add(&self, batch: &SequencedBatch, ids: &[(u128, u64)]) {
+        let specs = self.specs_of(&batch.batch.contract);
+        let mut gathered = lock(&self.gathered);
+        for (row, (id, payload)) in ids.iter().enumerate() {
+            let known = KnownId {
+                sequence: batch.first_sequence + row as u64,
+                payload: *payload,
+                ingest_time: batch.ingest_time,
+            };
+            gathered.ids.insert(*id, known);
+        }
+        for spec in &specs {
+            add_postings(&mut gathered.postings, spec, batch, 0);
+        }
+        gathered.facts += batch.batch.len() as u64;
+        gathered.reached = gathered.reached.max(batch.last_sequence());
+    }
+
+    /// Takes a batch in that the store may have in part, as a replay of the log brings it.
+    pub fn replay(&self, batch: &SequencedBatch) {
+        if batch.last_sequence() > self.reached() {
+            let ids = id_hashes(batch);
+            self.add(batch, &ids);
+        }
+    }
+
+    /// Adds the postings of one index from a batch that the others have.
+    pub fn backfill(&self, spec: &IndexSpec, batch: &SequencedBatch) {
+        let mut gathered = lock(&self.gathered);
+        add_postings(&mut gathered.postings, spec, batch, 0);
+        gathered.facts += batch.batch.len() as u64;
+    }
+
+    fn specs_of(&self, contract: &str) -> Vec<IndexSpec> {
+        let specs = lock(&self.specs);
+        specs.iter().filter(|s| s.contract.as_ref() == contract).cloned().collect()
+    }
+
+    /// Starts writing what has gathered to the store, where it is much.
+    pub fn settle(self: &Arc<Self>) -> Result<(), Problem> {
+        let mut writer = lock(&self.writer);
+        let idle = writer.as_ref().is_none_or(JoinHandle::is_finished);
+        if !idle || lock(&self.gathered).facts < GATHERED_FACTS_MAX {
+            return Ok(());
+        }
+        join(writer.take())?;
+        self.hand_over();
+        let index = self.clone();
+        let thread = std::thread::Builder::new()
+            .name("headwater-fact-index".into())
+            .spawn(move || index.write_out());
+        *writer = Some(thread.map_err(|e| {
+            Problem::external("thread", "a thread can't be started").detail(e)
+        })?);
+        Ok(())
+    }
+
+    /// Writes everything that has gathered to the store.
+    pub fn flush(&self) -> Result<(), Problem> {
+        let mut writer = lock(&self.writer);
+        join(writer.take())?;
+        self.hand_over();
+        self.write_out()
+    }
+
+    fn hand_over(&self) {
+        let mut gathered = lock(&self.gathered);
+        let next = Gathered {
+            reached: gathered.reached,
+            ..Gathered::default()
+        };
+        // Readers look at `gathered` first: for a moment they may see an entry twice, never not at all.
+        let mut writing = lock(&self.writing);
+        *writing = Some(Arc::new(std::mem::replace(&mut gathered, next)));
+    }
+
+    fn write_out(&self) -> Result<(), Problem> {
+        let Some(gathered) = lock(&self.writing).clone() else {
+            return Ok(());
+        };
+        let mut ids: Vec<_> = gathered.ids.iter().collect();
+        ids.sort_unstable_by_key(|(id, _)| **id);
+        for chunk in ids.chunks(WRITE_ENTRIES) {
+            let mut batch = self.database.batch();
+            for (id, known) in chunk {
+                batch.insert(&self.ids, id.to_be_bytes(), encode_known(known));
+            }
+            batch.commit().map_err(|e| failed(&e))?;
+        }
+        let mut postings: Vec<_> = gathered.postings.iter().collect();
+        postings.sort_unstable_by_key(|(key, _)| *key);
+        for chunk in postings.chunks(WRITE_ENTRIES) {
+            let mut batch = self.database.batch();
+            for ((spec, key), positions) in chunk {
+                let mut stored = postings_key(*spec, key);
+                let first = positions.first().map_or(0, |p| p.sequence);
+                stored.extend(first.to_be_bytes());
+                batch.insert(&self.postings, stored, encode_positions(positions));
+            }
+            batch.commit().map_err(|e| failed(&e))?;
+        }
+        self.meta
+            .insert(REACHED, gathered.reached.to_be_bytes())
+            .map_err(|e| failed(&e))?;
+        *lock(&self.writing) = None;
+        Ok(())
+    }
+
+    /// The positions of an entity's facts, ascending, without repeats.
+    pub fn positions(&self, lookup: &Lookup) -> Result<Vec<Position>, Problem> {
+        let spec = spec_hash(&IndexSpec {
+            contract: lookup.contract.clone(),
+            key_columns: lookup.key_columns.clone(),
+        });
+        let key = (spec, lookup.key.as_bytes().to_vec());
+        let mut found = Vec::new();
+        found.extend(lock(&self.gathered).postings.get(&key).into_iter().flatten());
+        let writing = lock(&self.writing).clone();
+        found.extend(writing.iter().filter_map(|w| w.postings.get(&key)).flatten());
+        for entry in self.postings.prefix(postings_key(spec, &key.1)) {
+            let value = entry.value().map_err(|e| failed(&e))?;
+            decode_positions(&value, &mut found);
+        }
+        found.retain(|p| {
+            lookup.from <= *p && *p < lookup.until && p.sequence <= lookup.known_at
+        });
+        found.sort_unstable();
+        found.dedup();
+        if let Some(newest) = lookup.newest {
+            found.drain(..found.len().saturating_sub(newest));
+        }
+        Ok(found)
+    }
+
+    pub fn size_bytes(&self) -> u64 {
+        self.database.disk_space().unwrap_or(0)
+    }
+}
+
+fn join(writer: Option<JoinHandle<Result<(), Problem>>>) -> Result<(), Problem> {
+    let crashed = || Problem::internal("fact-index-failed", "the index's thread panicked");
+    writer.map_or(Ok(()), |w| w.join().unwrap_or_else(|_| Err(crashed())))
+}
+
+/// The hashes of a batch's ids and payloads; nothing where its facts have no ids of their own.
+pub fn id_hashes(batch: &SequencedBatch) -> Vec<(u128, u64)> {
+    let facts = &batch.batch;
+    let Some(ids) = &facts.fact_ids else {
+        return Vec::new();
+    };
+    let payloads = payload_hashes(&facts.columns, facts.unknown_fields.as_ref());
+    let ids = ids.iter().map(|id| id_hash(&facts.contract, id.unwrap_or_default()));
+    ids.zip(payloads).collect()
+}
+
+fn add_postings(
+    postings: &mut Postings,
+    spec: &IndexSpec,
+    batch: &SequencedBatch,
+    from_row: usize,
+) {
+    let facts = &batch.batch;
+    let columns: Option<Vec<&dyn Array>> = spec
+        .key_columns
+        .iter()
+        .map(|name| facts.columns.column_by_name(name).map(AsRef::as_ref))
+        .collect();
+    // Facts stored before the contract had one of the columns have null there.
+    let Some(columns) = columns else { return };
+    let hash = spec_hash(spec);
+    for row in from_row..facts.len() {
+        let mut key = Vec::with_capacity(24);
+        let whole = columns
+            .iter()
+            .all(|c| push_value(&mut key, &Value::from_array(*c, row)).is_some());
+        if whole {
+            let position =
+                Position::new(facts.event_times[row], batch.first_sequence + row as u64);
+            postings.entry((hash, key)).or_default().push(position);
+        }
+    }
+}
+
+fn postings_key(spec: u64, key: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(16 + key.len());
+    bytes.extend(spec.to_be_bytes());
+    bytes.extend(key);
+    bytes
+}
+
+fn encode_known(known: &KnownId) -> Vec<u8> {
+    let parts = [known.sequence, known.payload, known.ingest_time as u64];
+    parts.iter().flat_map(|part| part.to_be_bytes()).collect()
+}
+
+fn decode_known(bytes: &[u8]) -> Option<KnownId> {
+    let number = |at: usize| {
+        let part = bytes.get(at..at + 8)?;
+        Some(u64::from_be_bytes(part.try_into().ok()?))
+    };
+    Some(KnownId {
+        sequence: number(0)?,
+        payload: number(8)?,
+        ingest_time: number(16)? as i64,
+    })
+}
+
+fn encode_positions(positions: &[Position]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(positions.len() * 6);
+    let (mut time, mut sequence) = (0i64, 0u64);
+    for position in positions {
+        put(&mut out, zigzag(position.event_time.wrapping_sub(time)));
+        put(&mut out, zigzag(position.sequence.wrapping_sub(sequence) as i64));
+        (time, sequence) = (position.event_time, position.sequence);
+    }
+    out
+}
+
+fn decode_positions(mut bytes: &[u8], found: &mut Vec<Position>) {
+    let (mut time, mut sequence) = (0i64, 0u64);
+    while let (Some(a), Some(b)) = (get(&mut bytes), get(&mut bytes)) {
+        time = time.wrapping_add(unzigzag(a));
+        sequence = sequence.wrapping_add(unzigzag(b) as u64);
+        found.push(Position::new(time, sequence));
+    }
+}
+
+fn zigzag(value: i64) -> u64 {
+    ((value << 1) ^ (value >> 63)) as u64
+}
+
+fn unzigzag(value: u64) -> i64 {
+    (value >> 1) as i64 ^ -((value & 1) as i64)
+}
+
+fn put(out: &mut Vec<u8>, mut value: u64) {
+    while value >= 0x80 {
+        out.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    out.push(value as u8);
+}
+
+fn get(bytes: &mut &[u8]) -> Option<u64> {
+    let mut value = 0;
+    for shift in (0..64).step_by(7) {
+        let (part, rest) = bytes.split_first()?;
+        *bytes = rest;
+        value |= u64::from(part & 0x7F) << shift;
+        if part & 0x80 == 0 {
+            return Some(value);
+        }
+    }
+    None
+}

@@ -1,0 +1,17 @@
+//! The fact store: an append-only log that is the only truth, what is derived from it to find facts
+//! again (ids, postings by entity), and the quarantine of rows that broke their contract.
+//!
+//! It doesn't decode requests (`schema` does) and knows nothing of features.
+
+mod embedded;
+mod frame;
+mod index;
+mod log;
+mod log_trait;
+mod row_hash;
+mod segment;
+
+pub use embedded::{EmbeddedFactLog, FactLogOptions, FactLogStats, RecoveryReport, SyncPolicy};
+pub use log_trait::{
+    AppendRequest, Appended, FactLog, FoundFacts, FoundRun, IndexSpec, Lookup, QuarantinedRow,
+};

@@ -1,0 +1,374 @@
+//! The log itself: segments in order, appended to at the end, read anywhere.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+
+use hashbrown::HashMap;
+use headwater_env::{AppendFile, Env};
+use headwater_schema::{Micros, Problem, Sequence, SequencedBatch};
+
+use crate::QuarantinedRow;
+use crate::frame::{self, Frame};
+use crate::segment::{Opened, Segment, file_problem};
+
+/// Decoded spans that are kept for the next lookup.
+const CACHED_SPANS_MAX: usize = 64;
+
+/// The end of the log, where it grows.
+pub struct LogWriter {
+    env: Env,
+    folder: PathBuf,
+    file: Box<dyn AppendFile>,
+    segment_bytes_max: u64,
+    /// A write or sync failed in a way that leaves the file's state unknown.
+    poisoned: Option<Problem>,
+}
+
+/// The segments, for readers.
+pub struct LogReader {
+    env: Env,
+    segments: RwLock<Vec<Arc<Segment>>>,
+    cache: Mutex<HashMap<(Sequence, usize), Arc<Vec<Frame>>>>,
+}
+
+/// Opens the log in `folder`, cutting off a torn end; says what it cut.
+pub fn open(
+    env: &Env,
+    folder: &Path,
+    segment_bytes_max: u64,
+) -> Result<(LogWriter, LogReader, Vec<String>), Problem> {
+    env.files.create_dir_all(folder).map_err(|e| file_problem(&e))?;
+    let mut messages = Vec::new();
+    let mut segments = open_segments(env, folder, &mut messages)?;
+    if segments.is_empty() {
+        segments.push(create(env, folder, 1)?);
+    }
+    let last = &segments[segments.len() - 1];
+    let file = env.files.open_append(&last.path).map_err(|e| file_problem(&e))?;
+    let writer = LogWriter {
+        env: env.clone(),
+        folder: folder.to_owned(),
+        file,
+        segment_bytes_max,
+        poisoned: None,
+    };
+    let reader = LogReader {
+        env: env.clone(),
+        segments: RwLock::new(segments.into_iter().map(Arc::new).collect()),
+        cache: Mutex::default(),
+    };
+    Ok((writer, reader, messages))
+}
+
+fn segment_paths(env: &Env, folder: &Path) -> Result<Vec<PathBuf>, Problem> {
+    let mut paths = env.files.list(folder).map_err(|e| file_problem(&e))?;
+    paths.retain(|p| p.extension().is_some_and(|e| e == "seg"));
+    paths.sort();
+    Ok(paths)
+}
+
+fn open_segments(
+    env: &Env,
+    folder: &Path,
+    messages: &mut Vec<String>,
+) -> Result<Vec<Segment>, Problem> {
+    let paths = segment_paths(env, folder)?;
+    let mut segments: Vec<Segment> = Vec::with_capacity(paths.len());
+    for (index, path) in paths.iter().enumerate() {
+        let last = index + 1 == paths.len();
+        let segment = match Segment::open(env, path, last, false)? {
+            Opened::Whole(segment) => segment,
+            Opened::Torn {
+                segment,
+                lost_bytes,
+            } => {
+                let mut file = env.files.open_append(path).map_err(|e| file_problem(&e))?;
+                file.truncate(segment.bytes).map_err(|e| file_problem(&e))?;
+                file.sync().map_err(|e| file_problem(&e))?;
+                messages.push(format!(
+                    "{}: cut off {lost_bytes} bytes of a write that was never acknowledged, at byte {}",
+                    path.display(),
+                    segment.bytes
+                ));
+                segment
+            }
+            Opened::Empty => {
+                env.files.remove_file(path).map_err(|e| file_problem(&e))?;
+                messages.push(format!("{}: removed, it was never begun", path.display()));
+                continue;
+            }
+        };
+        if let Some(before) = segments.last()
+            && before.next_sequence != segment.first_sequence
+        {
+            return Err(Problem::external("log-corrupt", "a segment of the log is missing")
+                .detail(format!(
+                    "{} ends before sequence {}, {} begins with {}",
+                    before.path.display(),
+                    before.next_sequence,
+                    path.display(),
+                    segment.first_sequence
+                ))
+                .hint("restore the missing file from a copy"));
+        }
+        segments.push(segment);
+    }
+    Ok(segments)
+}
+
+fn create(env: &Env, folder: &Path, first_sequence: Sequence) -> Result<Segment, Problem> {
+    let path = folder.join(Segment::file_name(first_sequence));
+    let mut file = env.files.open_append(&path).map_err(|e| file_problem(&e))?;
+    let made = file
+        .append(&Segment::header(first_sequence))
+        .and_then(|()| file.sync())
+        .and_then(|()| env.files.sync_dir(folder));
+    if let Err(error) = made {
+        drop(file);
+        let _ = env.files.remove_file(&path);
+        return Err(file_problem(&error));
+    }
+    Ok(Segment::new(path, first_sequence))
+}
+
+impl LogWriter {
+    /// Appends frames, whose bytes are `bytes`, and makes them durable where `sync` says so. After an
+    /// error the log is as it was.
+    pub fn append(
+        &mut self,
+        reader: &LogReader,
+        bytes: &[u8],
+        frames: &[(Frame, usize)],
+        sync: bool,
+    ) -> Result<(), Problem> {
+        if let Some(problem) = &self.poisoned {
+            return Err(problem.clone());
+        }
+        self.roll_if_full(reader)?;
+        let mut segment = reader.last();
+        let before = segment.bytes;
+        let written = self.file.append(bytes);
+        let written = written.and_then(|()| if sync { self.file.sync() } else { Ok(()) });
+        if let Err(error) = written {
+            let problem = file_problem(&error);
+            if let Err(error) = self.file.truncate(before).and_then(|()| self.file.sync()) {
+                self.poisoned = Some(
+                    Problem::external("log-poisoned", "the log can't be written any more")
+                        .detail(format!("{}; then {error}", problem.detail))
+                        .hint("mend the disk and start again; nothing that was acknowledged is lost"),
+                );
+            }
+            return Err(problem);
+        }
+        let grown = Arc::make_mut(&mut segment);
+        for (frame, length) in frames {
+            grown.note(frame, *length as u64);
+        }
+        reader.replace_last(segment);
+        Ok(())
+    }
+
+    pub fn sync(&mut self) -> Result<(), Problem> {
+        self.file.sync().map_err(|e| file_problem(&e))
+    }
+
+    /// Remembers what has been read of the last segment, so that damage to it is never taken for a
+    /// torn end.
+    pub fn save(&self, reader: &LogReader) -> Result<(), Problem> {
+        reader.last().save(&self.env)
+    }
+
+    fn roll_if_full(&mut self, reader: &LogReader) -> Result<(), Problem> {
+        let last = reader.last();
+        if last.bytes < self.segment_bytes_max || last.next_sequence == last.first_sequence {
+            return Ok(());
+        }
+        self.sync()?;
+        last.save(&self.env)?;
+        let next = create(&self.env, &self.folder, last.next_sequence)?;
+        self.file = self.env.files.open_append(&next.path).map_err(|e| file_problem(&e))?;
+        reader.push(Arc::new(next));
+        Ok(())
+    }
+}
+
+impl LogReader {
+    pub fn segments(&self) -> Vec<Arc<Segment>> {
+        self.segments.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub fn first_sequence(&self) -> Sequence {
+        let segments = self.segments.read().unwrap_or_else(PoisonError::into_inner);
+        segments.first().map_or(1, |s| s.first_sequence)
+    }
+
+    pub fn last_sequence(&self) -> Sequence {
+        let segments = self.segments.read().unwrap_or_else(PoisonError::into_inner);
+        segments.last().map_or(0, |s| s.next_sequence - 1)
+    }
+
+    fn last(&self) -> Arc<Segment> {
+        let segments = self.segments.read().unwrap_or_else(PoisonError::into_inner);
+        match segments.last() {
+            Some(last) => last.clone(),
+            None => Arc::new(Segment::new(PathBuf::new(), 1)),
+        }
+    }
+
+    fn replace_last(&self, segment: Arc<Segment>) {
+        let mut segments = self.segments.write().unwrap_or_else(PoisonError::into_inner);
+        segments.pop();
+        segments.push(segment);
+    }
+
+    fn push(&self, segment: Arc<Segment>) {
+        self.segments.write().unwrap_or_else(PoisonError::into_inner).push(segment);
+    }
+
+    /// The frames of one span.
+    pub fn frames(&self, segment: &Segment, span: usize) -> Result<Arc<Vec<Frame>>, Problem> {
+        let key = (segment.first_sequence, span);
+        let full = span + 1 < segment.spans.len();
+        if full {
+            let cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(frames) = cache.get(&key) {
+                return Ok(frames.clone());
+            }
+        }
+        let place = &segment.spans[span];
+        let file = self.env.files.open_read(&segment.path).map_err(|e| file_problem(&e))?;
+        let mut bytes = vec![0; usize::try_from(place.bytes).unwrap_or(0)];
+        file.read_at(place.offset, &mut bytes).map_err(|e| file_problem(&e))?;
+        let (mut frames, mut at) = (Vec::new(), 0);
+        while at < bytes.len() {
+            let (body, length) = frame::split(&bytes[at..]).map_err(|damage| {
+                Problem::external("log-corrupt", "the log is damaged")
+                    .detail(format!("{}, byte {}: {damage}", segment.path.display(), place.offset + at as u64))
+                    .hint("restore the file from a copy")
+            })?;
+            frames.push(frame::decode(body)?);
+            at += length;
+        }
+        let frames = Arc::new(frames);
+        if full {
+            let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
+            if cache.len() >= CACHED_SPANS_MAX {
+                cache.clear();
+            }
+            cache.insert(key, frames.clone());
+        }
+        Ok(frames)
+    }
+
+    /// Batches from a sequence on, at least one where there is any, about `facts_max` facts.
+    pub fn read(
+        &self,
+        from: Sequence,
+        facts_max: usize,
+    ) -> Result<Vec<Arc<SequencedBatch>>, Problem> {
+        let mut batches = Vec::new();
+        let mut facts = 0;
+        for segment in self.segments().iter().filter(|s| s.next_sequence > from) {
+            let first = segment.span_of(from).unwrap_or(0);
+            for span in first..segment.spans.len() {
+                for frame in self.frames(segment, span)?.iter() {
+                    if let Frame::Facts(batch) = frame
+                        && batch.last_sequence() >= from
+                    {
+                        facts += batch.batch.len();
+                        batches.push(Arc::new(batch.clone()));
+                    }
+                }
+                if facts >= facts_max {
+                    return Ok(batches);
+                }
+            }
+        }
+        Ok(batches)
+    }
+
+    /// The batch that holds a sequence.
+    pub fn batch_of(&self, sequence: Sequence) -> Result<Option<Arc<Vec<Frame>>>, Problem> {
+        let segments = self.segments();
+        let after = segments.partition_point(|s| s.first_sequence <= sequence);
+        let Some(segment) = after.checked_sub(1).map(|i| &segments[i]) else {
+            return Ok(None);
+        };
+        match segment.span_of(sequence) {
+            Some(span) => self.frames(segment, span).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// Every frame from the newest span to the oldest, for which `wanted` holds, until `visit` says stop.
+    pub fn visit_newest(
+        &self,
+        wanted: impl Fn(&crate::segment::Span) -> bool,
+        mut visit: impl FnMut(&Frame) -> bool,
+    ) -> Result<(), Problem> {
+        for segment in self.segments().iter().rev() {
+            for span in (0..segment.spans.len()).rev() {
+                if wanted(&segment.spans[span]) {
+                    let frames = self.frames(segment, span)?;
+                    if !frames.iter().rev().all(&mut visit) {
+                        return Ok(());
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads every byte of every segment; how many frames' bytes are whole.
+    pub fn verify(&self) -> Result<u64, Problem> {
+        let segments = self.segments();
+        let mut bytes = 0;
+        for segment in &segments {
+            match Segment::open(&self.env, &segment.path, false, true)? {
+                Opened::Whole(found) => bytes += found.bytes,
+                Opened::Torn { .. } | Opened::Empty => {}
+            }
+        }
+        Ok(bytes)
+    }
+
+    /// Removes the oldest segments while `expired` holds of them; never the last.
+    pub fn drop_oldest(&self, expired: impl Fn(&Segment) -> bool) -> Result<Vec<Sequence>, Problem> {
+        let mut dropped = Vec::new();
+        loop {
+            let segments = self.segments();
+            let [oldest, _, ..] = segments.as_slice() else {
+                return Ok(dropped);
+            };
+            if !expired(oldest) {
+                return Ok(dropped);
+            }
+            self.segments.write().unwrap_or_else(PoisonError::into_inner).remove(0);
+            // The data file goes first: a sidecar alone is ignored.
+            self.env.files.remove_file(&oldest.path).map_err(|e| file_problem(&e))?;
+            let _ = self.env.files.remove_file(&oldest.path.with_extension("idx"));
+            dropped.push(oldest.first_sequence);
+        }
+    }
+
+    /// Rejected rows of a contract, newest first.
+    pub fn quarantined(&self, contract: &str, limit: usize) -> Result<Vec<QuarantinedRow>, Problem> {
+        let mut rows = Vec::new();
+        self.visit_newest(
+            |span| span.quarantine,
+            |frame| {
+                if let Frame::Quarantine(found) = frame {
+                    rows.extend(found.iter().rev().filter(|r| r.contract == contract).cloned());
+                }
+                rows.len() < limit
+            },
+        )?;
+        rows.truncate(limit);
+        Ok(rows)
+    }
+
+    /// The newest arrival time of any fact or row.
+    pub fn newest_arrival(&self) -> Micros {
+        self.segments().iter().map(|s| s.ingest_time).max().unwrap_or(Micros::MIN)
+    }
+}

@@ -1,0 +1,115 @@
+//! The fact log as everything above sees it.
+
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use headwater_schema::decode::RejectedRow;
+use headwater_schema::{EntityKey, FactBatch, Micros, Position, Problem, Sequence, SequencedBatch};
+use serde::{Deserialize, Serialize};
+
+/// Facts to append, and rows of the same request that broke their contract.
+#[derive(Debug, Clone)]
+pub struct AppendRequest {
+    pub batch: FactBatch,
+    pub rejected: Vec<RejectedRow>,
+    /// One conflict refuses the whole batch.
+    pub all_or_nothing: bool,
+    /// For how long, in microseconds of arrival time, an id is remembered; none: for ever.
+    pub dedup_window: Option<Micros>,
+}
+
+/// What became of an [`AppendRequest`].
+#[derive(Debug, Clone)]
+pub struct Appended {
+    /// The facts that are new, with their sequences; none where all were known or refused.
+    pub batch: Option<Arc<SequencedBatch>>,
+    /// Rows that were known already, with the same payload.
+    pub duplicates: Vec<usize>,
+    /// Rows whose id is known with another payload.
+    pub conflicts: Vec<usize>,
+    /// The log's last sequence after the append.
+    pub last_sequence: Sequence,
+}
+
+/// Which facts of one entity to find.
+#[derive(Debug, Clone)]
+pub struct Lookup {
+    pub contract: Arc<str>,
+    /// The columns of the contract that make the key.
+    pub key_columns: Vec<Arc<str>>,
+    pub key: EntityKey,
+    pub from: Position,
+    /// The first place of the total order that is left out.
+    pub until: Position,
+    pub known_at: Sequence,
+    /// Only the newest of them, this many.
+    pub newest: Option<usize>,
+}
+
+/// Facts found: runs of rows with the same columns, and their order.
+#[derive(Debug, Clone, Default)]
+pub struct FoundFacts {
+    pub runs: Vec<FoundRun>,
+    /// (run, row) in ascending order of the facts' positions.
+    pub order: Vec<(usize, usize)>,
+}
+
+/// Facts that were stored together, with the columns they were stored with.
+#[derive(Debug, Clone)]
+pub struct FoundRun {
+    pub columns: RecordBatch,
+    pub event_times: Vec<Micros>,
+    pub sequences: Vec<Sequence>,
+    pub ingest_time: Micros,
+    /// Each fact's id as text; none where the sequence is the id.
+    pub fact_ids: Option<Vec<String>>,
+}
+
+/// The columns that facts of a contract are found by.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct IndexSpec {
+    pub contract: Arc<str>,
+    pub key_columns: Vec<Arc<str>>,
+}
+
+/// A row that broke its contract.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QuarantinedRow {
+    pub contract: String,
+    pub ingest_time: Micros,
+    /// The row's number in its request.
+    pub row: usize,
+    pub field: Option<String>,
+    pub rule: String,
+    pub reason: String,
+    /// The row as it came.
+    pub raw: String,
+}
+
+/// The log of all facts of all contracts.
+///
+/// - **Order**: every new fact takes the next sequence, in the order of requests and rows.
+/// - **Durability**: when `append` returns, what it took survives as the sync policy says; rejected
+///   rows too. A failed append leaves the log as it was.
+/// - **Idempotence**: a fact whose id is known takes no sequence; appending a request twice changes nothing.
+/// - **Visibility**: what `append` took is seen by every later `read` and `lookup`.
+pub trait FactLog: Send + Sync {
+    /// Appends a group of requests with one durable write.
+    fn append(&self, group: Vec<AppendRequest>) -> Result<Vec<Appended>, Problem>;
+
+    /// Facts from sequence `from` on, in order: whole batches, at least one where there is any, about
+    /// `facts_max` facts. The first batch may begin before `from`.
+    fn read(&self, from: Sequence, facts_max: usize) -> Result<Vec<Arc<SequencedBatch>>, Problem>;
+
+    /// The oldest sequence that is kept; one more than the last where none is.
+    fn first_sequence(&self) -> Sequence;
+
+    /// The newest sequence; 0 before the first fact.
+    fn last_sequence(&self) -> Sequence;
+
+    /// Facts of one entity.
+    fn lookup(&self, lookup: &Lookup) -> Result<FoundFacts, Problem>;
+
+    /// Rejected rows of a contract, newest first.
+    fn quarantined(&self, contract: &str, limit: usize) -> Result<Vec<QuarantinedRow>, Problem>;
+}

@@ -1,0 +1,277 @@
+//! Segments: the files of the log, and the sparse index by which frames are found in them.
+//!
+//! A segment begins with a magic text, a format version and its first sequence, and holds frames. Its
+//! sidecar (`.idx`) remembers the spans of the segment up to some length, so that opening a log
+//! needn't read what has been read before; without it the segment is read whole.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use headwater_env::{Env, FileErrorKind};
+use headwater_schema::{Micros, Problem, Sequence};
+use serde::{Deserialize, Serialize};
+
+use crate::frame::{self, Damage, Frame};
+
+const MAGIC: &[u8; 7] = b"HWFACTS";
+const FORMAT: u8 = 1;
+/// Bytes before the first frame.
+pub const SEGMENT_HEADER_BYTES: u64 = 16;
+/// Frames are grouped into spans of about this many bytes.
+const SPAN_BYTES: u64 = 64 * 1024;
+
+/// Consecutive frames of a segment.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Span {
+    pub offset: u64,
+    pub bytes: u64,
+    /// The first sequence in the span, or the next one where it has no facts.
+    pub first_sequence: Sequence,
+    pub facts: u64,
+    pub time_min: Micros,
+    pub time_max: Micros,
+    /// Whether rejected rows are among the frames.
+    pub quarantine: bool,
+}
+
+/// What a segment knows of one contract.
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
+pub struct ContractSummary {
+    pub facts: u64,
+    /// The newest event time, capped at its arrival.
+    pub newest: Micros,
+    pub time_max: Micros,
+}
+
+/// The index of one segment.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Segment {
+    #[serde(skip)]
+    pub path: PathBuf,
+    pub first_sequence: Sequence,
+    /// One more than the last sequence.
+    pub next_sequence: Sequence,
+    /// How many bytes of the file hold whole frames.
+    pub bytes: u64,
+    pub ingest_time: Micros,
+    pub spans: Vec<Span>,
+    pub contracts: BTreeMap<String, ContractSummary>,
+    /// Rejected rows by contract.
+    pub rejected: BTreeMap<String, u64>,
+}
+
+impl Segment {
+    /// The bytes that a segment begins with.
+    pub fn header(first_sequence: Sequence) -> Vec<u8> {
+        let mut header = MAGIC.to_vec();
+        header.push(FORMAT);
+        header.extend(first_sequence.to_le_bytes());
+        header
+    }
+
+    pub fn file_name(first_sequence: Sequence) -> String {
+        format!("{first_sequence:020}.seg")
+    }
+
+    pub fn new(path: PathBuf, first_sequence: Sequence) -> Self {
+        Self {
+            path,
+            first_sequence,
+            next_sequence: first_sequence,
+            bytes: SEGMENT_HEADER_BYTES,
+            ingest_time: Micros::MIN,
+            spans: Vec::new(),
+            contracts: BTreeMap::new(),
+            rejected: BTreeMap::new(),
+        }
+    }
+
+    /// Notes a frame that stands at the segment's end.
+    pub fn note(&mut self, frame: &Frame, bytes: u64) {
+        let full = self.spans.last().is_none_or(|span| span.bytes >= SPAN_BYTES);
+        if full {
+            self.spans.push(Span {
+                offset: self.bytes,
+                bytes: 0,
+                first_sequence: self.next_sequence,
+                facts: 0,
+                time_min: Micros::MAX,
+                time_max: Micros::MIN,
+                quarantine: false,
+            });
+        }
+        self.bytes += bytes;
+        let Some(span) = self.spans.last_mut() else {
+            return;
+        };
+        span.bytes += bytes;
+        match frame {
+            Frame::Facts(batch) => {
+                let times = &batch.batch.event_times;
+                span.facts += times.len() as u64;
+                self.next_sequence = batch.last_sequence() + 1;
+                self.ingest_time = self.ingest_time.max(batch.ingest_time);
+                let (Some(min), Some(max)) = (times.iter().min(), times.iter().max()) else {
+                    return;
+                };
+                span.time_min = span.time_min.min(*min);
+                span.time_max = span.time_max.max(*max);
+                let name = batch.batch.contract.to_string();
+                let summary = self.contracts.entry(name).or_insert(ContractSummary {
+                    facts: 0,
+                    newest: Micros::MIN,
+                    time_max: Micros::MIN,
+                });
+                summary.facts += times.len() as u64;
+                summary.newest = summary.newest.max((*max).min(batch.ingest_time));
+                summary.time_max = summary.time_max.max(*max);
+            }
+            Frame::Quarantine(rows) => {
+                span.quarantine = true;
+                for row in rows {
+                    *self.rejected.entry(row.contract.clone()).or_default() += 1;
+                    self.ingest_time = self.ingest_time.max(row.ingest_time);
+                }
+            }
+        }
+    }
+
+    fn sidecar(&self) -> PathBuf {
+        self.path.with_extension("idx")
+    }
+
+    /// Writes the sidecar.
+    pub fn save(&self, env: &Env) -> Result<(), Problem> {
+        let text = serde_json::to_vec(self)
+            .map_err(|e| Problem::internal("log-index", "a segment's index can't be written").detail(e))?;
+        let mut bytes = crc32fast::hash(&text).to_le_bytes().to_vec();
+        bytes.extend(text);
+        env.files
+            .write_atomic(&self.sidecar(), &bytes)
+            .map_err(|e| file_problem(&e))
+    }
+
+    fn load(env: &Env, path: &Path) -> Option<Self> {
+        let bytes = env.files.read(&path.with_extension("idx")).ok()?;
+        let (checksum, text) = bytes.split_first_chunk::<4>()?;
+        if u32::from_le_bytes(*checksum) != crc32fast::hash(text) {
+            return None;
+        }
+        let mut segment: Self = serde_json::from_slice(text).ok()?;
+        path.clone_into(&mut segment.path);
+        Some(segment)
+    }
+
+    /// Opens a segment. `last` is whether it is the log's last, whose end may be torn: what follows
+    /// the last whole frame is then reported, to be cut off.
+    pub fn open(env: &Env, path: &Path, last: bool, check_all: bool) -> Result<Opened, Problem> {
+        let file = env.files.open_read(path).map_err(|e| file_problem(&e))?;
+        let length = file.length().map_err(|e| file_problem(&e))?;
+        let first_sequence = match read_header(env, path, length, last)? {
+            Some(first_sequence) => first_sequence,
+            None => return Ok(Opened::Empty),
+        };
+        let named = path.file_name().is_some_and(|n| *n == *Self::file_name(first_sequence));
+        if !named {
+            return Err(damaged(path, 8, &Damage::FirstSequence(first_sequence)));
+        }
+        let known = Self::load(env, path).filter(|s| s.first_sequence == first_sequence);
+        if let Some(known) = &known
+            && known.bytes > length
+        {
+            return Err(damaged(path, length, &Damage::Short));
+        }
+        let sealed = !last && known.as_ref().is_some_and(|known| known.bytes == length);
+        let trusted = known.as_ref().map_or(SEGMENT_HEADER_BYTES, |known| known.bytes);
+        if let (true, false, Some(known)) = (sealed, check_all, known) {
+            return Ok(Opened::Whole(known));
+        }
+        let bytes = env.files.read(path).map_err(|e| file_problem(&e))?;
+        let mut segment = Self::new(path.to_owned(), first_sequence);
+        let mut at = SEGMENT_HEADER_BYTES as usize;
+        while at < bytes.len() {
+            match frame::split(&bytes[at..]) {
+                Ok((body, length)) => {
+                    segment.note(&frame::decode(body).map_err(|p| at_offset(p, path, at))?, length as u64);
+                    at += length;
+                }
+                Err(damage) => {
+                    let torn = last && at as u64 >= trusted && !frame::any_within(&bytes[at + 1..]);
+                    if !torn {
+                        return Err(damaged(path, at as u64, &damage));
+                    }
+                    return Ok(Opened::Torn {
+                        segment,
+                        lost_bytes: bytes.len() as u64 - at as u64,
+                    });
+                }
+            }
+        }
+        Ok(Opened::Whole(segment))
+    }
+
+    /// The span that holds a sequence.
+    pub fn span_of(&self, sequence: Sequence) -> Option<usize> {
+        let after = self.spans.partition_point(|s| s.first_sequence <= sequence);
+        // A span without facts begins with the same sequence as the one after it.
+        (0..after).rev().find(|i| self.spans[*i].facts > 0)
+    }
+}
+
+/// What opening a segment found.
+pub enum Opened {
+    Whole(Segment),
+    /// The file ends in bytes that are no frame.
+    Torn { segment: Segment, lost_bytes: u64 },
+    /// The file ends inside its header: it was being made.
+    Empty,
+}
+
+fn read_header(env: &Env, path: &Path, length: u64, last: bool) -> Result<Option<Sequence>, Problem> {
+    if length < SEGMENT_HEADER_BYTES {
+        return if last {
+            Ok(None)
+        } else {
+            Err(damaged(path, length, &Damage::Short))
+        };
+    }
+    let mut header = [0; SEGMENT_HEADER_BYTES as usize];
+    let file = env.files.open_read(path).map_err(|e| file_problem(&e))?;
+    file.read_at(0, &mut header).map_err(|e| file_problem(&e))?;
+    let (magic, rest) = header.split_at(MAGIC.len());
+    if magic != MAGIC {
+        return Err(Problem::external("log-corrupt", format!("{} is no segment of a log", path.display()))
+            .detail("its first bytes are others")
+            .hint("restore the file from a copy"));
+    }
+    if rest[0] != FORMAT {
+        return Err(Problem::external("log-format", format!("{} has format {}", path.display(), rest[0]))
+            .detail(format!("this version reads format {FORMAT}"))
+            .hint("open the data with the version of Headwater that wrote it"));
+    }
+    let mut number = [0; 8];
+    number.copy_from_slice(&rest[1..9]);
+    Ok(Some(Sequence::from_le_bytes(number)))
+}
+
+fn at_offset(problem: Problem, path: &Path, offset: usize) -> Problem {
+    let detail = format!("{}, byte {offset}: {}", path.display(), problem.detail);
+    problem.detail(detail)
+}
+
+fn damaged(path: &Path, offset: u64, damage: &Damage) -> Problem {
+    Problem::external("log-corrupt", "the log is damaged")
+        .detail(format!("{}, byte {offset}: {damage}", path.display()))
+        .hint("nothing was changed. Restore the file from a copy; facts behind the damage are whole, so it must not be cut off")
+}
+
+/// A failed file operation as a problem: a full disk says so.
+pub fn file_problem(error: &headwater_env::FileError) -> Problem {
+    match error.kind {
+        FileErrorKind::DiskFull => Problem::external("disk-full", "the disk is full")
+            .detail(error)
+            .hint("make room and send the facts again; nothing that was acknowledged is lost")
+            .retryable(),
+        _ => Problem::external("file", "a file operation failed").detail(error),
+    }
+}

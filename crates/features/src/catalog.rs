@@ -1,0 +1,432 @@
+//! The catalog: everything a project defines, checked against each other and compiled.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use globset::Glob;
+use headwater_aggregate::{Aggregate, Layout, Window};
+use headwater_schema::contract::nearest;
+use headwater_schema::yaml::YamlDocument;
+use headwater_schema::{Contract, DataType, Field, Micros, Problem, Value};
+
+use crate::Expression;
+use crate::compile::compile_view;
+use crate::definition::{self, Definition, EntitySpec, KeyType, SetSpec, Storage, ViewSpec};
+
+/// Features of one view, over all windows.
+pub const VIEW_FEATURES_MAX: usize = 2000;
+/// Features of one set or request.
+pub const SET_FEATURES_MAX: usize = 10_000;
+
+/// A thing that facts are about.
+#[derive(Debug, Clone)]
+pub struct Entity {
+    pub name: Arc<str>,
+    pub keys: Vec<Field>,
+    pub owner: Option<String>,
+    pub description: Option<String>,
+}
+
+/// A feature view, ready to run.
+#[derive(Debug, Clone)]
+pub struct CompiledView {
+    pub name: Arc<str>,
+    /// The name and a hash of everything that shapes the stored state.
+    pub state_id: String,
+    /// A hash of the whole definition.
+    pub definition_hash: String,
+    pub entity: Arc<Entity>,
+    pub sources: Vec<CompiledSource>,
+    pub layout: Layout,
+    pub features: Vec<CompiledFeature>,
+    /// Indexes of `features`, each after those it is derived from.
+    pub evaluation_order: Vec<usize>,
+    pub retention: Micros,
+    pub storage: Storage,
+    pub owner: Option<String>,
+    pub description: Option<String>,
+}
+
+/// One source of a view.
+#[derive(Debug, Clone)]
+pub struct CompiledSource {
+    pub contract: Arc<str>,
+    pub filter: Option<Expression>,
+    /// The contract's columns, in the order of the entity's keys.
+    pub key_columns: Vec<Arc<str>>,
+    /// One per input of the layout; none where the source doesn't feed it.
+    pub inputs: Vec<Option<Expression>>,
+}
+
+/// One feature of a view.
+#[derive(Debug, Clone)]
+pub struct CompiledFeature {
+    pub name: Arc<str>,
+    /// `VIEW.NAME`.
+    pub full_name: Arc<str>,
+    pub data_type: DataType,
+    pub kind: FeatureKind,
+    pub default: Option<Value>,
+    pub ttl: Option<Micros>,
+    /// A value older than `ttl` is returned all the same.
+    pub stale_keep: bool,
+    pub description: Option<String>,
+}
+
+/// How a feature is computed.
+#[derive(Debug, Clone)]
+pub enum FeatureKind {
+    Aggregate {
+        function: Aggregate,
+        slot: usize,
+        window: Window,
+    },
+    /// The newest value, null or not.
+    Latest { slot: usize },
+    /// Derived from other features of the view, by index.
+    Expression {
+        expression: Expression,
+        inputs: Vec<usize>,
+    },
+}
+
+/// A feature set: its features, in order.
+#[derive(Debug, Clone)]
+pub struct FeatureSet {
+    pub name: Arc<str>,
+    pub features: Vec<FeatureRef>,
+    pub owner: Option<String>,
+    pub description: Option<String>,
+    pub definition_hash: String,
+}
+
+/// A feature of a view.
+#[derive(Debug, Clone)]
+pub struct FeatureRef {
+    pub view: Arc<CompiledView>,
+    pub index: usize,
+}
+
+/// Names that were looked up.
+#[derive(Debug, Clone, Default)]
+pub struct Resolved {
+    pub features: Vec<FeatureRef>,
+}
+
+/// Everything a project defines.
+#[derive(Debug, Clone, Default)]
+pub struct Catalog {
+    contracts: BTreeMap<String, Arc<Contract>>,
+    entities: BTreeMap<String, Arc<Entity>>,
+    views: BTreeMap<String, Arc<CompiledView>>,
+    sets: BTreeMap<String, Arc<FeatureSet>>,
+}
+
+/// Documents sorted by kind.
+#[derive(Default)]
+struct Sorted<'a> {
+    contracts: Vec<&'a YamlDocument>,
+    entities: Vec<&'a YamlDocument>,
+    views: Vec<&'a YamlDocument>,
+    sets: Vec<&'a YamlDocument>,
+}
+
+const KINDS: [&str; 5] = ["DataContract", "Entity", "FeatureView", "FeatureSet", "Project"];
+/// Kinds that are known, and not available in this version.
+const LATER_KINDS: [&str; 3] = ["Model", "Label", "Monitor"];
+
+impl Catalog {
+    /// Checks and compiles documents; all mistakes at once.
+    pub fn compile(documents: &[YamlDocument]) -> Result<Self, Vec<Problem>> {
+        let mut problems = Vec::new();
+        let sorted = sort(documents, &mut problems);
+        let mut catalog = Self::default();
+        for document in sorted.contracts {
+            catalog.add_contracts(document, &mut problems);
+        }
+        for document in sorted.entities {
+            let added = catalog.add_entity(document);
+            problems.extend(added.err());
+        }
+        for document in sorted.views {
+            match catalog.add_view(document) {
+                Ok(()) => {}
+                Err(found) => problems.extend(found),
+            }
+        }
+        let whole = problems.is_empty();
+        for document in sorted.sets {
+            // A set over a view that is wrong would only repeat the view's problems.
+            if let (Err(problem), true) = (catalog.add_set(document), whole) {
+                problems.push(problem);
+            }
+        }
+        if problems.is_empty() { Ok(catalog) } else { Err(problems) }
+    }
+
+    fn add_contracts(&mut self, document: &YamlDocument, problems: &mut Vec<Problem>) {
+        let locate = |pointer: &str| Some(document.locate(pointer));
+        match Contract::parse_documents(&document.value, &locate) {
+            Err(found) => problems.extend(found),
+            Ok(contracts) => {
+                for contract in contracts {
+                    let name = contract.name.to_string();
+                    if self.contracts.contains_key(&name) {
+                        problems.push(clash("contract", &name, document));
+                    }
+                    self.contracts.insert(name, Arc::new(contract));
+                }
+            }
+        }
+    }
+
+    fn add_entity(&mut self, document: &YamlDocument) -> Result<(), Problem> {
+        let definition: Definition<EntitySpec> = definition::read(document)?;
+        if definition.spec.keys.is_empty() {
+            return Err(Problem::user("invalid-definition", "the entity has no key")
+                .field("spec.keys")
+                .hint("name at least one key column: `keys: [{name: user_id, type: string}]`")
+                .at(document.locate("/spec/keys")));
+        }
+        let mut keys: Vec<Field> = Vec::new();
+        for (index, key) in definition.spec.keys.iter().enumerate() {
+            if keys.iter().any(|k| *k.name == *key.name) {
+                return Err(Problem::user("name-clash", format!("the key `{}` is named twice", key.name))
+                    .at(document.locate(&format!("/spec/keys/{index}/name"))));
+            }
+            keys.push(Field::new(key.name.as_str(), key_type(key.key_type)));
+        }
+        if self.entities.contains_key(&definition.name) {
+            return Err(clash("entity", &definition.name, document));
+        }
+        let entity = Entity {
+            name: definition.name.as_str().into(),
+            keys,
+            owner: definition.owner,
+            description: definition.description,
+        };
+        self.entities.insert(definition.name, Arc::new(entity));
+        Ok(())
+    }
+
+    fn add_view(&mut self, document: &YamlDocument) -> Result<(), Vec<Problem>> {
+        let definition: Definition<ViewSpec> = definition::read(document).map_err(|p| vec![p])?;
+        if self.views.contains_key(&definition.name) {
+            return Err(vec![clash("feature view", &definition.name, document)]);
+        }
+        let view = compile_view(self, document, &definition)?;
+        self.views.insert(definition.name, Arc::new(view));
+        Ok(())
+    }
+
+    fn add_set(&mut self, document: &YamlDocument) -> Result<(), Problem> {
+        let definition: Definition<SetSpec> = definition::read(document)?;
+        if self.sets.contains_key(&definition.name) {
+            return Err(clash("feature set", &definition.name, document));
+        }
+        let later = [("on_demand", definition.spec.on_demand.is_some()), ("context", definition.spec.context.is_some())];
+        if let Some((key, _)) = later.iter().find(|(_, given)| *given) {
+            return Err(not_available(&format!("spec.{key}"), key)
+                .at(document.locate(&format!("/spec/{key}"))));
+        }
+        let mut features: Vec<FeatureRef> = Vec::new();
+        for (index, name) in definition.spec.features.iter().enumerate() {
+            let pointer = format!("/spec/features/{index}");
+            let found = self.matching(name).map_err(|p| p.at(document.locate(&pointer)))?;
+            for feature in found {
+                let full = &feature.view.features[feature.index].full_name;
+                let known = |f: &FeatureRef| f.view.features[f.index].full_name == *full;
+                if !features.iter().any(known) {
+                    features.push(feature);
+                }
+            }
+        }
+        if features.len() > SET_FEATURES_MAX {
+            return Err(Problem::user("limit", format!("the set has more than {SET_FEATURES_MAX} features"))
+                .at(document.locate("/spec/features")));
+        }
+        let set = FeatureSet {
+            name: definition.name.as_str().into(),
+            features,
+            owner: definition.owner,
+            description: definition.description,
+            definition_hash: hash(&document.value.to_string()),
+        };
+        self.sets.insert(definition.name, Arc::new(set));
+        Ok(())
+    }
+
+    pub fn contract(&self, name: &str) -> Option<&Arc<Contract>> {
+        self.contracts.get(name)
+    }
+
+    pub fn contracts(&self) -> impl Iterator<Item = &Arc<Contract>> {
+        self.contracts.values()
+    }
+
+    pub fn entity(&self, name: &str) -> Option<&Arc<Entity>> {
+        self.entities.get(name)
+    }
+
+    pub fn entities(&self) -> impl Iterator<Item = &Arc<Entity>> {
+        self.entities.values()
+    }
+
+    pub fn view(&self, name: &str) -> Option<&Arc<CompiledView>> {
+        self.views.get(name)
+    }
+
+    pub fn views(&self) -> impl Iterator<Item = &Arc<CompiledView>> {
+        self.views.values()
+    }
+
+    pub fn set(&self, name: &str) -> Option<&Arc<FeatureSet>> {
+        self.sets.get(name)
+    }
+
+    pub fn sets(&self) -> impl Iterator<Item = &Arc<FeatureSet>> {
+        self.sets.values()
+    }
+
+    /// The features of a set.
+    pub fn resolve_set(&self, name: &str) -> Result<Resolved, Problem> {
+        let set = self.sets.get(name).ok_or_else(|| {
+            unknown("feature-set", "feature set", name, self.sets.keys().map(String::as_str))
+        })?;
+        Ok(Resolved {
+            features: set.features.clone(),
+        })
+    }
+
+    /// Features by their full names.
+    pub fn resolve(&self, names: &[String]) -> Result<Resolved, Problem> {
+        let mut features = Vec::with_capacity(names.len());
+        for name in names {
+            features.push(self.feature(name)?);
+        }
+        Ok(Resolved { features })
+    }
+
+    fn feature(&self, name: &str) -> Result<FeatureRef, Problem> {
+        let found = name.split_once('.').and_then(|(view, feature)| {
+            let view = self.views.get(view)?;
+            let index = view.features.iter().position(|f| *f.name == *feature)?;
+            Some(FeatureRef {
+                view: view.clone(),
+                index,
+            })
+        });
+        found.ok_or_else(|| unknown("feature", "feature", name, self.feature_names()))
+    }
+
+    fn feature_names(&self) -> impl Iterator<Item = &str> {
+        self.views
+            .values()
+            .flat_map(|v| v.features.iter().map(|f| f.full_name.as_ref()))
+    }
+
+    /// The features that a full name or a glob stands for, in the order of their views.
+    fn matching(&self, pattern: &str) -> Result<Vec<FeatureRef>, Problem> {
+        if !pattern.contains(['*', '?', '[', '{']) {
+            return self.feature(pattern).map(|f| vec![f]);
+        }
+        let glob = Glob::new(pattern)
+            .map_err(|e| Problem::user("invalid-definition", format!("`{pattern}` is no pattern")).detail(e))?
+            .compile_matcher();
+        let mut found = Vec::new();
+        for view in self.views.values() {
+            for (index, feature) in view.features.iter().enumerate() {
+                if glob.is_match(feature.full_name.as_ref()) {
+                    found.push(FeatureRef {
+                        view: view.clone(),
+                        index,
+                    });
+                }
+            }
+        }
+        if found.is_empty() {
+            return Err(unknown("feature", "feature that matches", pattern, self.feature_names()));
+        }
+        Ok(found)
+    }
+}
+
+fn sort<'a>(documents: &'a [YamlDocument], problems: &mut Vec<Problem>) -> Sorted<'a> {
+    let mut sorted = Sorted::default();
+    for document in documents {
+        match document.value.get("kind").and_then(|k| k.as_str()) {
+            Some("DataContract") => sorted.contracts.push(document),
+            Some("Entity") => sorted.entities.push(document),
+            Some("FeatureView") => sorted.views.push(document),
+            Some("FeatureSet") => sorted.sets.push(document),
+            Some("Project") => {}
+            Some(kind) if LATER_KINDS.contains(&kind) => {
+                problems.push(not_available("kind", kind).at(document.locate("/kind")));
+            }
+            Some(kind) => problems.push(
+                unknown("kind", "kind", kind, KINDS.into_iter()).at(document.locate("/kind")),
+            ),
+            None => problems.push(
+                Problem::user("invalid-definition", "the document has no `kind`")
+                    .hint(format!("it is one of {}", KINDS.join(", ")))
+                    .at(document.locate("")),
+            ),
+        }
+    }
+    sorted
+}
+
+fn key_type(key_type: KeyType) -> DataType {
+    match key_type {
+        KeyType::String => DataType::String,
+        KeyType::Integer => DataType::Int64,
+        KeyType::Bool => DataType::Bool,
+        KeyType::Date => DataType::Date,
+        KeyType::Timestamp => DataType::Timestamp,
+    }
+}
+
+fn clash(what: &str, name: &str, document: &YamlDocument) -> Problem {
+    Problem::user("name-clash", format!("there are two definitions of the {what} `{name}`"))
+        .hint("rename one of them")
+        .at(document.locate("/name"))
+}
+
+/// A key or kind that is planned and not there yet.
+pub(crate) fn not_available(field: &str, what: &str) -> Problem {
+    Problem::user("not-available", format!("`{what}` isn't available in this version"))
+        .field(field)
+        .hint("leave it out; docs/features.md lists what there is")
+}
+
+/// A name that nothing has, with the nearest one that something has.
+pub(crate) fn unknown<'a>(
+    kind: &str,
+    what: &str,
+    name: &str,
+    known: impl Iterator<Item = &'a str>,
+) -> Problem {
+    let known: Vec<&str> = known.collect();
+    let hint = match nearest(name, known.iter().copied()) {
+        Some(near) => format!("did you mean `{near}`?"),
+        None if known.is_empty() => "none is defined".to_owned(),
+        None => {
+            let few: Vec<&str> = known.iter().take(10).copied().collect();
+            format!("there are: {}", few.join(", "))
+        }
+    };
+    let code = match kind {
+        "contract" => "unknown-contract",
+        "entity" => "unknown-entity",
+        "feature-set" => "unknown-feature-set",
+        "feature" => "unknown-feature",
+        "kind" => "unknown-kind",
+        _ => "unknown-column",
+    };
+    Problem::user(code, format!("there is no {what} `{name}`")).hint(hint)
+}
+
+/// A stable hash as 16 hexadecimal digits.
+pub(crate) fn hash(text: &str) -> String {
+    format!("{:016x}", xxhash_rust::xxh3::xxh3_64(text.as_bytes()))
+}

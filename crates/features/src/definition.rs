@@ -1,0 +1,302 @@
+//! Definitions as they are written: entities, feature views and feature sets.
+
+use std::collections::BTreeMap;
+
+use headwater_schema::Problem;
+use headwater_schema::yaml::YamlDocument;
+use schemars::JsonSchema;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+/// The version that every definition names.
+pub const API_VERSION: &str = "headwater/v1";
+
+/// What every definition says of itself, around its `spec`.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Definition<Spec> {
+    /// Always `headwater/v1`.
+    #[serde(rename = "apiVersion")]
+    pub api_version: String,
+    pub kind: String,
+    /// Letters, digits and underscores; unique among definitions of its kind.
+    pub name: String,
+    /// Who answers for it.
+    #[serde(default)]
+    pub owner: Option<String>,
+    #[serde(default)]
+    pub description: Option<String>,
+    #[serde(default)]
+    pub tags: Vec<String>,
+    pub spec: Spec,
+}
+
+/// A thing that facts are about.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct EntitySpec {
+    /// The columns that identify one.
+    pub keys: Vec<KeySpec>,
+}
+
+/// A key column.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct KeySpec {
+    pub name: String,
+    #[serde(rename = "type")]
+    pub key_type: KeyType,
+    #[serde(default)]
+    pub description: Option<String>,
+}
+
+/// The types a key may have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum KeyType {
+    String,
+    #[serde(alias = "int64")]
+    Integer,
+    #[serde(alias = "boolean")]
+    Bool,
+    Date,
+    Timestamp,
+}
+
+/// Features of one entity, computed from facts.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ViewSpec {
+    /// The entity's name.
+    pub entity: String,
+    pub sources: Vec<SourceSpec>,
+    pub features: Vec<FeatureSpec>,
+    /// For how long facts stay at hand, one by one. Default: widest window + allowed lateness + 7 days.
+    #[serde(default)]
+    pub retention: Option<String>,
+    /// How late facts may be and still find the view's hot state.
+    #[serde(default)]
+    pub allowed_lateness: Option<String>,
+    #[serde(default)]
+    pub storage: Storage,
+}
+
+/// Where the states of a view live.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Storage {
+    /// Always in memory, besides the disk.
+    Memory,
+    /// On disk, with little memory.
+    Disk,
+    /// Hot ones in memory within the budget, the rest on disk.
+    #[default]
+    Tiered,
+}
+
+/// Facts that feed a view.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SourceSpec {
+    pub contract: String,
+    /// A SQL condition that picks facts before windows are formed.
+    #[serde(default, rename = "where")]
+    pub filter: Option<String>,
+    /// Key column → the contract's column, where the names differ.
+    #[serde(default)]
+    pub keys: BTreeMap<String, String>,
+    /// Name in the view → the contract's column, where the names differ.
+    #[serde(default)]
+    pub columns: BTreeMap<String, String>,
+}
+
+/// One feature, or one per window.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct FeatureSpec {
+    pub name: String,
+    #[serde(default)]
+    pub description: Option<String>,
+    /// The aggregate function; without it (and without `expression`) the feature is the latest value of `of`.
+    #[serde(default)]
+    pub aggregate: Option<String>,
+    /// A SQL expression over the view's other features.
+    #[serde(default)]
+    pub expression: Option<String>,
+    /// What is aggregated: a column or a SQL expression over the fact.
+    #[serde(default)]
+    pub of: Option<String>,
+    /// A SQL condition: which facts count inside the window.
+    #[serde(default, rename = "where")]
+    pub filter: Option<String>,
+    /// The contract whose facts count, where the view has several sources.
+    #[serde(default)]
+    pub source: Option<String>,
+    #[serde(default)]
+    pub windows: Option<Vec<WindowSpec>>,
+    /// How many values, for `first_n`, `last_n` and `histogram`.
+    #[serde(default)]
+    pub n: Option<usize>,
+    /// `true`: the sample form of variance and stddev.
+    #[serde(default)]
+    pub sample: Option<bool>,
+    #[serde(default)]
+    pub nulls: Option<Nulls>,
+    /// Distinct values counted exactly; more are estimated.
+    #[serde(default)]
+    pub exact_up_to: Option<usize>,
+    /// Categories of a histogram.
+    #[serde(default)]
+    pub max_categories: Option<usize>,
+    /// The value in place of null.
+    #[serde(default)]
+    pub default: Option<serde_json::Value>,
+    /// How old the latest value may be.
+    #[serde(default)]
+    pub ttl: Option<String>,
+    #[serde(default)]
+    pub stale: Option<Stale>,
+    #[serde(default)]
+    pub by: Option<String>,
+    #[serde(default)]
+    pub order_by: Option<String>,
+    #[serde(default)]
+    pub quantile: Option<serde_json::Value>,
+    #[serde(default)]
+    pub half_life: Option<String>,
+    #[serde(default)]
+    pub unnest: Option<serde_json::Value>,
+    #[serde(default)]
+    pub element_wise: Option<bool>,
+}
+
+/// Whether `first`, `last` and their lists count nulls.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Nulls {
+    Skip,
+    Keep,
+}
+
+/// What a latest value older than its `ttl` becomes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Stale {
+    Null,
+    Keep,
+}
+
+/// A window: a width such as `24h`, `lifetime`, or a map that names its mode.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum WindowSpec {
+    Width(String),
+    Mode(Box<WindowMap>),
+}
+
+/// A window with its mode: exactly one of the modes is named.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct WindowMap {
+    #[serde(default)]
+    pub exact: Option<String>,
+    #[serde(default)]
+    pub range: Option<String>,
+    #[serde(default)]
+    pub rows: Option<usize>,
+    #[serde(default)]
+    pub lifetime: Option<bool>,
+    #[serde(default)]
+    pub sawtooth: Option<String>,
+    #[serde(default)]
+    pub tumbling: Option<String>,
+    #[serde(default)]
+    pub hopping: Option<String>,
+    #[serde(default)]
+    pub session: Option<String>,
+    #[serde(default)]
+    pub hop: Option<String>,
+    #[serde(default)]
+    pub every: Option<String>,
+    #[serde(default)]
+    pub align: Option<String>,
+    #[serde(default)]
+    pub partial: Option<bool>,
+    /// Moves the cursor back.
+    #[serde(default)]
+    pub offset: Option<String>,
+    /// Keeps the newest facts of the window, this many.
+    #[serde(default)]
+    pub limit: Option<usize>,
+    /// The feature's whole name.
+    #[serde(default, rename = "as")]
+    pub name: Option<String>,
+}
+
+/// Features by name, to be read together.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SetSpec {
+    /// Full names (`view.feature`); `*` and `?` match.
+    pub features: Vec<String>,
+    #[serde(default)]
+    pub on_demand: Option<serde_json::Value>,
+    #[serde(default)]
+    pub context: Option<serde_json::Value>,
+}
+
+/// Reads a document as a definition.
+pub fn read<Spec: DeserializeOwned>(document: &YamlDocument) -> Result<Definition<Spec>, Problem> {
+    let definition: Definition<Spec> =
+        serde_path_to_error::deserialize(&document.value).map_err(|error| {
+            let pointer = pointer_of(error.path());
+            Problem::user("invalid-definition", "the definition is wrong")
+                .field(error.path().to_string())
+                .detail(error.inner())
+                .hint("`headwater schema --out DIR` writes JSON Schemas that editors check files against")
+                .at(document.locate(&pointer))
+        })?;
+    if definition.api_version != API_VERSION {
+        return Err(Problem::user("invalid-definition", "the definition has another version")
+            .field("apiVersion")
+            .detail(format!("it is `{}`", definition.api_version))
+            .hint(format!("write `apiVersion: {API_VERSION}`"))
+            .at(document.locate("/apiVersion")));
+    }
+    check_name(&definition.name)
+        .map_err(|p| p.field("name").at(document.locate("/name")))?;
+    Ok(definition)
+}
+
+/// Names of definitions and features: they stand in full names, file names and expressions.
+pub fn check_name(name: &str) -> Result<(), Problem> {
+    const CHARACTERS_MAX: usize = 128;
+    let plain = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    if name.is_empty() || name.len() > CHARACTERS_MAX || !name.chars().all(plain) {
+        return Err(Problem::user("invalid-name", format!("`{name}` is no name"))
+            .hint("use letters, digits and underscores, at most 128"));
+    }
+    Ok(())
+}
+
+fn pointer_of(path: &serde_path_to_error::Path) -> String {
+    use serde_path_to_error::Segment;
+    path.iter()
+        .map(|segment| match segment {
+            Segment::Seq { index } => format!("/{index}"),
+            Segment::Map { key } => format!("/{key}"),
+            Segment::Enum { variant } => format!("/{variant}"),
+            Segment::Unknown => String::new(),
+        })
+        .collect()
+}
+
+/// The JSON Schemas of all kinds, by file name.
+pub fn json_schemas() -> Vec<(String, serde_json::Value)> {
+    let schema = |name: &str, schema: schemars::Schema| (format!("{name}.schema.json"), schema.into());
+    vec![
+        schema("entity", schemars::schema_for!(Definition<EntitySpec>)),
+        schema("feature-view", schemars::schema_for!(Definition<ViewSpec>)),
+        schema("feature-set", schemars::schema_for!(Definition<SetSpec>)),
+    ]
+}

@@ -1,0 +1,294 @@
+//! SQL expressions over the columns of a row: parsed, typed and evaluated by DataFusion's
+//! expression crates, so that they mean the same in stream, request and batch.
+//!
+//! Scalar only: no subqueries, aggregates or window functions, and nothing that answers differently
+//! from one time to the next. Identifiers keep their case.
+
+use std::sync::{Arc, LazyLock};
+
+use arrow::array::{Array, ArrayRef, RecordBatch, new_null_array};
+use arrow::compute::{cast, concat};
+use datafusion_common::config::ConfigOptions;
+use datafusion_common::tree_node::{TreeNode, TreeNodeRecursion};
+use datafusion_common::{DFSchema, DataFusionError, TableReference, not_impl_err};
+use datafusion_expr::execution_props::ExecutionProps;
+use datafusion_expr::physical_planning_context::PhysicalPlanningContext;
+use datafusion_expr::planner::{ContextProvider, ExprPlanner};
+use datafusion_expr::simplify::SimplifyContext;
+use datafusion_expr::{
+    AggregateUDF, Expr, HigherOrderUDF, ScalarUDF, TableSource, Volatility, WindowUDF,
+};
+use datafusion_optimizer::simplify_expressions::ExprSimplifier;
+use datafusion_physical_expr::{PhysicalExpr, create_physical_expr};
+
+use datafusion_sql::planner::{ParserOptions, PlannerContext, SqlToRel};
+use datafusion_sql::sqlparser::dialect::GenericDialect;
+use datafusion_sql::sqlparser::parser::Parser;
+use datafusion_sql::sqlparser::tokenizer::Token;
+use headwater_schema::contract::nearest;
+use headwater_schema::{DataType, Field, Problem};
+
+/// Characters of one expression.
+pub const EXPRESSION_CHARACTERS_MAX: usize = 16_384;
+/// Calls and operators within each other.
+const NESTING_MAX: usize = 64;
+
+/// A compiled expression.
+#[derive(Debug, Clone)]
+pub struct Expression {
+    canonical: String,
+    data_type: DataType,
+    columns: Vec<usize>,
+    /// The column that the expression is, where it is nothing else.
+    bare: Option<usize>,
+    physical: Arc<dyn PhysicalExpr>,
+}
+
+impl Expression {
+    /// Compiles `sql` over rows of `columns`.
+    pub fn compile(sql: &str, columns: &[Field]) -> Result<Self, Problem> {
+        if sql.len() > EXPRESSION_CHARACTERS_MAX {
+            return Err(Problem::user("invalid-expression", "the expression is too long")
+                .detail(format!("it has {} characters of {EXPRESSION_CHARACTERS_MAX}", sql.len())));
+        }
+        let arrow_fields: Vec<_> = columns.iter().map(Field::to_arrow).collect();
+        let schema = arrow::datatypes::Schema::new(arrow_fields);
+        let schema = DFSchema::try_from(schema).map_err(|e| invalid(sql, columns, &e))?;
+        let planned = plan(sql, &schema).map_err(|e| invalid(sql, columns, &e))?;
+        refuse_unsuitable(&planned, sql)?;
+        let typed = simplify(planned, &schema).map_err(|e| invalid(sql, columns, &e))?;
+        let physical = create_physical_expr(
+            &typed,
+            &schema,
+            &ExecutionProps::new(),
+            &PhysicalPlanningContext::default(),
+        )
+        .map_err(|e| invalid(sql, columns, &e))?;
+        let arrow_type = physical
+            .data_type(schema.as_arrow())
+            .map_err(|e| invalid(sql, columns, &e))?;
+        let data_type = DataType::from_arrow(&arrow_type).map_err(|e| {
+            Problem::user("invalid-expression", "the expression gives a type that nothing can hold")
+                .detail(format!("`{sql}`: {e}"))
+                .hint("give it a type with CAST(… AS …)")
+        })?;
+        let used = typed.column_refs();
+        let used = columns.iter().enumerate().filter(|(_, f)| used.iter().any(|c| c.name == *f.name));
+        let used: Vec<usize> = used.map(|(i, _)| i).collect();
+        let bare = matches!(typed, Expr::Column(_)).then(|| used.first().copied()).flatten();
+        Ok(Self {
+            canonical: typed.to_string(),
+            data_type,
+            columns: used,
+            bare,
+            physical,
+        })
+    }
+
+    /// The expression in one spelling, however it was written.
+    pub fn canonical(&self) -> &str {
+        &self.canonical
+    }
+
+    pub fn data_type(&self) -> &DataType {
+        &self.data_type
+    }
+
+    /// The columns it reads, by index.
+    pub fn columns(&self) -> &[usize] {
+        &self.columns
+    }
+
+    /// The value of each row. A row that has none (a division by zero, an overflow) is null.
+    pub fn evaluate(&self, rows: &RecordBatch) -> Result<ArrayRef, Problem> {
+        self.evaluate_counting(rows).map(|(values, _)| values)
+    }
+
+    /// The value of each row, and the rows that have none because the arithmetic failed.
+    pub fn evaluate_counting(&self, rows: &RecordBatch) -> Result<(ArrayRef, Vec<usize>), Problem> {
+        if let Some(column) = self.bare {
+            return Ok((rows.column(column).clone(), Vec::new()));
+        }
+        if rows.num_rows() == 0 {
+            return Ok((new_null_array(&self.data_type.to_arrow(), 0), Vec::new()));
+        }
+        if let Ok(values) = self.evaluate_all(rows) {
+            return Ok((values, Vec::new()));
+        }
+        // One row failed: find out which, so that the others keep their values.
+        let (mut parts, mut failed) = (Vec::with_capacity(rows.num_rows()), Vec::new());
+        for row in 0..rows.num_rows() {
+            parts.push(self.evaluate_all(&rows.slice(row, 1)).unwrap_or_else(|_| {
+                failed.push(row);
+                new_null_array(&self.data_type.to_arrow(), 1)
+            }));
+        }
+        let parts: Vec<&dyn Array> = parts.iter().map(AsRef::as_ref).collect();
+        let values = concat(&parts).map_err(|e| {
+            Problem::internal("expression", "values can't be put together").detail(e)
+        })?;
+        Ok((values, failed))
+    }
+
+    fn evaluate_all(&self, rows: &RecordBatch) -> Result<ArrayRef, DataFusionError> {
+        let values = self.physical.evaluate(rows)?.into_array(rows.num_rows())?;
+        let wanted = self.data_type.to_arrow();
+        if *values.data_type() == wanted {
+            Ok(values)
+        } else {
+            Ok(cast(&values, &wanted)?)
+        }
+    }
+}
+
+fn plan(sql: &str, schema: &DFSchema) -> Result<Expr, DataFusionError> {
+    let mut parser = Parser::new(&GenericDialect {})
+        .with_recursion_limit(NESTING_MAX)
+        .try_with_sql(sql)?;
+    let parsed = parser.parse_expr()?;
+    let rest = parser.peek_token();
+    if rest.token != Token::EOF {
+        return not_impl_err!("`{}` isn't expected after the expression", rest.token);
+    }
+    let options = ParserOptions::new().with_enable_ident_normalization(false);
+    SqlToRel::new_with_options(&*FUNCTIONS, options).sql_to_expr(
+        parsed,
+        schema,
+        &mut PlannerContext::new(),
+    )
+}
+
+fn simplify(expr: Expr, schema: &DFSchema) -> Result<Expr, DataFusionError> {
+    let schema = Arc::new(schema.clone());
+    let context = SimplifyContext::builder().with_schema(schema.clone()).build();
+    let simplifier = ExprSimplifier::new(context);
+    let coerced = simplifier.coerce(expr, &schema)?;
+    simplifier.simplify(coerced)
+}
+
+fn refuse_unsuitable(expr: &Expr, sql: &str) -> Result<(), Problem> {
+    let mut found = None;
+    let walked = expr.apply(|node| {
+        found = match node {
+            Expr::AggregateFunction(f) => Some(format!("the aggregate `{}`", f.func.name())),
+            Expr::WindowFunction(_) => Some("a window function".to_owned()),
+            Expr::ScalarSubquery(_) | Expr::InSubquery(_) | Expr::Exists(_) => {
+                Some("a subquery".to_owned())
+            }
+            Expr::ScalarFunction(f) if f.func.signature().volatility != Volatility::Immutable => {
+                Some(format!("`{}`, which answers differently each time", f.func.name()))
+            }
+            Expr::ScalarVariable(..) | Expr::Placeholder(_) => Some("a variable".to_owned()),
+            _ => None,
+        };
+        Ok(if found.is_some() {
+            TreeNodeRecursion::Stop
+        } else {
+            TreeNodeRecursion::Continue
+        })
+    });
+    match (walked, found) {
+        (Ok(_), None) => Ok(()),
+        (_, what) => Err(Problem::user("invalid-expression", "the expression can't be used here")
+            .detail(format!("`{sql}` uses {}", what.unwrap_or_default()))
+            .hint("write a scalar expression over the row's own columns; aggregate with `aggregate:`")),
+    }
+}
+
+fn invalid(sql: &str, columns: &[Field], error: &DataFusionError) -> Problem {
+    let names: Vec<&str> = columns.iter().map(|c| c.name.as_ref()).collect();
+    let problem = Problem::user("invalid-expression", "the expression is wrong");
+    if let DataFusionError::SchemaError(schema_error, _) = error.find_root()
+        && let datafusion_common::SchemaError::FieldNotFound { field, .. } = schema_error.as_ref()
+    {
+        let hint = match nearest(&field.name, names.iter().copied()) {
+            Some(near) => format!("did you mean `{near}`?"),
+            None => format!("there are: {}", names.join(", ")),
+        };
+        return problem
+            .detail(format!("`{sql}`: there is no column `{}`", field.name))
+            .hint(hint);
+    }
+    let message = error.strip_backtrace();
+    let first = message.lines().next().unwrap_or_default();
+    problem.detail(format!("`{sql}`: {first}"))
+}
+
+/// The scalar functions of DataFusion, by name.
+struct Functions {
+    options: ConfigOptions,
+    scalar: std::collections::BTreeMap<String, Arc<ScalarUDF>>,
+    planners: Vec<Arc<dyn ExprPlanner>>,
+}
+
+static FUNCTIONS: LazyLock<Functions> = LazyLock::new(|| {
+    let mut scalar = std::collections::BTreeMap::new();
+    for function in datafusion_functions::all_default_functions() {
+        for alias in function.aliases() {
+            scalar.insert(alias.clone(), function.clone());
+        }
+        scalar.insert(function.name().to_owned(), function);
+    }
+    Functions {
+        options: ConfigOptions::default(),
+        scalar,
+        planners: vec![
+            Arc::new(datafusion_functions::core::planner::CoreFunctionPlanner::default()),
+            Arc::new(datafusion_functions::datetime::planner::DatetimeFunctionPlanner),
+            Arc::new(datafusion_functions::unicode::planner::UnicodeFunctionPlanner),
+        ],
+    }
+});
+
+impl ContextProvider for Functions {
+    fn get_table_source(
+        &self,
+        name: TableReference,
+    ) -> Result<Arc<dyn TableSource>, DataFusionError> {
+        not_impl_err!("there are no tables here, so no `{name}`")
+    }
+
+    fn get_expr_planners(&self) -> &[Arc<dyn ExprPlanner>] {
+        &self.planners
+    }
+
+    fn get_function_meta(&self, name: &str) -> Option<Arc<ScalarUDF>> {
+        self.scalar.get(name).cloned()
+    }
+
+    fn get_higher_order_meta(&self, _name: &str) -> Option<Arc<HigherOrderUDF>> {
+        None
+    }
+
+    fn get_aggregate_meta(&self, _name: &str) -> Option<Arc<AggregateUDF>> {
+        None
+    }
+
+    fn get_window_meta(&self, _name: &str) -> Option<Arc<WindowUDF>> {
+        None
+    }
+
+    fn get_variable_type(&self, _names: &[String]) -> Option<arrow::datatypes::DataType> {
+        None
+    }
+
+    fn options(&self) -> &ConfigOptions {
+        &self.options
+    }
+
+    fn udf_names(&self) -> Vec<String> {
+        self.scalar.keys().cloned().collect()
+    }
+
+    fn higher_order_function_names(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    fn udaf_names(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    fn udwf_names(&self) -> Vec<String> {
+        Vec::new()
+    }
+}

@@ -1,0 +1,29 @@
+//! The feature repository: definitions and their versions, expressions, plans; the online store;
+//! point-in-time evaluation over an entity's state.
+//!
+//! It doesn't tail the log (`stream` does) and knows nothing of HTTP.
+
+mod catalog;
+mod compile;
+mod default;
+mod definition;
+mod derive;
+mod evaluate;
+mod expression;
+mod plan;
+mod registry;
+mod store;
+mod window;
+
+pub use catalog::{
+    Catalog, CompiledFeature, CompiledSource, CompiledView, Entity, FeatureKind, FeatureRef,
+    FeatureSet, Resolved, SET_FEATURES_MAX, VIEW_FEATURES_MAX,
+};
+pub use definition::{API_VERSION, Storage, json_schemas};
+pub use evaluate::{PreparedFacts, ReadPlan, prepare};
+pub use expression::{EXPRESSION_CHARACTERS_MAX, Expression};
+pub use plan::{Action, Plan, PlanItem, plan};
+pub use registry::Registry;
+pub use store::{
+    EmbeddedFeatureStore, FeatureStore, MemoryFeatureStore, StoreWrite, StoredState,
+};

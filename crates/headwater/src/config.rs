@@ -1,0 +1,179 @@
+//! The project's settings: `headwater.yaml`, typed, with every limit named and defaulted.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+
+use headwater_api::Limits;
+use headwater_facts::SyncPolicy;
+use headwater_stream::{PipelineOptions, ProcessorOptions};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// The document `headwater.yaml`. Only `name` is required.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Always `headwater/v1`.
+    #[serde(rename = "apiVersion", default = "api_version")]
+    pub api_version: String,
+    /// Always `Project`.
+    #[serde(default = "kind")]
+    pub kind: String,
+    /// The project's name.
+    pub name: String,
+    #[serde(default)]
+    pub owner: Option<String>,
+    #[serde(default)]
+    pub description: Option<String>,
+    #[serde(default)]
+    pub tags: Vec<String>,
+    #[serde(default)]
+    pub spec: Settings,
+}
+
+fn api_version() -> String {
+    "headwater/v1".into()
+}
+
+fn kind() -> String {
+    "Project".into()
+}
+
+/// What can be set.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Settings {
+    /// Where the data lies, from the project's folder.
+    pub data_dir: PathBuf,
+    /// The address of the HTTP server.
+    pub listen: SocketAddr,
+    /// How facts are taken in.
+    pub ingest: IngestSettings,
+    /// How feature state is kept.
+    pub state: StateSettings,
+    /// Limits of requests.
+    pub limits: Limits,
+}
+
+/// When the log is forced to the disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Sync {
+    /// Before each acknowledgement: nothing acknowledged is ever lost.
+    Always,
+    /// Every `sync_interval_ms`: a power cut may lose what was acknowledged since; a killed process loses nothing.
+    Interval,
+    /// Whenever the operating system likes.
+    Never,
+}
+
+/// How facts are taken in.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct IngestSettings {
+    pub sync: Sync,
+    pub sync_interval_ms: u64,
+    /// Requests that may wait; more are refused as busy.
+    pub queue_requests_max: usize,
+    /// Requests that share one durable write.
+    pub group_requests_max: usize,
+    /// Facts that share one durable write.
+    pub group_facts_max: usize,
+    /// Durable groups that may wait to be applied.
+    pub groups_in_flight_max: usize,
+}
+
+/// How feature state is kept.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct StateSettings {
+    /// About how many bytes of memory entity states may take; colder ones stay on disk.
+    pub memory_bytes_max: usize,
+    /// How many shards entities are spread over; 0 is one per core.
+    pub shards: usize,
+    /// A checkpoint is written after this many facts.
+    pub checkpoint_facts: u64,
+    /// Memory for blocks read from disk.
+    pub disk_cache_bytes: u64,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            data_dir: ".headwater".into(),
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)),
+            ingest: IngestSettings::default(),
+            state: StateSettings::default(),
+            limits: Limits::default(),
+        }
+    }
+}
+
+impl Default for IngestSettings {
+    fn default() -> Self {
+        let options = PipelineOptions::default();
+        Self {
+            sync: Sync::Always,
+            sync_interval_ms: 100,
+            queue_requests_max: options.queue_requests_max,
+            group_requests_max: options.group_requests_max,
+            group_facts_max: options.group_facts_max,
+            groups_in_flight_max: options.groups_in_flight_max,
+        }
+    }
+}
+
+impl Default for StateSettings {
+    fn default() -> Self {
+        let options = ProcessorOptions::default();
+        Self {
+            memory_bytes_max: options.memory_bytes_max,
+            shards: 0,
+            checkpoint_facts: options.checkpoint_facts,
+            disk_cache_bytes: 64 << 20,
+        }
+    }
+}
+
+impl Config {
+    /// A project with a name and defaults for the rest.
+    pub fn named(name: impl Into<String>) -> Self {
+        Self {
+            api_version: api_version(),
+            kind: kind(),
+            name: name.into(),
+            owner: None,
+            description: None,
+            tags: Vec::new(),
+            spec: Settings::default(),
+        }
+    }
+
+    pub(crate) fn sync_policy(&self) -> SyncPolicy {
+        match self.spec.ingest.sync {
+            Sync::Always => SyncPolicy::Always,
+            Sync::Interval => SyncPolicy::Interval(self.spec.ingest.sync_interval_ms),
+            Sync::Never => SyncPolicy::Never,
+        }
+    }
+
+    pub(crate) fn pipeline_options(&self) -> PipelineOptions {
+        let ingest = &self.spec.ingest;
+        PipelineOptions {
+            queue_requests_max: ingest.queue_requests_max.max(1),
+            group_requests_max: ingest.group_requests_max.max(1),
+            group_facts_max: ingest.group_facts_max.max(1),
+            groups_in_flight_max: ingest.groups_in_flight_max.max(1),
+        }
+    }
+
+    pub(crate) fn processor_options(&self) -> ProcessorOptions {
+        let state = &self.spec.state;
+        let defaults = ProcessorOptions::default();
+        ProcessorOptions {
+            shards: if state.shards == 0 { defaults.shards } else { state.shards },
+            memory_bytes_max: state.memory_bytes_max,
+            checkpoint_facts: state.checkpoint_facts.max(1),
+        }
+    }
+}

@@ -1,0 +1,300 @@
+//! The engine: every part opened in order over one data folder, and the verbs that act on it.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::Arc;
+
+use headwater_api::backend::{
+    FactsQuery, FeaturesReply, FeaturesRequest, IngestOptions, IngestReply, RejectedFact,
+};
+use headwater_env::{Env, FileLock};
+use headwater_facts::{
+    AppendRequest, Appended, EmbeddedFactLog, FactLog, FactLogOptions, IndexSpec,
+};
+use headwater_features::{Catalog, EmbeddedFeatureStore, FeatureStore};
+use headwater_schema::decode::{BodyFormat, DecodeLimits, Decoded, decode};
+use headwater_schema::{Contract, Problem};
+use headwater_stream::{Pipeline, Processor, ProcessorStats};
+
+use crate::Config;
+use crate::data::{DataFolder, read_registry};
+use crate::reader::Reader;
+
+/// An open project: takes facts and answers reads, in this process, with no server.
+pub struct Engine {
+    env: Env,
+    catalog: Arc<Catalog>,
+    facts: Arc<EmbeddedFactLog>,
+    processor: Arc<Processor>,
+    pipeline: Pipeline,
+    reader: Reader,
+    decode_limits: DecodeLimits,
+    report: OpenReport,
+    /// Held as long as the engine lives; released last.
+    _lock: Box<dyn FileLock>,
+}
+
+/// What opening found.
+#[derive(Debug, Clone, Default)]
+pub struct OpenReport {
+    /// What the log's recovery has to tell: torn bytes that were cut off, indexes made again.
+    pub repairs: Vec<String>,
+    /// Facts that were read again to bring views up to date.
+    pub replayed: u64,
+}
+
+impl Engine {
+    /// Opens the data in `folder` with the definitions that were applied to it. `progress` hears how
+    /// many facts of how many have been read again.
+    pub fn open(
+        env: Env,
+        config: &Config,
+        folder: &Path,
+        progress: impl FnMut(u64, u64),
+    ) -> Result<Self, Problem> {
+        let data = DataFolder::new(folder);
+        let lock = data.lock(&env)?;
+        let catalog = Arc::new(read_registry(&env, &data)?.ok_or_else(|| nothing_applied(folder))?);
+        let options = FactLogOptions {
+            sync: config.sync_policy(),
+            ..FactLogOptions::default()
+        };
+        let (facts, recovery) =
+            EmbeddedFactLog::open(&env, &data.facts(), options, indexes(&catalog))?;
+        let facts = Arc::new(facts);
+        let (store, mut repairs) = open_store(&env, &data, config)?;
+        repairs.extend(recovery.messages());
+        let log: Arc<dyn FactLog> = facts.clone();
+        let processor = Arc::new(Processor::open(
+            catalog.clone(),
+            log.clone(),
+            store,
+            config.processor_options(),
+        )?);
+        let replayed = processor.recover(progress)?.replayed;
+        let pipeline = Pipeline::start(log, processor.clone(), &config.pipeline_options())?;
+        Ok(Self {
+            reader: Reader::new(catalog.clone(), processor.clone()),
+            decode_limits: config.decode_limits(),
+            env,
+            catalog,
+            facts,
+            processor,
+            pipeline,
+            report: OpenReport { repairs, replayed },
+            _lock: lock,
+        })
+    }
+
+    /// The definitions in force.
+    pub fn catalog(&self) -> &Arc<Catalog> {
+        &self.catalog
+    }
+
+    /// What opening found and did.
+    pub fn report(&self) -> &OpenReport {
+        &self.report
+    }
+
+    pub fn facts_log(&self) -> &Arc<EmbeddedFactLog> {
+        &self.facts
+    }
+
+    pub fn processor_stats(&self) -> ProcessorStats {
+        self.processor.stats()
+    }
+
+    pub fn pipeline_stats(&self) -> headwater_stream::PipelineStats {
+        self.pipeline.stats()
+    }
+
+    pub(crate) fn contract(&self, name: &str) -> Result<&Arc<Contract>, Problem> {
+        self.catalog.contract(name).ok_or_else(|| self.unknown_contract(name))
+    }
+
+    fn unknown_contract(&self, name: &str) -> Problem {
+        let names: Vec<&str> = self.catalog.contracts().map(|c| c.name.as_ref()).collect();
+        Problem::user("unknown-contract", format!("there is no contract `{name}`"))
+            .detail(format!("known are: {}", names.join(", ")))
+            .hint("apply the project that defines it, or mend the name")
+    }
+
+    /// Takes facts in; returns when they are durable and every later read sees them.
+    pub fn ingest(
+        &self,
+        contract: &str,
+        format: BodyFormat,
+        body: &[u8],
+        options: &IngestOptions,
+    ) -> Result<IngestReply, Problem> {
+        let (append, rows) = match self.decode(contract, format, body, options)? {
+            Ok(ready) => ready,
+            Err(reply) => return Ok(reply),
+        };
+        let appended = self.pipeline.append(append)?;
+        Ok(rows.reply(&appended))
+    }
+
+    /// Takes facts in without waiting; `done` hears what [`Engine::ingest`] would have returned.
+    pub fn submit(
+        &self,
+        contract: &str,
+        format: BodyFormat,
+        body: &[u8],
+        options: &IngestOptions,
+        done: Box<dyn FnOnce(Result<IngestReply, Problem>) + Send>,
+    ) {
+        match self.decode(contract, format, body, options) {
+            Err(problem) => done(Err(problem)),
+            Ok(Err(reply)) => done(Ok(reply)),
+            Ok(Ok((append, rows))) => {
+                let answer = move |appended: Result<Appended, Problem>| {
+                    done(appended.map(|appended| rows.reply(&appended)));
+                };
+                self.pipeline.submit(append, Box::new(answer));
+            }
+        }
+    }
+
+    /// Facts ready to be appended; or the reply, where there is nothing to append.
+    #[expect(clippy::type_complexity, reason = "two outcomes, both of them good")]
+    fn decode(
+        &self,
+        contract: &str,
+        format: BodyFormat,
+        body: &[u8],
+        options: &IngestOptions,
+    ) -> Result<Result<(AppendRequest, RowNumbers), IngestReply>, Problem> {
+        let contract = self.contract(contract)?;
+        let decoded = decode(contract, format, body, &self.decode_limits)?;
+        let Decoded {
+            batch,
+            row_numbers,
+            rejected,
+            ..
+        } = decoded;
+        let told = rejected.iter().map(|r| RejectedFact {
+            row: r.row,
+            field: r.field.clone(),
+            reason: r.reason.clone(),
+        });
+        let rows = RowNumbers {
+            row_numbers,
+            rejected: told.collect(),
+            id_field: contract.fact_id.first().map(|i| contract.fields[*i].name.to_string()),
+        };
+        if options.all_or_nothing && !rejected.is_empty() {
+            return Ok(Err(IngestReply {
+                accepted: 0,
+                duplicates: 0,
+                rejected: rows.rejected,
+                sequence: self.processor.applied(),
+            }));
+        }
+        let append = AppendRequest {
+            batch,
+            rejected,
+            all_or_nothing: options.all_or_nothing,
+            dedup_window: contract.dedup_window.map(|d| d.0),
+        };
+        Ok(Ok((append, rows)))
+    }
+
+    /// The features of entities at one cursor.
+    pub fn features(&self, request: &FeaturesRequest) -> Result<FeaturesReply, Problem> {
+        self.reader.read(request, self.env.clock.now())
+    }
+
+    /// Brings every view's state to disk, so that the next start has nothing to read again.
+    pub fn checkpoint(&self) -> Result<(), Problem> {
+        self.processor.checkpoint()
+    }
+
+    /// Answers everything that waits, writes a checkpoint and lets the data go.
+    pub fn close(mut self) -> Result<(), Problem> {
+        self.pipeline.stop();
+        self.processor.checkpoint()?;
+        self.facts.checkpoint()
+    }
+}
+
+/// Which input row each accepted fact was, to speak of rows as the caller counts them.
+struct RowNumbers {
+    row_numbers: Vec<usize>,
+    rejected: Vec<RejectedFact>,
+    id_field: Option<String>,
+}
+
+impl RowNumbers {
+    fn reply(mut self, appended: &Appended) -> IngestReply {
+        let conflicts = appended.conflicts.iter().map(|row| RejectedFact {
+            row: self.row_numbers[*row],
+            field: self.id_field.clone(),
+            reason: "a fact with this id and another payload is known: send it with `?revise=true` to replace it".into(),
+        });
+        self.rejected.extend(conflicts);
+        self.rejected.sort_by_key(|r| r.row);
+        IngestReply {
+            accepted: appended.batch.as_ref().map_or(0, |b| b.batch.len()),
+            duplicates: appended.duplicates.len(),
+            rejected: self.rejected,
+            sequence: appended.last_sequence,
+        }
+    }
+}
+
+fn nothing_applied(folder: &Path) -> Problem {
+    Problem::user("nothing-applied", "no definitions have been applied yet")
+        .detail(format!("the data folder is {}", folder.display()))
+        .hint("run `headwater apply` first")
+}
+
+/// The columns that facts are looked up by: the keys of every view's sources, and the keys of every
+/// entity whose columns a contract has.
+fn indexes(catalog: &Catalog) -> Vec<IndexSpec> {
+    let mut indexes = BTreeSet::new();
+    for view in catalog.views() {
+        for source in &view.sources {
+            indexes.insert((source.contract.clone(), source.key_columns.clone()));
+        }
+    }
+    for contract in catalog.contracts() {
+        for entity in catalog.entities() {
+            let same = |key: &headwater_schema::Field| {
+                contract
+                    .field_index(&key.name)
+                    .is_some_and(|i| contract.fields[i].data_type == key.data_type)
+            };
+            if entity.keys.iter().all(same) {
+                let columns = entity.keys.iter().map(|k| k.name.clone()).collect();
+                indexes.insert((contract.name.clone(), columns));
+            }
+        }
+    }
+    let spec = |(contract, key_columns)| IndexSpec {
+        contract,
+        key_columns,
+    };
+    indexes.into_iter().map(spec).collect()
+}
+
+/// Opens the feature store; one that can't be opened is made again, since the log has everything.
+fn open_store(
+    env: &Env,
+    data: &DataFolder,
+    config: &Config,
+) -> Result<(Arc<dyn FeatureStore>, Vec<String>), Problem> {
+    let folder = data.features();
+    let cache = config.spec.state.disk_cache_bytes;
+    match EmbeddedFeatureStore::open(&folder, cache) {
+        Ok(store) => Ok((Arc::new(store), Vec::new())),
+        Err(problem) => {
+            env.files
+                .remove_dir_all(&folder)
+                .map_err(|e| Problem::external("data-folder", "the feature store can't be removed").detail(e))?;
+            let store = EmbeddedFeatureStore::open(&folder, cache)?;
+            let message = format!("the feature store is made again from the log: {problem}");
+            Ok((Arc::new(store), vec![message]))
+        }
+    }
+}

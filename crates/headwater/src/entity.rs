@@ -1,0 +1,77 @@
+//! Entity keys from requests: by the entity's name, or by its key columns where they say it all.
+
+use headwater_api::backend::{EntityRequest, KeyValue};
+use headwater_features::Entity;
+use headwater_schema::time::parse_timestamp;
+use headwater_schema::{DataType, EntityKey, Problem, Value};
+
+/// The key of `entity` that a request names.
+pub(crate) fn entity_key(entity: &Entity, asked: &EntityRequest) -> Result<EntityKey, Problem> {
+    let mut values = Vec::with_capacity(entity.keys.len());
+    let named = asked.get(entity.name.as_ref());
+    for key in &entity.keys {
+        let given = match named {
+            Some(KeyValue::Columns(columns)) => columns.get(key.name.as_ref()),
+            Some(KeyValue::Scalar(value)) if entity.keys.len() == 1 => Some(value),
+            Some(KeyValue::Scalar(_)) => return Err(needs_columns(entity)),
+            None => match asked.get(key.name.as_ref()) {
+                Some(KeyValue::Scalar(value)) => Some(value),
+                _ => None,
+            },
+        };
+        let given = given.ok_or_else(|| missing(entity, &key.name))?;
+        values.push(typed(entity, &key.name, &key.data_type, given)?);
+    }
+    EntityKey::from_values(&values).ok_or_else(|| {
+        Problem::internal("entity-key", "key values don't make a key")
+    })
+}
+
+fn missing(entity: &Entity, column: &str) -> Problem {
+    Problem::user("missing-key", format!("the request doesn't name the entity `{}`", entity.name))
+        .detail(format!("its key column `{column}` is missing or null"))
+        .hint(format!("add {}", example(entity)))
+}
+
+fn needs_columns(entity: &Entity) -> Problem {
+    Problem::user("missing-key", format!("the entity `{}` has several key columns", entity.name))
+        .hint(format!("write it as {}", example(entity)))
+}
+
+fn example(entity: &Entity) -> String {
+    let columns: Vec<String> = entity.keys.iter().map(|k| format!("\"{}\": …", k.name)).collect();
+    match columns.as_slice() {
+        [_] => format!("{{\"{}\": …}}", entity.name),
+        _ => format!("{{\"{}\": {{{}}}}}", entity.name, columns.join(", ")),
+    }
+}
+
+/// A key value of the column's type; strings are read as dates and times where the column has them.
+fn typed(
+    entity: &Entity,
+    column: &str,
+    data_type: &DataType,
+    given: &Value,
+) -> Result<Value, Problem> {
+    let wrong = || {
+        Problem::user("wrong-key-type", format!("the key `{column}` of `{}` has a wrong type", entity.name))
+            .detail(format!("it is {data_type}; given is {}", headwater_schema::value_to_text(given)))
+            .hint("integers are written without quotes, strings with them, times as RFC 3339")
+    };
+    match (data_type, given) {
+        (_, Value::Null) => Err(missing(entity, column)),
+        (DataType::String, Value::String(_))
+        | (DataType::Int64, Value::Int(_))
+        | (DataType::Bool, Value::Bool(_)) => Ok(given.clone()),
+        (DataType::Timestamp, Value::Int(v)) => Ok(Value::Timestamp(*v)),
+        (DataType::Timestamp, Value::String(v)) => {
+            parse_timestamp(v, None).map(Value::Timestamp).map_err(|e| wrong().detail(e))
+        }
+        (DataType::Date, Value::String(v)) => {
+            let midnight = parse_timestamp(&format!("{v}T00:00:00Z"), None).map_err(|_| wrong())?;
+            let day = midnight.div_euclid(86_400_000_000);
+            i32::try_from(day).map(Value::Date).map_err(|_| wrong())
+        }
+        _ => Err(wrong()),
+    }
+}

@@ -1,0 +1,170 @@
+//! Feature reads: names to plans, requests to entity keys, states to rows, all at one cursor.
+
+use std::collections::HashMap;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use headwater_aggregate::Outcome;
+use headwater_api::backend::{FeatureRow, FeaturesReply, FeaturesRequest, Names};
+use headwater_features::{Catalog, ReadPlan, Resolved};
+use headwater_schema::{Cursor, Problem, Sequence};
+
+use headwater_stream::Processor;
+
+use crate::entity::entity_key;
+
+/// Lists of features whose plans are remembered.
+const PLANS_MAX: usize = 256;
+
+/// Answers feature reads over a processor.
+pub(crate) struct Reader {
+    catalog: Arc<Catalog>,
+    processor: Arc<Processor>,
+    plans: RwLock<HashMap<Names, Arc<Plan>>>,
+}
+
+/// How to answer one list of features.
+struct Plan {
+    names: Arc<[Arc<str>]>,
+    views: Vec<ViewReads>,
+}
+
+/// The features of the list that one view gives.
+struct ViewReads {
+    view: usize,
+    plan: ReadPlan,
+    /// For each feature of `plan`, its place in the answer.
+    places: Vec<usize>,
+}
+
+impl Reader {
+    pub(crate) fn new(catalog: Arc<Catalog>, processor: Arc<Processor>) -> Self {
+        Self {
+            catalog,
+            processor,
+            plans: RwLock::default(),
+        }
+    }
+
+    /// Reads features at one cursor. `now` is the default of `as_of`.
+    pub(crate) fn read(
+        &self,
+        request: &FeaturesRequest,
+        now: i64,
+    ) -> Result<FeaturesReply, Problem> {
+        let applied = self.processor.applied();
+        let known_at = match request.known_at {
+            Some(asked) if asked > applied => return Err(unknown_sequence(asked, applied)),
+            Some(asked) => asked,
+            None => applied,
+        };
+        let as_of = request.as_of.unwrap_or(now);
+        let cursor = if request.inclusive {
+            Cursor::inclusive(as_of)
+        } else {
+            Cursor::exclusive(as_of)
+        };
+        let cursor = cursor.known_at(known_at);
+        let plan = self.plan(&request.names)?;
+        let width = plan.names.len();
+        let mut rows: Vec<Vec<Option<Outcome>>> = vec![vec![None; width]; request.entities.len()];
+        for reads in &plan.views {
+            self.read_view(reads, request, &cursor, &mut rows)?;
+        }
+        Ok(FeaturesReply {
+            names: plan.names.clone(),
+            rows: rows.into_iter().map(row).collect(),
+            as_of,
+            sequence: known_at,
+        })
+    }
+
+    fn read_view(
+        &self,
+        reads: &ViewReads,
+        request: &FeaturesRequest,
+        cursor: &Cursor,
+        rows: &mut [Vec<Option<Outcome>>],
+    ) -> Result<(), Problem> {
+        let entity = &reads.plan.view().entity;
+        let mut outcomes = Vec::with_capacity(rows.len());
+        for (index, asked) in request.entities.iter().enumerate() {
+            let key = entity_key(entity, asked).map_err(|p| p.field(format!("entities[{index}]")))?;
+            outcomes.push(self.processor.read(reads.view, &reads.plan, &key, cursor)?);
+        }
+        reads.plan.derive(&mut outcomes)?;
+        for (row, outcomes) in rows.iter_mut().zip(&outcomes) {
+            let picked = reads.plan.pick(outcomes);
+            for (place, outcome) in reads.places.iter().zip(picked) {
+                row[*place] = Some(outcome);
+            }
+        }
+        Ok(())
+    }
+
+    fn plan(&self, names: &Names) -> Result<Arc<Plan>, Problem> {
+        let plans = self.plans.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some(plan) = plans.get(names) {
+            return Ok(plan.clone());
+        }
+        drop(plans);
+        let resolved = match names {
+            Names::Set(set) => self.catalog.resolve_set(set)?,
+            Names::List(list) => self.catalog.resolve(list)?,
+        };
+        let plan = Arc::new(self.compile(&resolved)?);
+        let mut plans = self.plans.write().unwrap_or_else(PoisonError::into_inner);
+        if plans.len() >= PLANS_MAX {
+            plans.clear();
+        }
+        plans.insert(names.clone(), plan.clone());
+        Ok(plan)
+    }
+
+    fn compile(&self, resolved: &Resolved) -> Result<Plan, Problem> {
+        let mut views: Vec<(usize, Vec<usize>, Vec<usize>)> = Vec::new();
+        let mut names = Vec::new();
+        for (place, feature) in resolved.features.iter().enumerate() {
+            let view = self.processor.view_index(&feature.view.name).ok_or_else(|| {
+                Problem::internal("unknown-view", "a feature's view isn't served")
+            })?;
+            names.push(feature.view.features[feature.index].full_name.clone());
+            match views.iter_mut().find(|(v, _, _)| *v == view) {
+                Some((_, wanted, places)) => {
+                    wanted.push(feature.index);
+                    places.push(place);
+                }
+                None => views.push((view, vec![feature.index], vec![place])),
+            }
+        }
+        let reads = |(view, wanted, places): (usize, Vec<usize>, Vec<usize>)| ViewReads {
+            view,
+            plan: ReadPlan::new(self.processor.view(view).clone(), wanted),
+            places,
+        };
+        Ok(Plan {
+            names: names.into(),
+            views: views.into_iter().map(reads).collect(),
+        })
+    }
+}
+
+fn row(outcomes: Vec<Option<Outcome>>) -> FeatureRow {
+    let mut row = FeatureRow {
+        values: Vec::with_capacity(outcomes.len()),
+        statuses: Vec::with_capacity(outcomes.len()),
+        event_times: Vec::with_capacity(outcomes.len()),
+    };
+    for outcome in outcomes.into_iter().flatten() {
+        row.values.push(outcome.value);
+        row.statuses.push(outcome.status);
+        row.event_times.push(outcome.event_time);
+    }
+    row
+}
+
+fn unknown_sequence(asked: Sequence, applied: Sequence) -> Problem {
+    Problem::user("unknown-sequence", "`known_at` lies in the future")
+        .field("known_at")
+        .detail(format!("{asked} is asked for, {applied} is the newest"))
+        .hint("use a `sequence` that a reply gave")
+}
