@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use headwater_api::Limits;
 use headwater_facts::SyncPolicy;
+use headwater_schema::decode::DecodeLimits;
 use headwater_stream::{PipelineOptions, ProcessorOptions};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -146,6 +147,14 @@ impl Config {
             description: None,
             tags: Vec::new(),
             spec: Settings::default(),
+        }
+    }
+
+    pub(crate) fn decode_limits(&self) -> DecodeLimits {
+        DecodeLimits {
+            body_bytes_max: self.spec.limits.body_bytes_max,
+            rows_max: self.spec.limits.rows_max,
+            ..DecodeLimits::default()
         }
     }
 

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use headwater_api::backend::{
-    FactsQuery, FeaturesReply, FeaturesRequest, IngestOptions, IngestReply, RejectedFact,
+    FeaturesReply, FeaturesRequest, IngestDone, IngestOptions, IngestReply, RejectedFact,
 };
 use headwater_env::{Env, FileLock};
 use headwater_facts::{
@@ -63,7 +63,7 @@ impl Engine {
             EmbeddedFactLog::open(&env, &data.facts(), options, indexes(&catalog))?;
         let facts = Arc::new(facts);
         let (store, mut repairs) = open_store(&env, &data, config)?;
-        repairs.extend(recovery.messages());
+        repairs.extend(recovery.repairs);
         let log: Arc<dyn FactLog> = facts.clone();
         let processor = Arc::new(Processor::open(
             catalog.clone(),
@@ -125,7 +125,7 @@ impl Engine {
         contract: &str,
         format: BodyFormat,
         body: &[u8],
-        options: &IngestOptions,
+        options: IngestOptions,
     ) -> Result<IngestReply, Problem> {
         let (append, rows) = match self.decode(contract, format, body, options)? {
             Ok(ready) => ready,
@@ -141,8 +141,8 @@ impl Engine {
         contract: &str,
         format: BodyFormat,
         body: &[u8],
-        options: &IngestOptions,
-        done: Box<dyn FnOnce(Result<IngestReply, Problem>) + Send>,
+        options: IngestOptions,
+        done: IngestDone,
     ) {
         match self.decode(contract, format, body, options) {
             Err(problem) => done(Err(problem)),
@@ -163,7 +163,7 @@ impl Engine {
         contract: &str,
         format: BodyFormat,
         body: &[u8],
-        options: &IngestOptions,
+        options: IngestOptions,
     ) -> Result<Result<(AppendRequest, RowNumbers), IngestReply>, Problem> {
         let contract = self.contract(contract)?;
         let decoded = decode(contract, format, body, &self.decode_limits)?;

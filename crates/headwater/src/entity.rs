@@ -1,7 +1,9 @@
 //! Entity keys from requests: by the entity's name, or by its key columns where they say it all.
 
+use std::sync::Arc;
+
 use headwater_api::backend::{EntityRequest, KeyValue};
-use headwater_features::Entity;
+use headwater_features::{Catalog, Entity};
 use headwater_schema::time::parse_timestamp;
 use headwater_schema::{DataType, EntityKey, Problem, Value};
 
@@ -25,6 +27,42 @@ pub(crate) fn entity_key(entity: &Entity, asked: &EntityRequest) -> Result<Entit
     EntityKey::from_values(&values).ok_or_else(|| {
         Problem::internal("entity-key", "key values don't make a key")
     })
+}
+
+/// The entity that a request of one entity names, and its key. Its key columns may be named instead
+/// of the entity itself; values that come as text are read as the key columns' types.
+pub(crate) fn entity_key_for<'a>(
+    catalog: &'a Catalog,
+    asked: &EntityRequest,
+) -> Result<(&'a Arc<Entity>, EntityKey), Problem> {
+    let named = asked.keys().next().map(String::as_str).unwrap_or_default();
+    let entity = catalog.entity(named).ok_or_else(|| {
+        let known: Vec<&str> = catalog.entities().map(|e| e.name.as_ref()).collect();
+        Problem::user("unknown-entity", format!("there is no entity `{named}`"))
+            .hint(format!("there are: {}", known.join(", ")))
+    })?;
+    let mut asked = asked.clone();
+    for key in &entity.keys {
+        let value = match asked.get_mut(named) {
+            Some(KeyValue::Columns(columns)) => columns.get_mut(key.name.as_ref()),
+            Some(KeyValue::Scalar(value)) => Some(value),
+            None => None,
+        };
+        if let Some(value) = value {
+            *value = from_text(value, &key.data_type);
+        }
+    }
+    entity_key(entity, &asked).map(|key| (entity, key))
+}
+
+/// Text from a URL or a command line as an integer or a bool, where the key is one.
+fn from_text(value: &Value, data_type: &DataType) -> Value {
+    let parsed = match (value, data_type) {
+        (Value::String(text), DataType::Int64) => text.parse().ok().map(Value::Int),
+        (Value::String(text), DataType::Bool) => text.parse().ok().map(Value::Bool),
+        _ => None,
+    };
+    parsed.unwrap_or_else(|| value.clone())
 }
 
 fn missing(entity: &Entity, column: &str) -> Problem {

@@ -351,6 +351,11 @@ impl Processor {
         Ok(())
     }
 
+    /// A view by its index.
+    pub fn view(&self, index: usize) -> &Arc<CompiledView> {
+        &self.views[index].view
+    }
+
     /// The index of a view by its name.
     pub fn view_index(&self, name: &str) -> Option<usize> {
         self.views.iter().position(|v| v.view.name.as_ref() == name)
