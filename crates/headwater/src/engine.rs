@@ -5,20 +5,24 @@ use std::path::Path;
 use std::sync::Arc;
 
 use headwater_api::backend::{
-    FeaturesReply, FeaturesRequest, IngestDone, IngestOptions, IngestReply, RejectedFact,
+    EntityRequest, FeaturesReply, FeaturesRequest, IngestDone, IngestOptions, IngestReply, RejectedFact,
 };
 use headwater_env::{Env, FileLock};
 use headwater_facts::{
     AppendRequest, Appended, EmbeddedFactLog, FactLog, FactLogOptions, IndexSpec,
 };
 use headwater_features::{Catalog, EmbeddedFeatureStore, FeatureStore};
-use headwater_schema::decode::{BodyFormat, DecodeLimits, Decoded, decode};
-use headwater_schema::{Contract, Problem};
+use headwater_schema::decode::{BodyFormat, DecodeLimits, Decoded, decode, decode_each};
+use headwater_schema::{Contract, FactBatch, Problem};
 use headwater_stream::{Pipeline, Processor, ProcessorStats};
 
 use crate::Config;
 use crate::data::{DataFolder, read_registry};
+use crate::entity::read_as_typed;
 use crate::reader::Reader;
+
+/// Rows of a file that are appended together.
+const FILE_BATCH_ROWS: usize = 8192;
 
 /// An open project: takes facts and answers reads, in this process, with no server.
 pub struct Engine {
@@ -156,6 +160,47 @@ impl Engine {
         }
     }
 
+    /// Takes in a body of any size, batch by batch; `told` hears of each. Row numbers count through the
+    /// whole body.
+    pub fn ingest_each(
+        &self,
+        contract: &str,
+        format: BodyFormat,
+        body: &[u8],
+        mut told: impl FnMut(IngestReply),
+    ) -> Result<(), Problem> {
+        let contract = self.contract(contract)?.clone();
+        let limits = DecodeLimits::files();
+        decode_each(&contract, format, body, &limits, FILE_BATCH_ROWS, &mut |decoded| {
+            let (append, rows) = request(&contract, decoded, false);
+            told(rows.reply(&self.pipeline.append(append)?));
+            Ok(())
+        })
+    }
+
+    /// Takes facts in that have been decoded already, without waiting.
+    pub fn submit_batch(&self, batch: FactBatch, done: IngestDone) {
+        let contract = match self.contract(&batch.contract) {
+            Ok(contract) => contract,
+            Err(problem) => return done(Err(problem)),
+        };
+        let rows = RowNumbers {
+            row_numbers: (0..batch.len()).collect(),
+            rejected: Vec::new(),
+            id_field: id_field(contract),
+        };
+        let append = AppendRequest {
+            batch,
+            rejected: Vec::new(),
+            all_or_nothing: false,
+            dedup_window: contract.dedup_window.map(|d| d.0),
+        };
+        let answer = move |appended: Result<Appended, Problem>| {
+            done(appended.map(|appended| rows.reply(&appended)));
+        };
+        self.pipeline.submit(append, Box::new(answer));
+    }
+
     /// Facts ready to be appended; or the reply, where there is nothing to append.
     #[expect(clippy::type_complexity, reason = "two outcomes, both of them good")]
     fn decode(
@@ -167,23 +212,8 @@ impl Engine {
     ) -> Result<Result<(AppendRequest, RowNumbers), IngestReply>, Problem> {
         let contract = self.contract(contract)?;
         let decoded = decode(contract, format, body, &self.decode_limits)?;
-        let Decoded {
-            batch,
-            row_numbers,
-            rejected,
-            ..
-        } = decoded;
-        let told = rejected.iter().map(|r| RejectedFact {
-            row: r.row,
-            field: r.field.clone(),
-            reason: r.reason.clone(),
-        });
-        let rows = RowNumbers {
-            row_numbers,
-            rejected: told.collect(),
-            id_field: contract.fact_id.first().map(|i| contract.fields[*i].name.to_string()),
-        };
-        if options.all_or_nothing && !rejected.is_empty() {
+        let (append, rows) = request(contract, decoded, options.all_or_nothing);
+        if options.all_or_nothing && !append.rejected.is_empty() {
             return Ok(Err(IngestReply {
                 accepted: 0,
                 duplicates: 0,
@@ -191,18 +221,19 @@ impl Engine {
                 sequence: self.processor.applied(),
             }));
         }
-        let append = AppendRequest {
-            batch,
-            rejected,
-            all_or_nothing: options.all_or_nothing,
-            dedup_window: contract.dedup_window.map(|d| d.0),
-        };
         Ok(Ok((append, rows)))
     }
 
     /// The features of entities at one cursor.
     pub fn features(&self, request: &FeaturesRequest) -> Result<FeaturesReply, Problem> {
         self.reader.read(request, self.env.clock.now())
+    }
+
+    /// Reads key values that came as text as the types of the keys they name.
+    pub fn read_keys_as_typed(&self, asked: &mut EntityRequest) {
+        for entity in self.catalog.entities() {
+            read_as_typed(entity, asked);
+        }
     }
 
     /// Brings every view's state to disk, so that the next start has nothing to read again.
@@ -216,6 +247,31 @@ impl Engine {
         self.processor.checkpoint()?;
         self.facts.checkpoint()
     }
+}
+
+/// Decoded facts as a request to the log, and how to speak of their rows afterwards.
+fn request(
+    contract: &Contract,
+    decoded: Decoded,
+    all_or_nothing: bool,
+) -> (AppendRequest, RowNumbers) {
+    let told = decoded.rejected.iter().map(|r| RejectedFact {
+        row: r.row,
+        field: r.field.clone(),
+        reason: r.reason.clone(),
+    });
+    let rows = RowNumbers {
+        row_numbers: decoded.row_numbers,
+        rejected: told.collect(),
+        id_field: id_field(contract),
+    };
+    let append = AppendRequest {
+        batch: decoded.batch,
+        rejected: decoded.rejected,
+        all_or_nothing,
+        dedup_window: contract.dedup_window.map(|d| d.0),
+    };
+    (append, rows)
 }
 
 /// Which input row each accepted fact was, to speak of rows as the caller counts them.
@@ -241,6 +297,11 @@ impl RowNumbers {
             sequence: appended.last_sequence,
         }
     }
+}
+
+/// The field that a conflict is blamed on.
+fn id_field(contract: &Contract) -> Option<String> {
+    contract.fact_id.first().map(|i| contract.fields[*i].name.to_string())
 }
 
 fn nothing_applied(folder: &Path) -> Problem {

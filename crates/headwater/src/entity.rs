@@ -42,8 +42,14 @@ pub(crate) fn entity_key_for<'a>(
             .hint(format!("there are: {}", known.join(", ")))
     })?;
     let mut asked = asked.clone();
+    read_as_typed(entity, &mut asked);
+    entity_key(entity, &asked).map(|key| (entity, key))
+}
+
+/// Reads key values that came as text (from a URL, a command line) as the types of the entity's keys.
+pub(crate) fn read_as_typed(entity: &Entity, asked: &mut EntityRequest) {
     for key in &entity.keys {
-        let value = match asked.get_mut(named) {
+        let value = match asked.get_mut(entity.name.as_ref()) {
             Some(KeyValue::Columns(columns)) => columns.get_mut(key.name.as_ref()),
             Some(KeyValue::Scalar(value)) => Some(value),
             None => None,
@@ -52,7 +58,6 @@ pub(crate) fn entity_key_for<'a>(
             *value = from_text(value, &key.data_type);
         }
     }
-    entity_key(entity, &asked).map(|key| (entity, key))
 }
 
 /// Text from a URL or a command line as an integer or a bool, where the key is one.

@@ -11,7 +11,8 @@ use super::nearest;
 use crate::Problem;
 use crate::time::shorten;
 
-const SCHEMA: &str = include_str!("../../assets/odcs-json-schema-v3.1.0.json");
+/// The standard's own JSON Schema, as it was published.
+pub const ODCS_JSON_SCHEMA: &str = include_str!("../../assets/odcs-json-schema-v3.1.0.json");
 
 /// Mistakes of one document that are listed.
 pub const PROBLEMS_MAX: usize = 100;
@@ -25,7 +26,7 @@ struct Standard {
 fn standard() -> Result<&'static Standard, Problem> {
     static STANDARD: OnceLock<Result<Standard, String>> = OnceLock::new();
     let standard = STANDARD.get_or_init(|| {
-        let schema: Value = serde_json::from_str(SCHEMA).map_err(|e| e.to_string())?;
+        let schema: Value = serde_json::from_str(ODCS_JSON_SCHEMA).map_err(|e| e.to_string())?;
         let validator = jsonschema::options()
             .build(&schema)
             .map_err(|e| e.to_string())?;

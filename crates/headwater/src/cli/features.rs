@@ -1,0 +1,157 @@
+//! `features get`.
+
+use clap::{Args, Subcommand};
+use headwater::Engine;
+use headwater_api::backend::{EntityRequest, FeaturesReply, FeaturesRequest, KeyValue, Names};
+use headwater_api::value_to_json;
+use headwater_schema::Problem;
+use headwater_schema::time::format_timestamp;
+use serde_json::{Value as Json, json};
+
+use super::facts::{entity, time};
+use super::remote::Remote;
+use super::{Context, Failure, print};
+
+#[derive(Subcommand)]
+pub enum FeaturesVerb {
+    /// Read features of one row of entities.
+    Get(GetArguments),
+}
+
+#[derive(Args)]
+pub struct GetArguments {
+    /// A feature set.
+    #[arg(long, conflicts_with = "feature", required_unless_present = "feature")]
+    set: Option<String>,
+    /// A feature's full name, as in plane_delays.mean_delay_2h; may be repeated.
+    #[arg(long)]
+    feature: Vec<String>,
+    /// As in plane=N14228 or route=origin:EWR,dest:IAH; once per entity that the features need.
+    #[arg(long, required = true)]
+    entity: Vec<String>,
+    /// The event time to read at; now by default.
+    #[arg(long)]
+    as_of: Option<String>,
+    /// A sequence: read what was known then.
+    #[arg(long)]
+    known_at: Option<u64>,
+    /// Hide facts at the event time itself.
+    #[arg(long)]
+    exclusive: bool,
+}
+
+/// Reads features.
+pub fn run(context: &Context, verb: FeaturesVerb) -> Result<(), Failure> {
+    let FeaturesVerb::Get(arguments) = verb;
+    let mut entities = EntityRequest::new();
+    for text in &arguments.entity {
+        entities.extend(entity(text)?);
+    }
+    let request = FeaturesRequest {
+        names: match &arguments.set {
+            Some(set) => Names::Set(set.clone()),
+            None => Names::List(arguments.feature.clone()),
+        },
+        entities: vec![entities],
+        as_of: arguments.as_of.as_deref().map(time).transpose()?,
+        known_at: arguments.known_at,
+        inclusive: !arguments.exclusive,
+    };
+    let reply = match &context.server {
+        Some(server) => {
+            let body = request_json(&request).to_string();
+            Remote::new(server).post("/v1/features", "application/json", body.as_bytes())?
+        }
+        None => reply_json(&read(&context.engine()?, request)?),
+    };
+    if context.json {
+        print::json(&reply);
+    } else {
+        show(&reply);
+    }
+    Ok(())
+}
+
+/// Reads features in process; key values that came as text are read as the keys' types.
+pub fn read(engine: &Engine, mut request: FeaturesRequest) -> Result<FeaturesReply, Problem> {
+    for entities in &mut request.entities {
+        engine.read_keys_as_typed(entities);
+    }
+    engine.features(&request)
+}
+
+/// The request as `POST /v1/features` takes it.
+pub fn request_json(request: &FeaturesRequest) -> Json {
+    let entity = |asked: &EntityRequest| -> Json {
+        asked
+            .iter()
+            .map(|(name, value)| {
+                let value = match value {
+                    KeyValue::Scalar(value) => value_to_json(value),
+                    KeyValue::Columns(columns) => {
+                        columns.iter().map(|(c, v)| (c.clone(), value_to_json(v))).collect()
+                    }
+                };
+                (name.clone(), value)
+            })
+            .collect::<serde_json::Map<String, Json>>()
+            .into()
+    };
+    let mut body = json!({
+        "entities": request.entities.iter().map(entity).collect::<Vec<_>>(),
+    });
+    match &request.names {
+        Names::Set(set) => body["feature_set"] = json!(set),
+        Names::List(names) => body["features"] = json!(names),
+    }
+    if let Some(as_of) = request.as_of {
+        body["as_of"] = json!(format_timestamp(as_of));
+    }
+    if let Some(known_at) = request.known_at {
+        body["known_at"] = json!(known_at.to_string());
+    }
+    if !request.inclusive {
+        body["inclusive"] = json!(false);
+    }
+    body
+}
+
+/// The reply as `POST /v1/features` gives it.
+pub fn reply_json(reply: &FeaturesReply) -> Json {
+    let rows = reply.rows.iter().map(|row| {
+        json!({
+            "values": row.values.iter().map(value_to_json).collect::<Vec<_>>(),
+            "statuses": row.statuses.iter().map(|s| s.as_str()).collect::<Vec<_>>(),
+            "event_times": row.event_times.iter().map(|t| t.map(format_timestamp)).collect::<Vec<_>>(),
+        })
+    });
+    json!({
+        "names": reply.names.to_vec(),
+        "rows": rows.collect::<Vec<_>>(),
+        "as_of": format_timestamp(reply.as_of),
+        "sequence": reply.sequence.to_string(),
+    })
+}
+
+/// Prints a reply as a table.
+pub fn show(reply: &Json) {
+    let empty = Vec::new();
+    let names = reply["names"].as_array().unwrap_or(&empty);
+    for row in reply["rows"].as_array().unwrap_or(&empty) {
+        let cells = names.iter().enumerate().map(|(i, name)| {
+            let text = |json: &Json| match json {
+                Json::Null => "-".to_owned(),
+                Json::String(text) => text.clone(),
+                other => other.to_string(),
+            };
+            vec![
+                text(name),
+                text(&row["values"][i]),
+                text(&row["statuses"][i]),
+                text(&row["event_times"][i]),
+            ]
+        });
+        print::table(&["feature", "value", "status", "newest fact"], &cells.collect::<Vec<_>>());
+    }
+    println!("as of {}, sequence {}", reply["as_of"].as_str().unwrap_or("-"), reply["sequence"].as_str().unwrap_or("-"));
+}

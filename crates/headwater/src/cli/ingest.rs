@@ -1,0 +1,241 @@
+//! `ingest`: facts from files, in batches.
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use clap::{Args, ValueEnum};
+use headwater::Engine;
+use headwater_api::backend::{IngestOptions, IngestReply};
+use headwater_schema::Problem;
+use headwater_schema::decode::BodyFormat;
+use serde_json::json;
+
+use super::remote::Remote;
+use super::{Context, Failure, print};
+
+/// Bytes of lines sent together.
+const PART_BYTES: usize = 4 << 20;
+/// Rejected rows that are shown one by one.
+const SHOWN_MAX: usize = 10;
+
+#[derive(Args)]
+pub struct IngestArguments {
+    /// The contract that the facts keep.
+    contract: String,
+    /// NDJSON, JSON, CSV or Parquet by their extensions; `-` is NDJSON from standard input.
+    #[arg(required = true)]
+    files: Vec<PathBuf>,
+    /// `fail`: a file with a bad row is refused as a whole, where it is sent in one part.
+    #[arg(long, value_enum, default_value_t = OnReject::Keep)]
+    on_reject: OnReject,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum OnReject {
+    Keep,
+    Fail,
+}
+
+/// What all files came to.
+#[derive(Default)]
+struct Total {
+    accepted: usize,
+    duplicates: usize,
+    rejected: usize,
+    /// (file, row, field, reason)
+    shown: Vec<(String, usize, Option<String>, String)>,
+    sequence: u64,
+}
+
+impl Total {
+    fn add(&mut self, file: &str, row_offset: usize, reply: IngestReply) {
+        self.accepted += reply.accepted;
+        self.duplicates += reply.duplicates;
+        self.rejected += reply.rejected.len();
+        self.sequence = self.sequence.max(reply.sequence);
+        for rejected in reply.rejected {
+            if self.shown.len() < SHOWN_MAX {
+                let row = row_offset + rejected.row;
+                self.shown.push((file.to_owned(), row, rejected.field, rejected.reason));
+            }
+        }
+    }
+}
+
+/// Where facts go.
+enum Target {
+    Engine(Box<Engine>),
+    Server(Remote),
+}
+
+impl Target {
+    fn send(
+        &self,
+        contract: &str,
+        format: BodyFormat,
+        body: &[u8],
+        all_or_nothing: bool,
+    ) -> Result<IngestReply, Problem> {
+        match self {
+            Self::Engine(engine) => {
+                engine.ingest(contract, format, body, IngestOptions { all_or_nothing })
+            }
+            Self::Server(remote) => {
+                let query = if all_or_nothing { "?on_reject=fail" } else { "" };
+                let media_type = match format {
+                    BodyFormat::Csv => "text/csv",
+                    BodyFormat::Json => "application/json",
+                    BodyFormat::Ndjson => "application/x-ndjson",
+                    _ => return Err(Problem::user("unsupported-media-type", "this format can't be sent to a server")
+                        .hint("send NDJSON or CSV, or ingest with the server stopped")),
+                };
+                let reply = remote.post(&format!("/v1/facts/{contract}{query}"), media_type, body)?;
+                Ok(read_reply(&reply))
+            }
+        }
+    }
+}
+
+fn read_reply(reply: &serde_json::Value) -> IngestReply {
+    let count = |name: &str| reply[name].as_u64().unwrap_or(0) as usize;
+    let rejected = reply["rejected"].as_array().into_iter().flatten();
+    IngestReply {
+        accepted: count("accepted"),
+        duplicates: count("duplicates"),
+        rejected: rejected
+            .map(|r| headwater_api::backend::RejectedFact {
+                row: r["row"].as_u64().unwrap_or(0) as usize,
+                field: r["field"].as_str().map(str::to_owned),
+                reason: r["reason"].as_str().unwrap_or_default().to_owned(),
+            })
+            .collect(),
+        sequence: reply["sequence"].as_str().and_then(|s| s.parse().ok()).unwrap_or(0),
+    }
+}
+
+/// Sends every file.
+pub fn run(context: &Context, arguments: &IngestArguments) -> Result<(), Failure> {
+    let target = match &context.server {
+        Some(server) => Target::Server(Remote::new(server)),
+        None => Target::Engine(Box::new(context.engine()?)),
+    };
+    let mut total = Total::default();
+    let start = context.env.clock.monotonic_nanos();
+    for file in &arguments.files {
+        send_file(context, &target, arguments, file, &mut total)?;
+    }
+    let seconds = (context.env.clock.monotonic_nanos() - start) as f64 / 1e9;
+    if let Target::Engine(engine) = target {
+        engine.close()?;
+    }
+    report(context, &total, seconds);
+    if arguments.on_reject == OnReject::Fail && total.rejected > 0 {
+        return Err(Failure::Told);
+    }
+    Ok(())
+}
+
+fn report(context: &Context, total: &Total, seconds: f64) {
+    if context.json {
+        let shown: Vec<_> = total
+            .shown
+            .iter()
+            .map(|(file, row, field, reason)| json!({"file": file, "row": row, "field": field, "reason": reason}))
+            .collect();
+        print::json(&json!({
+            "accepted": total.accepted, "duplicates": total.duplicates, "rejected": total.rejected,
+            "first_rejected": shown, "sequence": total.sequence.to_string(), "seconds": seconds,
+        }));
+        return;
+    }
+    println!(
+        "{} accepted, {} duplicates, {} rejected, in {seconds:.2} s",
+        print::thousands(total.accepted as u64),
+        print::thousands(total.duplicates as u64),
+        print::thousands(total.rejected as u64)
+    );
+    for (file, row, field, reason) in &total.shown {
+        let field = field.as_ref().map(|f| format!(" `{f}`")).unwrap_or_default();
+        eprintln!("  rejected: {file}, row {row}{field}: {reason}");
+    }
+    if total.rejected > total.shown.len() {
+        eprintln!("  … and {} more; see `headwater facts quarantine`", total.rejected - total.shown.len());
+    }
+}
+
+fn send_file(
+    context: &Context,
+    target: &Target,
+    arguments: &IngestArguments,
+    file: &Path,
+    total: &mut Total,
+) -> Result<(), Failure> {
+    let name = file.display().to_string();
+    let all_or_nothing = arguments.on_reject == OnReject::Fail;
+    let contract = &arguments.contract;
+    let bytes = read(context, file)?;
+    let format = format_of(file)?;
+    match (format, target) {
+        (_, Target::Engine(engine)) if !all_or_nothing => {
+            engine.ingest_each(contract, format, &bytes, |reply| total.add(&name, 0, reply))?;
+            Ok(())
+        }
+        (BodyFormat::Ndjson, _) if !all_or_nothing => {
+            let mut row = 0;
+            for part in parts(&bytes) {
+                let reply = target.send(contract, format, part, false)?;
+                let rows = part.iter().filter(|b| **b == b'\n').count();
+                total.add(&name, row, reply);
+                row += rows;
+            }
+            Ok(())
+        }
+        _ => {
+            total.add(&name, 0, target.send(contract, format, &bytes, all_or_nothing)?);
+            Ok(())
+        }
+    }
+}
+
+fn read(context: &Context, file: &Path) -> Result<Vec<u8>, Failure> {
+    if file == Path::new("-") {
+        let mut bytes = Vec::new();
+        return match std::io::stdin().read_to_end(&mut bytes) {
+            Ok(_) => Ok(bytes),
+            Err(e) => Err(Problem::external("unreadable-file", "standard input can't be read").detail(e).into()),
+        };
+    }
+    let read = context.env.files.read(file);
+    Ok(read.map_err(|e| {
+        Problem::user("unreadable-file", format!("{} can't be read", file.display())).detail(e)
+    })?)
+}
+
+fn format_of(file: &Path) -> Result<BodyFormat, Failure> {
+    if file == Path::new("-") {
+        return Ok(BodyFormat::Ndjson);
+    }
+    let extension = file.extension().and_then(|e| e.to_str()).unwrap_or_default();
+    BodyFormat::from_extension(extension).ok_or_else(|| {
+        Problem::user("unsupported-media-type", format!("{} has no known format", file.display()))
+            .hint("its name ends in .ndjson, .json, .csv, .parquet or .arrow")
+            .into()
+    })
+}
+
+/// Whole lines, in parts of about the same size.
+fn parts(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let mut rest = bytes;
+    std::iter::from_fn(move || {
+        if rest.is_empty() {
+            return None;
+        }
+        let end = match rest.get(PART_BYTES..).and_then(|r| r.iter().position(|b| *b == b'\n')) {
+            Some(newline) => PART_BYTES + newline + 1,
+            None => rest.len(),
+        };
+        let (part, after) = rest.split_at(end);
+        rest = after;
+        Some(part)
+    })
+}
