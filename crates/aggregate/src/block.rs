@@ -78,7 +78,9 @@ impl Block {
         match self.last() {
             Some(last) if last < position => self.len(),
             _ => {
-                let start = self.event_times.partition_point(|t| *t < position.event_time);
+                let start = self
+                    .event_times
+                    .partition_point(|t| *t < position.event_time);
                 let ties = self.event_times[start..]
                     .iter()
                     .zip(&self.sequences[start..])
@@ -157,7 +159,9 @@ impl Block {
         {
             return;
         }
-        let value = slot.input.map_or(Value::Null, |input| self.columns[input].get(row));
+        let value = slot
+            .input
+            .map_or(Value::Null, |input| self.columns[input].get(row));
         partial.update(slot, self.position(row), &value);
     }
 

@@ -40,8 +40,16 @@ impl BottomK {
                 (None, Some(b)) => *b,
                 (None, None) => break,
             };
-            left = if left.first() == Some(&next) { &left[1..] } else { left };
-            right = if right.first() == Some(&next) { &right[1..] } else { right };
+            left = if left.first() == Some(&next) {
+                &left[1..]
+            } else {
+                left
+            };
+            right = if right.first() == Some(&next) {
+                &right[1..]
+            } else {
+                right
+            };
             merged.push(next);
         }
         self.hashes = merged;

@@ -115,7 +115,8 @@ impl Column {
         match (self, value) {
             (Self::Bool(v), Value::Bool(b)) => v.insert(row, u8::from(b)),
             (Self::Bool(v), _) => v.insert(row, NULL_BOOL),
-            (Self::Int(v, nulls), Value::Int(i)) | (Self::Timestamp(v, nulls), Value::Timestamp(i)) => {
+            (Self::Int(v, nulls), Value::Int(i))
+            | (Self::Timestamp(v, nulls), Value::Timestamp(i)) => {
                 v.insert(row, i);
                 nulls.insert(row, len, false);
             }
@@ -186,7 +187,11 @@ impl Column {
 
 /// −0.0 becomes 0.0, so that equal values have equal bits; NaN and infinities become the null.
 fn finite_or_null(value: f64) -> f64 {
-    if value.is_finite() { value + 0.0 } else { f64::NAN }
+    if value.is_finite() {
+        value + 0.0
+    } else {
+        f64::NAN
+    }
 }
 
 /// One input of a batch of facts, ready to be read row by row without another type check.

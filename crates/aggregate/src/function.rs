@@ -17,15 +17,34 @@ pub enum Aggregate {
     Avg,
     Min,
     Max,
-    First { keep_nulls: bool },
-    Last { keep_nulls: bool },
-    FirstN { n: usize, keep_nulls: bool },
-    LastN { n: usize, keep_nulls: bool },
-    Variance { sample: bool },
-    Stddev { sample: bool },
-    DistinctCount { exact_up_to: usize },
+    First {
+        keep_nulls: bool,
+    },
+    Last {
+        keep_nulls: bool,
+    },
+    FirstN {
+        n: usize,
+        keep_nulls: bool,
+    },
+    LastN {
+        n: usize,
+        keep_nulls: bool,
+    },
+    Variance {
+        sample: bool,
+    },
+    Stddev {
+        sample: bool,
+    },
+    DistinctCount {
+        exact_up_to: usize,
+    },
     /// Value → count; with `n` only the `n` most frequent.
-    Histogram { n: Option<usize>, categories_max: usize },
+    Histogram {
+        n: Option<usize>,
+        categories_max: usize,
+    },
     TimeSinceFirst,
     TimeSinceLast,
 }
@@ -54,7 +73,10 @@ impl Aggregate {
 
     /// Whether the function makes sense without a column: it then looks at facts alone.
     pub fn needs_input(&self) -> bool {
-        !matches!(self, Self::Count | Self::TimeSinceFirst | Self::TimeSinceLast)
+        !matches!(
+            self,
+            Self::Count | Self::TimeSinceFirst | Self::TimeSinceLast
+        )
     }
 
     /// The type of the result over inputs of type `input`, or why the function doesn't take it.

@@ -33,15 +33,27 @@ pub enum SlotKind {
     /// How many facts (with a value, where the slot has an input), and the time of the newest.
     Count,
     /// Exact sums of the powers 1 to `order`.
-    Moments { order: u8 },
+    Moments {
+        order: u8,
+    },
     Min,
     Max,
     /// The first `n` by the total order, oldest first.
-    First { n: usize, keep_nulls: bool },
+    First {
+        n: usize,
+        keep_nulls: bool,
+    },
     /// The last `n` by the total order, newest first.
-    Last { n: usize, keep_nulls: bool },
+    Last {
+        n: usize,
+        keep_nulls: bool,
+    },
     /// Distinct values: exact up to this many, estimated above.
-    Distinct { exact_up_to: usize },
+    Distinct {
+        exact_up_to: usize,
+    },
     /// Value → count, of at most this many values.
-    Histogram { categories_max: usize },
+    Histogram {
+        categories_max: usize,
+    },
 }

@@ -72,8 +72,14 @@ pub fn evaluate(
         function,
         Aggregate::First { keep_nulls: true }
             | Aggregate::Last { keep_nulls: true }
-            | Aggregate::FirstN { keep_nulls: true, .. }
-            | Aggregate::LastN { keep_nulls: true, .. }
+            | Aggregate::FirstN {
+                keep_nulls: true,
+                ..
+            }
+            | Aggregate::LastN {
+                keep_nulls: true,
+                ..
+            }
     );
     let counted: Vec<&OracleFact> = in_window(facts, window, cursor)
         .into_iter()
@@ -225,7 +231,12 @@ fn histogram(
     entries.truncate(n.unwrap_or(usize::MAX));
     let mut named: Vec<(Value, Value)> = entries
         .into_iter()
-        .map(|(v, c)| (Value::string(headwater_schema::value_to_text(v)), Value::Int(c)))
+        .map(|(v, c)| {
+            (
+                Value::string(headwater_schema::value_to_text(v)),
+                Value::Int(c),
+            )
+        })
         .collect();
     named.sort();
     Outcome::present(Value::Map(named.into()), time)

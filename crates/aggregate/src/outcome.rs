@@ -3,9 +3,9 @@
 use headwater_schema::{DataType, Micros, Value};
 use num_bigint::BigUint;
 
+use crate::Aggregate;
 use crate::exact_sum::{ExactSum, ratio_to_float, variance};
 use crate::partial::{Histogram, Partial, PartialData};
-use crate::Aggregate;
 
 /// How a value came to be what it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -93,10 +93,14 @@ impl Aggregate {
                 float_or_null(time.map(|t| seconds_between(t, as_of)), time)
             }
             (Self::TimeSinceFirst, PartialData::First(list)) => {
-                let first = list.first().map(|(p, _)| seconds_between(p.event_time, as_of));
+                let first = list
+                    .first()
+                    .map(|(p, _)| seconds_between(p.event_time, as_of));
                 float_or_null(first, time)
             }
-            (_, PartialData::Moments(_)) if partial.count == 0 => Outcome::present(Value::Null, time),
+            (_, PartialData::Moments(_)) if partial.count == 0 => {
+                Outcome::present(Value::Null, time)
+            }
             (Self::Sum, PartialData::Moments(sums)) => sum_of(&sums[0], input, time),
             (Self::Avg, PartialData::Moments(sums)) => {
                 float(divide(&sums[0], partial.count, scale))
@@ -181,7 +185,11 @@ fn divide(sum: &ExactSum, count: u64, scale: i8) -> Option<f64> {
     if scale > 0 {
         ratio_to_float(&mantissa, &(BigUint::from(count) * power), exponent)
     } else {
-        ratio_to_float(&(mantissa * num_bigint::BigInt::from(power)), &BigUint::from(count), exponent)
+        ratio_to_float(
+            &(mantissa * num_bigint::BigInt::from(power)),
+            &BigUint::from(count),
+            exponent,
+        )
     }
 }
 
@@ -197,7 +205,12 @@ fn histogram_of(histogram: &Histogram, n: Option<usize>, time: Option<Micros>) -
     }
     let mut named: Vec<(Value, Value)> = entries
         .into_iter()
-        .map(|(value, count)| (Value::string(headwater_schema::value_to_text(value)), int(count)))
+        .map(|(value, count)| {
+            (
+                Value::string(headwater_schema::value_to_text(value)),
+                int(count),
+            )
+        })
         .collect();
     named.sort();
     Outcome::present(Value::Map(named.into()), time)

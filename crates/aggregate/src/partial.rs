@@ -96,7 +96,13 @@ impl Partial {
     pub fn update(&mut self, slot: &Slot, position: Position, value: &Value) {
         let kept_null = matches!(
             slot.kind,
-            SlotKind::First { keep_nulls: true, .. } | SlotKind::Last { keep_nulls: true, .. }
+            SlotKind::First {
+                keep_nulls: true,
+                ..
+            } | SlotKind::Last {
+                keep_nulls: true,
+                ..
+            }
         );
         if slot.input.is_some() && value.is_null() && !kept_null {
             return;

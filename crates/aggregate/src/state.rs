@@ -135,7 +135,9 @@ impl EntityState {
             return;
         };
         let row = sealed.block.rows_before(position);
-        sealed.block.insert_values(row, position, values.into_iter());
+        sealed
+            .block
+            .insert_values(row, position, values.into_iter());
         if sealed.block.len() < BLOCK_ROWS_MAX {
             for (slot, partial) in layout.slots.iter().zip(&mut sealed.partials) {
                 sealed.block.add_row(slot, row, partial);
@@ -203,7 +205,11 @@ impl EntityState {
             return;
         }
         let base = self.base.get_or_insert_with(|| {
-            let slots = if layout.lifetime { layout.slots.as_slice() } else { &[] };
+            let slots = if layout.lifetime {
+                layout.slots.as_slice()
+            } else {
+                &[]
+            };
             Box::new(Base {
                 partials: slots.iter().map(|s| Partial::empty(s.kind)).collect(),
                 newest: Position::MIN,
@@ -211,10 +217,15 @@ impl EntityState {
             })
         });
         for sealed in self.sealed.drain(..folded) {
-            base.newest = base.newest.max(sealed.block.last().unwrap_or(Position::MIN));
+            base.newest = base
+                .newest
+                .max(sealed.block.last().unwrap_or(Position::MIN));
             base.sequence_max = base.sequence_max.max(sealed.block.sequence_max());
-            for ((slot, total), partial) in
-                layout.slots.iter().zip(&mut base.partials).zip(&sealed.partials)
+            for ((slot, total), partial) in layout
+                .slots
+                .iter()
+                .zip(&mut base.partials)
+                .zip(&sealed.partials)
             {
                 total.merge(slot, partial);
             }
@@ -378,7 +389,10 @@ impl EntityState {
             .iter()
             .map(|s| s.block.size_bytes() + partials(&s.partials))
             .sum();
-        let base = self.base.as_ref().map_or(0, |b| size_of::<Base>() + partials(&b.partials));
+        let base = self
+            .base
+            .as_ref()
+            .map_or(0, |b| size_of::<Base>() + partials(&b.partials));
         size_of::<Self>() + sealed + self.tail.size_bytes() + base + self.removed.len() * 96
     }
 }
@@ -421,7 +435,9 @@ fn add_removed(removed: &Removed, layout: &Layout, slots: &[usize], partials: &m
             .filter
             .is_none_or(|f| removed.values[f] == Value::Bool(true));
         if counts {
-            let value = slot.input.map_or(&Value::Null, |input| &removed.values[input]);
+            let value = slot
+                .input
+                .map_or(&Value::Null, |input| &removed.values[input]);
             partial.update(slot, removed.position, value);
         }
     }

@@ -11,22 +11,24 @@ use crate::error::{ApiError, malformed};
 
 /// Reads a body of at most `bytes_max`.
 pub async fn read_body(body: Body, bytes_max: usize) -> Result<Bytes, ApiError> {
-    axum::body::to_bytes(body, bytes_max).await.map_err(|error| {
-        let mut source: Option<&dyn std::error::Error> = Some(&error);
-        let mut too_large = false;
-        while let Some(cause) = source {
-            too_large |= cause.to_string().contains("length limit exceeded");
-            source = cause.source();
-        }
-        if too_large {
-            return ApiError(
-                Problem::user("body-too-large", "the body is too large")
-                    .detail(format!("more than {bytes_max} bytes"))
-                    .hint("send it in parts, or raise `limits.body_bytes_max`"),
-            );
-        }
-        malformed(format!("the body can't be read: {error}"))
-    })
+    axum::body::to_bytes(body, bytes_max)
+        .await
+        .map_err(|error| {
+            let mut source: Option<&dyn std::error::Error> = Some(&error);
+            let mut too_large = false;
+            while let Some(cause) = source {
+                too_large |= cause.to_string().contains("length limit exceeded");
+                source = cause.source();
+            }
+            if too_large {
+                return ApiError(
+                    Problem::user("body-too-large", "the body is too large")
+                        .detail(format!("more than {bytes_max} bytes"))
+                        .hint("send it in parts, or raise `limits.body_bytes_max`"),
+                );
+            }
+            malformed(format!("the body can't be read: {error}"))
+        })
 }
 
 /// The format of facts in a body: as its media type says, else as it begins.
@@ -72,9 +74,9 @@ pub fn instant(name: &str, json: &serde_json::Value) -> Result<Micros, ApiError>
         )
     };
     match json {
-        serde_json::Value::Number(number) => {
-            number.as_i64().ok_or_else(|| wrong(format!("{number} is no integer")))
-        }
+        serde_json::Value::Number(number) => number
+            .as_i64()
+            .ok_or_else(|| wrong(format!("{number} is no integer"))),
         serde_json::Value::String(text) => match text.parse::<i64>() {
             Ok(micros) => Ok(micros),
             Err(_) => parse_timestamp(text, None).map_err(wrong),

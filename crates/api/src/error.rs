@@ -18,7 +18,10 @@ impl From<Problem> for ApiError {
 /// The status that a problem's code stands for.
 fn status(problem: &Problem) -> StatusCode {
     match problem.code {
-        "unknown-contract" | "unknown-feature-set" | "unknown-feature" | "unknown-entity"
+        "unknown-contract"
+        | "unknown-feature-set"
+        | "unknown-feature"
+        | "unknown-entity"
         | "not-found" => StatusCode::NOT_FOUND,
         "method-not-allowed" => StatusCode::METHOD_NOT_ALLOWED,
         "body-too-large" | "too-many-rows" => StatusCode::PAYLOAD_TOO_LARGE,
@@ -39,12 +42,19 @@ impl ApiError {
     fn document(&self, status: StatusCode) -> Value {
         let problem = &self.0;
         let mut document = Map::new();
-        document.insert("type".into(), json!(format!("urn:headwater:problem:{}", problem.code)));
+        document.insert(
+            "type".into(),
+            json!(format!("urn:headwater:problem:{}", problem.code)),
+        );
         document.insert("title".into(), json!(problem.title));
         document.insert("status".into(), json!(status.as_u16()));
         if problem.blame == Blame::Internal {
             // What went wrong inside is for the log, not for the caller.
-            tracing::error!(code = problem.code, detail = problem.detail, "internal error");
+            tracing::error!(
+                code = problem.code,
+                detail = problem.detail,
+                "internal error"
+            );
             document.insert("detail".into(), json!("the server's log tells more"));
             document.insert("hint".into(), json!("this is a bug: please report it"));
             return Value::Object(document);

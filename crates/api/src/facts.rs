@@ -60,13 +60,20 @@ pub async fn post_facts(
     let all_or_nothing = match parameters.on_reject.as_deref() {
         None | Some("keep") => false,
         Some("fail") => true,
-        Some(other) => return Err(malformed(format!("`on_reject` is `{other}`; it is `keep` or `fail`"))),
+        Some(other) => {
+            return Err(malformed(format!(
+                "`on_reject` is `{other}`; it is `keep` or `fail`"
+            )));
+        }
     };
     if parameters.revise.as_deref().is_some_and(|r| r != "false") {
         return Err(ApiError(
-            Problem::user("not-available", "revisions aren't available in this version")
-                .field("revise")
-                .hint("leave it out"),
+            Problem::user(
+                "not-available",
+                "revisions aren't available in this version",
+            )
+            .field("revise")
+            .hint("leave it out"),
         ));
     }
     let body = read_body(body, shared.limits.body_bytes_max).await?;
@@ -152,7 +159,11 @@ pub async fn get_facts(
             event_time: format_timestamp(row.event_time),
             ingest_time: format_timestamp(row.ingest_time),
             sequence: row.sequence.to_string(),
-            fact: row.values.iter().map(|(n, v)| (n.as_ref(), JsonValue(v))).collect(),
+            fact: row
+                .values
+                .iter()
+                .map(|(n, v)| (n.as_ref(), JsonValue(v)))
+                .collect(),
         })
         .collect();
     json_reply(&serde_json::json!({ "facts": facts }))
@@ -182,7 +193,9 @@ fn limit(asked: Option<usize>, max: usize) -> Result<usize, ApiError> {
 /// `plane:N14228`, or `route:origin=EWR,dest=IAH` for several key columns.
 fn parse_entity(text: &str) -> Result<EntityRequest, ApiError> {
     let wrong = || {
-        malformed(format!("`entity={text}`: write `plane:N14228`, or `route:origin=EWR,dest=IAH`"))
+        malformed(format!(
+            "`entity={text}`: write `plane:N14228`, or `route:origin=EWR,dest=IAH`"
+        ))
     };
     let (name, key) = text.split_once(':').ok_or_else(wrong)?;
     let value = if key.contains('=') {

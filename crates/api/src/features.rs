@@ -12,9 +12,7 @@ use schemars::JsonSchema;
 use serde::ser::{SerializeSeq, Serializer};
 use serde::{Deserialize, Serialize};
 
-use crate::backend::{
-    EntityRequest, FeatureRow, FeaturesReply, FeaturesRequest, KeyValue, Names,
-};
+use crate::backend::{EntityRequest, FeatureRow, FeaturesReply, FeaturesRequest, KeyValue, Names};
 use crate::body::{instant, key_value, read_body, read_json, sequence};
 use crate::error::{ApiError, malformed};
 use crate::json::JsonValue;
@@ -124,16 +122,29 @@ fn request(body: FeaturesBody, limits: &Limits) -> Result<FeaturesRequest, ApiEr
         _ => return Err(malformed("name either `features` or a `feature_set`")),
     };
     if let Names::List(list) = &names {
-        check_limit("features", list.len(), limits.features_max, "limits.features_max")?;
+        check_limit(
+            "features",
+            list.len(),
+            limits.features_max,
+            "limits.features_max",
+        )?;
     }
-    check_limit("entities", body.entities.len(), limits.entities_max, "limits.entities_max")?;
+    check_limit(
+        "entities",
+        body.entities.len(),
+        limits.entities_max,
+        "limits.entities_max",
+    )?;
     let entities = body.entities.iter().enumerate();
     let entities = entities.map(|(index, entity)| read_entity(index, entity));
     Ok(FeaturesRequest {
         names,
         entities: entities.collect::<Result<_, _>>()?,
         as_of: body.as_of.map(|t| instant("as_of", &t)).transpose()?,
-        known_at: body.known_at.map(|t| sequence("known_at", &t)).transpose()?,
+        known_at: body
+            .known_at
+            .map(|t| sequence("known_at", &t))
+            .transpose()?,
         inclusive: body.inclusive,
     })
 }

@@ -6,8 +6,8 @@
 pub mod backend;
 mod body;
 mod error;
-mod features;
 mod facts;
+mod features;
 mod json;
 mod limits;
 mod metrics;

@@ -54,13 +54,22 @@ impl HttpMetrics {
     }
 
     fn write(&self, out: &mut String) {
-        out.push_str("# HELP headwater_http_requests HTTP requests answered, by call and outcome.\n");
+        out.push_str(
+            "# HELP headwater_http_requests HTTP requests answered, by call and outcome.\n",
+        );
         out.push_str("# TYPE headwater_http_requests counter\n");
         for (name, call) in CALLS.iter().zip(&self.calls) {
-            let outcomes = [("ok", &call.ok), ("user_error", &call.user_errors), ("server_error", &call.server_errors)];
+            let outcomes = [
+                ("ok", &call.ok),
+                ("user_error", &call.user_errors),
+                ("server_error", &call.server_errors),
+            ];
             for (outcome, count) in outcomes {
                 let count = count.load(Ordering::Relaxed);
-                let _ = writeln!(out, "headwater_http_requests_total{{call=\"{name}\",outcome=\"{outcome}\"}} {count}");
+                let _ = writeln!(
+                    out,
+                    "headwater_http_requests_total{{call=\"{name}\",outcome=\"{outcome}\"}} {count}"
+                );
             }
         }
         out.push_str("# HELP headwater_http_request_seconds Time to answer an HTTP request.\n");
@@ -70,14 +79,26 @@ impl HttpMetrics {
             let mut below = 0;
             for (bound, bucket) in BOUNDS.iter().zip(&call.buckets) {
                 below += bucket.load(Ordering::Relaxed);
-                let _ = writeln!(out, "headwater_http_request_seconds_bucket{{call=\"{name}\",le=\"{bound}\"}} {below}");
+                let _ = writeln!(
+                    out,
+                    "headwater_http_request_seconds_bucket{{call=\"{name}\",le=\"{bound}\"}} {below}"
+                );
             }
             let outcomes = [&call.ok, &call.user_errors, &call.server_errors];
             let count: u64 = outcomes.iter().map(|c| c.load(Ordering::Relaxed)).sum();
             let seconds = call.nanos.load(Ordering::Relaxed) as f64 / 1e9;
-            let _ = writeln!(out, "headwater_http_request_seconds_bucket{{call=\"{name}\",le=\"+Inf\"}} {count}");
-            let _ = writeln!(out, "headwater_http_request_seconds_count{{call=\"{name}\"}} {count}");
-            let _ = writeln!(out, "headwater_http_request_seconds_sum{{call=\"{name}\"}} {seconds}");
+            let _ = writeln!(
+                out,
+                "headwater_http_request_seconds_bucket{{call=\"{name}\",le=\"+Inf\"}} {count}"
+            );
+            let _ = writeln!(
+                out,
+                "headwater_http_request_seconds_count{{call=\"{name}\"}} {count}"
+            );
+            let _ = writeln!(
+                out,
+                "headwater_http_request_seconds_sum{{call=\"{name}\"}} {seconds}"
+            );
         }
     }
 }
@@ -115,5 +136,7 @@ pub fn render(http: &HttpMetrics, measures: &[Measure]) -> String {
 }
 
 fn escape(text: &str) -> String {
-    text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
+    text.replace('\\', "\\\\")
+        .replace('"', "\\\"")
+        .replace('\n', "\\n")
 }

@@ -19,7 +19,8 @@ pub fn openapi() -> Value {
     let object = json!({"type": "object"});
     let ok = |description: &str, schema: Value| json!({"description": description, "content": json_content(schema)});
     let problem = json!({"description": "What went wrong and how to mend it", "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}});
-    let contract = json!({"name": "contract", "in": "path", "required": true, "schema": {"type": "string"}});
+    let contract =
+        json!({"name": "contract", "in": "path", "required": true, "schema": {"type": "string"}});
     let query = |name: &str, schema: Value, description: &str| json!({"name": name, "in": "query", "schema": schema, "description": description});
     let text = json!({"type": "string"});
     let number = json!({"type": "integer", "minimum": 1});

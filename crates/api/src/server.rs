@@ -110,7 +110,10 @@ fn router(backend: Arc<dyn Backend>, limits: Limits) -> Router {
 /// own refusals into problem documents.
 async fn guard(State(shared): State<Shared>, request: Request, next: Next) -> Response<Body> {
     let start = tokio::time::Instant::now();
-    let (method, path) = (request.method().to_string(), request.uri().path().to_owned());
+    let (method, path) = (
+        request.method().to_string(),
+        request.uri().path().to_owned(),
+    );
     let id = request.headers().get("x-request-id").cloned();
     let mut response = match shared.in_flight.try_acquire() {
         Err(_) => ApiError(
@@ -130,7 +133,9 @@ async fn guard(State(shared): State<Shared>, request: Request, next: Next) -> Re
     if let Some(id) = id {
         response.headers_mut().insert("x-request-id", id);
     }
-    shared.metrics.count(&method, &path, response.status().as_u16(), start.elapsed());
+    shared
+        .metrics
+        .count(&method, &path, response.status().as_u16(), start.elapsed());
     response
 }
 
@@ -164,15 +169,21 @@ fn panicked(_: Box<dyn std::any::Any + Send>) -> Response<Body> {
 
 async fn not_found(request: Request) -> ApiError {
     ApiError(
-        Problem::user("not-found", format!("there is nothing at {}", request.uri().path()))
-            .hint("/openapi.json lists every call"),
+        Problem::user(
+            "not-found",
+            format!("there is nothing at {}", request.uri().path()),
+        )
+        .hint("/openapi.json lists every call"),
     )
 }
 
 async fn method_not_allowed(request: Request) -> ApiError {
     ApiError(
-        Problem::user("method-not-allowed", format!("{} isn't answered here", request.method()))
-            .hint("/openapi.json lists every call"),
+        Problem::user(
+            "method-not-allowed",
+            format!("{} isn't answered here", request.method()),
+        )
+        .hint("/openapi.json lists every call"),
     )
 }
 
@@ -195,7 +206,8 @@ async fn registry_kind(
 
 async fn metrics(State(shared): State<Shared>) -> impl IntoResponse {
     let text = render(&shared.metrics, &shared.backend.measures());
-    let media_type = HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
+    let media_type =
+        HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
     ([(header::CONTENT_TYPE, media_type)], text)
 }
 

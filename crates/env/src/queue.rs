@@ -84,10 +84,12 @@ impl<T> Sender<T> {
     /// Waits for room; the message comes back where nobody receives any more.
     pub fn send(&self, message: T) -> Result<(), T> {
         self.gauge.waiting.fetch_add(1, Ordering::Relaxed);
-        self.inner.send(message).map_err(|mpsc::SendError(message)| {
-            self.gauge.waiting.fetch_sub(1, Ordering::Relaxed);
-            message
-        })
+        self.inner
+            .send(message)
+            .map_err(|mpsc::SendError(message)| {
+                self.gauge.waiting.fetch_sub(1, Ordering::Relaxed);
+                message
+            })
     }
 
     /// Gives up at once where there is no room.

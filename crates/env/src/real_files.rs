@@ -1,5 +1,5 @@
 //! The machine's disk.
-#![expect(clippy::disallowed_methods, clippy::disallowed_types, reason = "this is the door")]
+#![expect(clippy::disallowed_methods, reason = "this is the door")]
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -34,7 +34,9 @@ impl AppendFile for RealFile {
     }
 
     fn truncate(&mut self, length: u64) -> Result<(), FileError> {
-        self.file.set_len(length).map_err(self.failed("truncating"))?;
+        self.file
+            .set_len(length)
+            .map_err(self.failed("truncating"))?;
         self.file
             .seek(SeekFrom::Start(length))
             .map(drop)
@@ -104,7 +106,9 @@ impl Files for RealFiles {
     fn list(&self, folder: &Path) -> Result<Vec<PathBuf>, FileError> {
         let failed = |e| FileError::new("listing", folder, e);
         let entries = fs::read_dir(folder).map_err(failed)?;
-        entries.map(|e| e.map(|e| e.path()).map_err(failed)).collect()
+        entries
+            .map(|e| e.map(|e| e.path()).map_err(failed))
+            .collect()
     }
 
     fn exists(&self, path: &Path) -> bool {
@@ -130,7 +134,10 @@ impl Files for RealFiles {
 
     fn sync_dir(&self, folder: &Path) -> Result<(), FileError> {
         let failed = |e| FileError::new("syncing", folder, e);
-        File::open(folder).map_err(failed)?.sync_all().map_err(failed)
+        File::open(folder)
+            .map_err(failed)?
+            .sync_all()
+            .map_err(failed)
     }
 
     fn lock(&self, path: &Path) -> Result<Box<dyn FileLock>, FileError> {

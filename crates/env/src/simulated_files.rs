@@ -100,10 +100,17 @@ impl AppendFile for SimulatedFile {
         if let Some(left) = &mut disk.faults.bytes_left {
             *left -= written as u64;
         }
-        let content = disk.files.get_mut(&self.path).ok_or_else(|| not_found("writing", &self.path))?;
+        let content = disk
+            .files
+            .get_mut(&self.path)
+            .ok_or_else(|| not_found("writing", &self.path))?;
         content.bytes.extend(&bytes[..written]);
         if written < bytes.len() {
-            return Err(FileError::new("writing", &self.path, io::ErrorKind::StorageFull.into()));
+            return Err(FileError::new(
+                "writing",
+                &self.path,
+                io::ErrorKind::StorageFull.into(),
+            ));
         }
         Ok(())
     }
@@ -111,17 +118,29 @@ impl AppendFile for SimulatedFile {
     fn sync(&mut self) -> Result<(), FileError> {
         let mut disk = lock(&self.disk);
         if disk.faults.sync_fails {
-            return Err(FileError::new("syncing", &self.path, io::Error::other("told to fail")));
+            return Err(FileError::new(
+                "syncing",
+                &self.path,
+                io::Error::other("told to fail"),
+            ));
         }
-        let content = disk.files.get_mut(&self.path).ok_or_else(|| not_found("syncing", &self.path))?;
+        let content = disk
+            .files
+            .get_mut(&self.path)
+            .ok_or_else(|| not_found("syncing", &self.path))?;
         content.synced = content.bytes.len();
         Ok(())
     }
 
     fn truncate(&mut self, length: u64) -> Result<(), FileError> {
         let mut disk = lock(&self.disk);
-        let content = disk.files.get_mut(&self.path).ok_or_else(|| not_found("truncating", &self.path))?;
-        content.bytes.truncate(usize::try_from(length).unwrap_or(usize::MAX));
+        let content = disk
+            .files
+            .get_mut(&self.path)
+            .ok_or_else(|| not_found("truncating", &self.path))?;
+        content
+            .bytes
+            .truncate(usize::try_from(length).unwrap_or(usize::MAX));
         content.synced = content.synced.min(content.bytes.len());
         Ok(())
     }
@@ -130,13 +149,19 @@ impl AppendFile for SimulatedFile {
 impl ReadFile for SimulatedFile {
     fn length(&self) -> Result<u64, FileError> {
         let disk = lock(&self.disk);
-        let content = disk.files.get(&self.path).ok_or_else(|| not_found("reading", &self.path))?;
+        let content = disk
+            .files
+            .get(&self.path)
+            .ok_or_else(|| not_found("reading", &self.path))?;
         Ok(content.bytes.len() as u64)
     }
 
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<(), FileError> {
         let disk = lock(&self.disk);
-        let content = disk.files.get(&self.path).ok_or_else(|| not_found("reading", &self.path))?;
+        let content = disk
+            .files
+            .get(&self.path)
+            .ok_or_else(|| not_found("reading", &self.path))?;
         let start = usize::try_from(offset).unwrap_or(usize::MAX);
         let end = start.saturating_add(buffer.len());
         let bytes = content.bytes.get(start..end).ok_or_else(|| {
@@ -190,14 +215,25 @@ impl Files for SimulatedFiles {
 
     fn read(&self, path: &Path) -> Result<Vec<u8>, FileError> {
         let disk = lock(&self.disk);
-        let content = disk.files.get(path).ok_or_else(|| not_found("reading", path))?;
+        let content = disk
+            .files
+            .get(path)
+            .ok_or_else(|| not_found("reading", path))?;
         Ok(content.bytes.clone())
     }
 
     fn write_atomic(&self, path: &Path, bytes: &[u8]) -> Result<(), FileError> {
         let mut disk = lock(&self.disk);
-        if disk.faults.bytes_left.is_some_and(|left| left < bytes.len() as u64) {
-            return Err(FileError::new("writing", path, io::ErrorKind::StorageFull.into()));
+        if disk
+            .faults
+            .bytes_left
+            .is_some_and(|left| left < bytes.len() as u64)
+        {
+            return Err(FileError::new(
+                "writing",
+                path,
+                io::ErrorKind::StorageFull.into(),
+            ));
         }
         if let Some(left) = &mut disk.faults.bytes_left {
             *left -= bytes.len() as u64;
@@ -216,7 +252,10 @@ impl Files for SimulatedFiles {
             return Err(not_found("listing", folder));
         }
         let paths = disk.files.keys().chain(&disk.folders);
-        Ok(paths.filter(|p| p.parent() == Some(folder)).cloned().collect())
+        Ok(paths
+            .filter(|p| p.parent() == Some(folder))
+            .cloned()
+            .collect())
     }
 
     fn exists(&self, path: &Path) -> bool {
@@ -246,7 +285,11 @@ impl Files for SimulatedFiles {
 
     fn lock(&self, path: &Path) -> Result<Box<dyn FileLock>, FileError> {
         if !lock(&self.disk).locks.insert(path.to_owned()) {
-            return Err(FileError::new("locking", path, io::ErrorKind::WouldBlock.into()));
+            return Err(FileError::new(
+                "locking",
+                path,
+                io::ErrorKind::WouldBlock.into(),
+            ));
         }
         Ok(Box::new(SimulatedLock {
             disk: self.disk.clone(),

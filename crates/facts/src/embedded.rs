@@ -274,14 +274,18 @@ impl EmbeddedFactLog {
             SyncPolicy::Always => true,
             SyncPolicy::Never => false,
             SyncPolicy::Interval(ms) => {
-                let since = self.env.clock.monotonic_nanos().saturating_sub(writer.synced_at_nanos);
+                let since = self
+                    .env
+                    .clock
+                    .monotonic_nanos()
+                    .saturating_sub(writer.synced_at_nanos);
                 since >= ms.saturating_mul(1_000_000)
             }
         }
     }
 
     /// The batch that holds a sequence, if it is kept.
-    fn batch_of(&self, sequence: Sequence) -> Result<Option<SequencedBatch>, Problem> {
+    fn batch_of(&self, sequence: Sequence) -> Result<Option<Arc<SequencedBatch>>, Problem> {
         let Some(frames) = self.reader.batch_of(sequence)? else {
             return Ok(None);
         };
@@ -328,8 +332,11 @@ impl EmbeddedFactLog {
 
     /// The facts at positions that are in ascending order.
     fn fetch(&self, positions: Vec<Position>) -> Result<FoundFacts, Problem> {
-        let mut by_sequence: Vec<(Sequence, usize)> =
-            positions.iter().enumerate().map(|(i, p)| (p.sequence, i)).collect();
+        let mut by_sequence: Vec<(Sequence, usize)> = positions
+            .iter()
+            .enumerate()
+            .map(|(i, p)| (p.sequence, i))
+            .collect();
         by_sequence.sort_unstable();
         let mut found = FoundFacts {
             runs: Vec::new(),
@@ -345,15 +352,19 @@ impl EmbeddedFactLog {
             for (row, (_, place)) in wanted.iter().enumerate() {
                 found.order[*place] = (found.runs.len(), row);
             }
-            let rows: Vec<u32> =
-                wanted.iter().map(|(s, _)| (s - batch.first_sequence) as u32).collect();
+            let rows: Vec<u32> = wanted
+                .iter()
+                .map(|(s, _)| (s - batch.first_sequence) as u32)
+                .collect();
             let facts = take(&batch.batch, &rows)?;
             found.runs.push(FoundRun {
                 sequences: wanted.iter().map(|(s, _)| *s).collect(),
                 ingest_time: batch.ingest_time,
                 event_times: facts.event_times,
                 fact_ids: facts.fact_ids.map(|ids| {
-                    ids.iter().map(|id| id.unwrap_or_default().to_owned()).collect()
+                    ids.iter()
+                        .map(|id| id.unwrap_or_default().to_owned())
+                        .collect()
                 }),
                 columns: facts.columns,
             });
@@ -365,11 +376,13 @@ impl EmbeddedFactLog {
     /// Removes the oldest segments in which every fact is older than its contract's cutoff.
     pub fn enforce_retention(&self, cutoffs: &BTreeMap<String, Micros>) -> Result<usize, Problem> {
         let expired = |(name, summary): (&String, &ContractSummary)| {
-            cutoffs.get(name).is_some_and(|cutoff| summary.time_max < *cutoff)
+            cutoffs
+                .get(name)
+                .is_some_and(|cutoff| summary.time_max < *cutoff)
         };
-        let dropped = self
-            .reader
-            .drop_oldest(|segment| segment.rejected.is_empty() && segment.contracts.iter().all(expired))?;
+        let dropped = self.reader.drop_oldest(|segment| {
+            segment.rejected.is_empty() && segment.contracts.iter().all(expired)
+        })?;
         Ok(dropped.len())
     }
 
@@ -403,7 +416,10 @@ impl EmbeddedFactLog {
         };
         for segment in &segments {
             for (name, summary) in &segment.contracts {
-                let entry = stats.contracts.entry(name.clone()).or_insert((0, Micros::MIN));
+                let entry = stats
+                    .contracts
+                    .entry(name.clone())
+                    .or_insert((0, Micros::MIN));
                 entry.0 += summary.facts;
                 entry.1 = entry.1.max(summary.newest);
             }
@@ -417,7 +433,9 @@ impl EmbeddedFactLog {
 
 fn expired(sequence: Sequence, first: Sequence) -> Problem {
     Problem::user("past-retention", "facts that old are no longer kept")
-        .detail(format!("sequence {sequence} is asked for, the oldest kept is {first}"))
+        .detail(format!(
+            "sequence {sequence} is asked for, the oldest kept is {first}"
+        ))
         .hint("raise `headwater.retention` of the contract before the facts expire")
 }
 
@@ -430,7 +448,11 @@ fn take(batch: &FactBatch, rows: &[u32]) -> Result<FactBatch, Problem> {
     let texts = |array: &Option<arrow::array::StringArray>| {
         let pick = |array: &arrow::array::StringArray| {
             rows.iter()
-                .map(|r| array.is_valid(*r as usize).then(|| array.value(*r as usize)))
+                .map(|r| {
+                    array
+                        .is_valid(*r as usize)
+                        .then(|| array.value(*r as usize))
+                })
                 .collect()
         };
         array.as_ref().map(pick)
@@ -438,7 +460,10 @@ fn take(batch: &FactBatch, rows: &[u32]) -> Result<FactBatch, Problem> {
     Ok(FactBatch {
         contract: batch.contract.clone(),
         columns: take_record_batch(&batch.columns, &indices).map_err(failed)?,
-        event_times: rows.iter().map(|r| batch.event_times[*r as usize]).collect(),
+        event_times: rows
+            .iter()
+            .map(|r| batch.event_times[*r as usize])
+            .collect(),
         fact_ids: texts(&batch.fact_ids),
         unknown_fields: texts(&batch.unknown_fields),
     })
@@ -459,7 +484,9 @@ fn open_index(
         ),
         Err(problem) => problem.detail,
     };
-    env.files.remove_dir_all(folder).map_err(|e| file_problem(&e))?;
+    env.files
+        .remove_dir_all(folder)
+        .map_err(|e| file_problem(&e))?;
     let message = format!("the index of facts is made again from the log: {why}");
     Ok((Index::open(folder)?, Some(message)))
 }
@@ -485,7 +512,7 @@ impl FactLog for EmbeddedFactLog {
                     batch: sorted.batch,
                 });
                 next = sequenced.last_sequence() + 1;
-                frames.push((Frame::Facts(sequenced.as_ref().clone()), bytes.len() - before));
+                frames.push((Frame::Facts(sequenced.clone()), bytes.len() - before));
                 indexed.push((sequenced.clone(), sorted.ids));
                 batch = Some(sequenced);
             }
@@ -495,8 +522,12 @@ impl FactLog for EmbeddedFactLog {
                 frame::put_quarantine(&mut bytes, &rows)?;
                 frames.push((Frame::Quarantine(rows), bytes.len() - before));
             }
-            self.counters.duplicates.fetch_add(sorted.duplicates.len() as u64, Ordering::Relaxed);
-            self.counters.conflicts.fetch_add(sorted.conflicts.len() as u64, Ordering::Relaxed);
+            self.counters
+                .duplicates
+                .fetch_add(sorted.duplicates.len() as u64, Ordering::Relaxed);
+            self.counters
+                .conflicts
+                .fetch_add(sorted.conflicts.len() as u64, Ordering::Relaxed);
             answers.push(Appended {
                 batch,
                 duplicates: sorted.duplicates,
@@ -518,7 +549,9 @@ impl FactLog for EmbeddedFactLog {
         }
         let nanos = self.env.clock.monotonic_nanos().saturating_sub(start);
         self.counters.appends.fetch_add(1, Ordering::Relaxed);
-        self.counters.nanos_total.fetch_add(nanos, Ordering::Relaxed);
+        self.counters
+            .nanos_total
+            .fetch_add(nanos, Ordering::Relaxed);
         self.counters.nanos_max.fetch_max(nanos, Ordering::Relaxed);
         Ok(answers)
     }

@@ -7,6 +7,8 @@
 //! The mark lets a reader that met damage find out whether whole frames follow it: if they do, the
 //! damage isn't a torn end, and nothing may be cut off.
 
+use std::sync::Arc;
+
 use headwater_schema::codec::{decode_batch, encode_batch};
 use headwater_schema::{FactBatch, Micros, Problem, Sequence, SequencedBatch};
 
@@ -27,7 +29,7 @@ const QUARANTINE: u8 = 3;
 /// What a frame holds.
 #[derive(Debug, Clone)]
 pub enum Frame {
-    Facts(SequencedBatch),
+    Facts(Arc<SequencedBatch>),
     Quarantine(Vec<QuarantinedRow>),
 }
 
@@ -38,7 +40,10 @@ pub enum Damage {
     Short,
     NoMark,
     Length(usize),
-    Checksum { stored: u32, actual: u32 },
+    Checksum {
+        stored: u32,
+        actual: u32,
+    },
     /// A segment begins with another sequence than its name says.
     FirstSequence(Sequence),
 }
@@ -49,7 +54,9 @@ impl std::fmt::Display for Damage {
             Self::Short => f.write_str("the file ends inside a record"),
             Self::NoMark => f.write_str("no record begins here"),
             Self::Length(length) => write!(f, "a record of {length} bytes is impossible"),
-            Self::FirstSequence(found) => write!(f, "the file begins with sequence {found}, unlike its name"),
+            Self::FirstSequence(found) => {
+                write!(f, "the file begins with sequence {found}, unlike its name")
+            }
             Self::Checksum { stored, actual } => {
                 write!(f, "the checksum is {actual:08x}, stored is {stored:08x}")
             }
@@ -59,7 +66,9 @@ impl std::fmt::Display for Damage {
 
 /// The first frame of `bytes` as (kind and payload, whole length).
 pub fn split(bytes: &[u8]) -> Result<(&[u8], usize), Damage> {
-    let (header, rest) = bytes.split_first_chunk::<HEADER_BYTES>().ok_or(Damage::Short)?;
+    let (header, rest) = bytes
+        .split_first_chunk::<HEADER_BYTES>()
+        .ok_or(Damage::Short)?;
     let [a, b, c, d, l0, l1, l2, l3, c0, c1, c2, c3] = *header;
     if [a, b, c, d] != MARK {
         return Err(Damage::NoMark);
@@ -136,7 +145,9 @@ pub fn decode(body: &[u8]) -> Result<Frame, Problem> {
     let unreadable = |detail: &dyn std::fmt::Display| {
         Problem::external("log-corrupt", "a record of the log can't be read").detail(detail)
     };
-    let (kind, payload) = body.split_first().ok_or_else(|| unreadable(&"it is empty"))?;
+    let (kind, payload) = body
+        .split_first()
+        .ok_or_else(|| unreadable(&"it is empty"))?;
     if *kind == QUARANTINE {
         let rows = serde_json::from_slice(payload).map_err(|e| unreadable(&e))?;
         return Ok(Frame::Quarantine(rows));
@@ -150,7 +161,9 @@ pub fn decode(body: &[u8]) -> Result<Frame, Problem> {
     let encoded = match *kind {
         FACTS => encoded,
         FACTS_COMPRESSED => {
-            let size = encoded.first_chunk::<4>().map_or(0, |b| u32::from_le_bytes(*b) as usize);
+            let size = encoded
+                .first_chunk::<4>()
+                .map_or(0, |b| u32::from_le_bytes(*b) as usize);
             if size > FRAME_BYTES_MAX {
                 return Err(unreadable(&format!("it would unpack to {size} bytes")));
             }
@@ -158,11 +171,15 @@ pub fn decode(body: &[u8]) -> Result<Frame, Problem> {
                 lz4_flex::decompress_size_prepended(encoded).map_err(|e| unreadable(&e))?;
             &decompressed
         }
-        other => return Err(unreadable(&format!("its kind {other} is unknown to this version"))),
+        other => {
+            return Err(unreadable(&format!(
+                "its kind {other} is unknown to this version"
+            )));
+        }
     };
-    Ok(Frame::Facts(SequencedBatch {
+    Ok(Frame::Facts(Arc::new(SequencedBatch {
         first_sequence: number(first),
         ingest_time: number(time) as i64,
         batch: decode_batch(encoded)?,
-    }))
+    })))
 }

@@ -12,13 +12,11 @@ use arrow::array::Array;
 use fjall::{Database, Keyspace, KeyspaceCreateOptions};
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
-use headwater_schema::{
-    Micros, Position, Problem, Sequence, SequencedBatch, Value, push_value,
-};
+use headwater_schema::{Micros, Position, Problem, Sequence, SequencedBatch, Value, push_value};
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::{IndexSpec, Lookup};
 use crate::row_hash::{id_hash, payload_hashes};
+use crate::{IndexSpec, Lookup};
 
 /// Facts gathered in memory before they are written to the store.
 const GATHERED_FACTS_MAX: u64 = 131_072;
@@ -125,7 +123,11 @@ impl Index {
 
     /// Adds an index; the sequence that it has been brought to, where that is before the others'.
     pub fn add_spec(&self, spec: IndexSpec) -> Result<Sequence, Problem> {
-        let known = self.meta.get(marker(&spec)).map_err(|e| failed(&e))?.is_some();
+        let known = self
+            .meta
+            .get(marker(&spec))
+            .map_err(|e| failed(&e))?
+            .is_some();
         let mut specs = lock(&self.specs);
         if !specs.contains(&spec) {
             specs.push(spec);
@@ -140,7 +142,9 @@ impl Index {
     /// Says that every index has been brought to the same sequence.
     pub fn specs_complete(&self) -> Result<(), Problem> {
         for spec in lock(&self.specs).iter() {
-            self.meta.insert(marker(spec).as_str(), [1]).map_err(|e| failed(&e))?;
+            self.meta
+                .insert(marker(spec).as_str(), [1])
+                .map_err(|e| failed(&e))?;
         }
         Ok(())
     }
@@ -206,7 +210,11 @@ impl Index {
 
     fn specs_of(&self, contract: &str) -> Vec<IndexSpec> {
         let specs = lock(&self.specs);
-        specs.iter().filter(|s| s.contract.as_ref() == contract).cloned().collect()
+        specs
+            .iter()
+            .filter(|s| s.contract.as_ref() == contract)
+            .cloned()
+            .collect()
     }
 
     /// Starts writing what has gathered to the store, where it is much.
@@ -222,9 +230,10 @@ impl Index {
         let thread = std::thread::Builder::new()
             .name("headwater-fact-index".into())
             .spawn(move || index.write_out());
-        *writer = Some(thread.map_err(|e| {
-            Problem::external("thread", "a thread can't be started").detail(e)
-        })?);
+        *writer = Some(
+            thread
+                .map_err(|e| Problem::external("thread", "a thread can't be started").detail(e))?,
+        );
         Ok(())
     }
 
@@ -287,16 +296,25 @@ impl Index {
         });
         let key = (spec, lookup.key.as_bytes().to_vec());
         let mut found = Vec::new();
-        found.extend(lock(&self.gathered).postings.get(&key).into_iter().flatten());
+        found.extend(
+            lock(&self.gathered)
+                .postings
+                .get(&key)
+                .into_iter()
+                .flatten(),
+        );
         let writing = lock(&self.writing).clone();
-        found.extend(writing.iter().filter_map(|w| w.postings.get(&key)).flatten());
+        found.extend(
+            writing
+                .iter()
+                .filter_map(|w| w.postings.get(&key))
+                .flatten(),
+        );
         for entry in self.postings.prefix(postings_key(spec, &key.1)) {
             let value = entry.value().map_err(|e| failed(&e))?;
             decode_positions(&value, &mut found);
         }
-        found.retain(|p| {
-            lookup.from <= *p && *p < lookup.until && p.sequence <= lookup.known_at
-        });
+        found.retain(|p| lookup.from <= *p && *p < lookup.until && p.sequence <= lookup.known_at);
         found.sort_unstable();
         found.dedup();
         if let Some(newest) = lookup.newest {
@@ -322,7 +340,9 @@ pub fn id_hashes(batch: &SequencedBatch) -> Vec<(u128, u64)> {
         return Vec::new();
     };
     let payloads = payload_hashes(&facts.columns, facts.unknown_fields.as_ref());
-    let ids = ids.iter().map(|id| id_hash(&facts.contract, id.unwrap_or_default()));
+    let ids = ids
+        .iter()
+        .map(|id| id_hash(&facts.contract, id.unwrap_or_default()));
     ids.zip(payloads).collect()
 }
 
@@ -347,8 +367,7 @@ fn add_postings(
             .iter()
             .all(|c| push_value(&mut key, &Value::from_array(*c, row)).is_some());
         if whole {
-            let position =
-                Position::new(facts.event_times[row], batch.first_sequence + row as u64);
+            let position = Position::new(facts.event_times[row], batch.first_sequence + row as u64);
             postings.entry((hash, key)).or_default().push(position);
         }
     }
@@ -383,7 +402,10 @@ fn encode_positions(positions: &[Position]) -> Vec<u8> {
     let (mut time, mut sequence) = (0i64, 0u64);
     for position in positions {
         put(&mut out, zigzag(position.event_time.wrapping_sub(time)));
-        put(&mut out, zigzag(position.sequence.wrapping_sub(sequence) as i64));
+        put(
+            &mut out,
+            zigzag(position.sequence.wrapping_sub(sequence) as i64),
+        );
         (time, sequence) = (position.event_time, position.sequence);
     }
     out

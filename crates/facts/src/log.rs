@@ -28,8 +28,11 @@ pub struct LogWriter {
 pub struct LogReader {
     env: Env,
     segments: RwLock<Vec<Arc<Segment>>>,
-    cache: Mutex<HashMap<(Sequence, usize), Arc<Vec<Frame>>>>,
+    cache: Mutex<CachedSpans>,
 }
+
+/// Frames by the first sequence of their segment and the number of their span.
+type CachedSpans = HashMap<(Sequence, usize), Arc<Vec<Frame>>>;
 
 /// Opens the log in `folder`, cutting off a torn end; says what it cut.
 pub fn open(
@@ -37,14 +40,19 @@ pub fn open(
     folder: &Path,
     segment_bytes_max: u64,
 ) -> Result<(LogWriter, LogReader, Vec<String>), Problem> {
-    env.files.create_dir_all(folder).map_err(|e| file_problem(&e))?;
+    env.files
+        .create_dir_all(folder)
+        .map_err(|e| file_problem(&e))?;
     let mut messages = Vec::new();
     let mut segments = open_segments(env, folder, &mut messages)?;
     if segments.is_empty() {
         segments.push(create(env, folder, 1)?);
     }
     let last = &segments[segments.len() - 1];
-    let file = env.files.open_append(&last.path).map_err(|e| file_problem(&e))?;
+    let file = env
+        .files
+        .open_append(&last.path)
+        .map_err(|e| file_problem(&e))?;
     let writer = LogWriter {
         env: env.clone(),
         folder: folder.to_owned(),
@@ -101,15 +109,17 @@ fn open_segments(
         if let Some(before) = segments.last()
             && before.next_sequence != segment.first_sequence
         {
-            return Err(Problem::external("log-corrupt", "a segment of the log is missing")
-                .detail(format!(
-                    "{} ends before sequence {}, {} begins with {}",
-                    before.path.display(),
-                    before.next_sequence,
-                    path.display(),
-                    segment.first_sequence
-                ))
-                .hint("restore the missing file from a copy"));
+            return Err(
+                Problem::external("log-corrupt", "a segment of the log is missing")
+                    .detail(format!(
+                        "{} ends before sequence {}, {} begins with {}",
+                        before.path.display(),
+                        before.next_sequence,
+                        path.display(),
+                        segment.first_sequence
+                    ))
+                    .hint("restore the missing file from a copy"),
+            );
         }
         segments.push(segment);
     }
@@ -155,7 +165,9 @@ impl LogWriter {
                 self.poisoned = Some(
                     Problem::external("log-poisoned", "the log can't be written any more")
                         .detail(format!("{}; then {error}", problem.detail))
-                        .hint("mend the disk and start again; nothing that was acknowledged is lost"),
+                        .hint(
+                            "mend the disk and start again; nothing that was acknowledged is lost",
+                        ),
                 );
             }
             return Err(problem);
@@ -186,7 +198,11 @@ impl LogWriter {
         self.sync()?;
         last.save(&self.env)?;
         let next = create(&self.env, &self.folder, last.next_sequence)?;
-        self.file = self.env.files.open_append(&next.path).map_err(|e| file_problem(&e))?;
+        self.file = self
+            .env
+            .files
+            .open_append(&next.path)
+            .map_err(|e| file_problem(&e))?;
         reader.push(Arc::new(next));
         Ok(())
     }
@@ -194,7 +210,10 @@ impl LogWriter {
 
 impl LogReader {
     pub fn segments(&self) -> Vec<Arc<Segment>> {
-        self.segments.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.segments
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     pub fn first_sequence(&self) -> Sequence {
@@ -216,13 +235,19 @@ impl LogReader {
     }
 
     fn replace_last(&self, segment: Arc<Segment>) {
-        let mut segments = self.segments.write().unwrap_or_else(PoisonError::into_inner);
+        let mut segments = self
+            .segments
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
         segments.pop();
         segments.push(segment);
     }
 
     fn push(&self, segment: Arc<Segment>) {
-        self.segments.write().unwrap_or_else(PoisonError::into_inner).push(segment);
+        self.segments
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(segment);
     }
 
     /// The frames of one span.
@@ -236,14 +261,23 @@ impl LogReader {
             }
         }
         let place = &segment.spans[span];
-        let file = self.env.files.open_read(&segment.path).map_err(|e| file_problem(&e))?;
+        let file = self
+            .env
+            .files
+            .open_read(&segment.path)
+            .map_err(|e| file_problem(&e))?;
         let mut bytes = vec![0; usize::try_from(place.bytes).unwrap_or(0)];
-        file.read_at(place.offset, &mut bytes).map_err(|e| file_problem(&e))?;
+        file.read_at(place.offset, &mut bytes)
+            .map_err(|e| file_problem(&e))?;
         let (mut frames, mut at) = (Vec::new(), 0);
         while at < bytes.len() {
             let (body, length) = frame::split(&bytes[at..]).map_err(|damage| {
                 Problem::external("log-corrupt", "the log is damaged")
-                    .detail(format!("{}, byte {}: {damage}", segment.path.display(), place.offset + at as u64))
+                    .detail(format!(
+                        "{}, byte {}: {damage}",
+                        segment.path.display(),
+                        place.offset + at as u64
+                    ))
                     .hint("restore the file from a copy")
             })?;
             frames.push(frame::decode(body)?);
@@ -276,7 +310,7 @@ impl LogReader {
                         && batch.last_sequence() >= from
                     {
                         facts += batch.batch.len();
-                        batches.push(Arc::new(batch.clone()));
+                        batches.push(batch.clone());
                     }
                 }
                 if facts >= facts_max {
@@ -333,7 +367,10 @@ impl LogReader {
     }
 
     /// Removes the oldest segments while `expired` holds of them; never the last.
-    pub fn drop_oldest(&self, expired: impl Fn(&Segment) -> bool) -> Result<Vec<Sequence>, Problem> {
+    pub fn drop_oldest(
+        &self,
+        expired: impl Fn(&Segment) -> bool,
+    ) -> Result<Vec<Sequence>, Problem> {
         let mut dropped = Vec::new();
         loop {
             let segments = self.segments();
@@ -343,22 +380,41 @@ impl LogReader {
             if !expired(oldest) {
                 return Ok(dropped);
             }
-            self.segments.write().unwrap_or_else(PoisonError::into_inner).remove(0);
+            self.segments
+                .write()
+                .unwrap_or_else(PoisonError::into_inner)
+                .remove(0);
             // The data file goes first: a sidecar alone is ignored.
-            self.env.files.remove_file(&oldest.path).map_err(|e| file_problem(&e))?;
-            let _ = self.env.files.remove_file(&oldest.path.with_extension("idx"));
+            self.env
+                .files
+                .remove_file(&oldest.path)
+                .map_err(|e| file_problem(&e))?;
+            let _ = self
+                .env
+                .files
+                .remove_file(&oldest.path.with_extension("idx"));
             dropped.push(oldest.first_sequence);
         }
     }
 
     /// Rejected rows of a contract, newest first.
-    pub fn quarantined(&self, contract: &str, limit: usize) -> Result<Vec<QuarantinedRow>, Problem> {
+    pub fn quarantined(
+        &self,
+        contract: &str,
+        limit: usize,
+    ) -> Result<Vec<QuarantinedRow>, Problem> {
         let mut rows = Vec::new();
         self.visit_newest(
             |span| span.quarantine,
             |frame| {
                 if let Frame::Quarantine(found) = frame {
-                    rows.extend(found.iter().rev().filter(|r| r.contract == contract).cloned());
+                    rows.extend(
+                        found
+                            .iter()
+                            .rev()
+                            .filter(|r| r.contract == contract)
+                            .cloned(),
+                    );
                 }
                 rows.len() < limit
             },
@@ -369,6 +425,10 @@ impl LogReader {
 
     /// The newest arrival time of any fact or row.
     pub fn newest_arrival(&self) -> Micros {
-        self.segments().iter().map(|s| s.ingest_time).max().unwrap_or(Micros::MIN)
+        self.segments()
+            .iter()
+            .map(|s| s.ingest_time)
+            .max()
+            .unwrap_or(Micros::MIN)
     }
 }

@@ -18,7 +18,11 @@ pub fn id_hash(contract: &str, id: &str) -> u128 {
 pub fn payload_hashes(columns: &RecordBatch, unknown_fields: Option<&StringArray>) -> Vec<u64> {
     let mut hashes = vec![0u64; columns.num_rows()];
     for (field, array) in columns.schema().fields().iter().zip(columns.columns()) {
-        add_column(&mut hashes, xxh3_64(field.name().as_bytes()), array.as_ref());
+        add_column(
+            &mut hashes,
+            xxh3_64(field.name().as_bytes()),
+            array.as_ref(),
+        );
     }
     if let Some(unknown) = unknown_fields {
         add_column(&mut hashes, 1, unknown);

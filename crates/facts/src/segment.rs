@@ -88,7 +88,10 @@ impl Segment {
 
     /// Notes a frame that stands at the segment's end.
     pub fn note(&mut self, frame: &Frame, bytes: u64) {
-        let full = self.spans.last().is_none_or(|span| span.bytes >= SPAN_BYTES);
+        let full = self
+            .spans
+            .last()
+            .is_none_or(|span| span.bytes >= SPAN_BYTES);
         if full {
             self.spans.push(Span {
                 offset: self.bytes,
@@ -142,8 +145,9 @@ impl Segment {
 
     /// Writes the sidecar.
     pub fn save(&self, env: &Env) -> Result<(), Problem> {
-        let text = serde_json::to_vec(self)
-            .map_err(|e| Problem::internal("log-index", "a segment's index can't be written").detail(e))?;
+        let text = serde_json::to_vec(self).map_err(|e| {
+            Problem::internal("log-index", "a segment's index can't be written").detail(e)
+        })?;
         let mut bytes = crc32fast::hash(&text).to_le_bytes().to_vec();
         bytes.extend(text);
         env.files
@@ -171,7 +175,9 @@ impl Segment {
             Some(first_sequence) => first_sequence,
             None => return Ok(Opened::Empty),
         };
-        let named = path.file_name().is_some_and(|n| *n == *Self::file_name(first_sequence));
+        let named = path
+            .file_name()
+            .is_some_and(|n| *n == *Self::file_name(first_sequence));
         if !named {
             return Err(damaged(path, 8, &Damage::FirstSequence(first_sequence)));
         }
@@ -182,7 +188,9 @@ impl Segment {
             return Err(damaged(path, length, &Damage::Short));
         }
         let sealed = !last && known.as_ref().is_some_and(|known| known.bytes == length);
-        let trusted = known.as_ref().map_or(SEGMENT_HEADER_BYTES, |known| known.bytes);
+        let trusted = known
+            .as_ref()
+            .map_or(SEGMENT_HEADER_BYTES, |known| known.bytes);
         if let (true, false, Some(known)) = (sealed, check_all, known) {
             return Ok(Opened::Whole(known));
         }
@@ -192,7 +200,10 @@ impl Segment {
         while at < bytes.len() {
             match frame::split(&bytes[at..]) {
                 Ok((body, length)) => {
-                    segment.note(&frame::decode(body).map_err(|p| at_offset(p, path, at))?, length as u64);
+                    segment.note(
+                        &frame::decode(body).map_err(|p| at_offset(p, path, at))?,
+                        length as u64,
+                    );
                     at += length;
                 }
                 Err(damage) => {
@@ -222,12 +233,20 @@ impl Segment {
 pub enum Opened {
     Whole(Segment),
     /// The file ends in bytes that are no frame.
-    Torn { segment: Segment, lost_bytes: u64 },
+    Torn {
+        segment: Segment,
+        lost_bytes: u64,
+    },
     /// The file ends inside its header: it was being made.
     Empty,
 }
 
-fn read_header(env: &Env, path: &Path, length: u64, last: bool) -> Result<Option<Sequence>, Problem> {
+fn read_header(
+    env: &Env,
+    path: &Path,
+    length: u64,
+    last: bool,
+) -> Result<Option<Sequence>, Problem> {
     if length < SEGMENT_HEADER_BYTES {
         return if last {
             Ok(None)
@@ -240,14 +259,20 @@ fn read_header(env: &Env, path: &Path, length: u64, last: bool) -> Result<Option
     file.read_at(0, &mut header).map_err(|e| file_problem(&e))?;
     let (magic, rest) = header.split_at(MAGIC.len());
     if magic != MAGIC {
-        return Err(Problem::external("log-corrupt", format!("{} is no segment of a log", path.display()))
-            .detail("its first bytes are others")
-            .hint("restore the file from a copy"));
+        return Err(Problem::external(
+            "log-corrupt",
+            format!("{} is no segment of a log", path.display()),
+        )
+        .detail("its first bytes are others")
+        .hint("restore the file from a copy"));
     }
     if rest[0] != FORMAT {
-        return Err(Problem::external("log-format", format!("{} has format {}", path.display(), rest[0]))
-            .detail(format!("this version reads format {FORMAT}"))
-            .hint("open the data with the version of Headwater that wrote it"));
+        return Err(Problem::external(
+            "log-format",
+            format!("{} has format {}", path.display(), rest[0]),
+        )
+        .detail(format!("this version reads format {FORMAT}"))
+        .hint("open the data with the version of Headwater that wrote it"));
     }
     let mut number = [0; 8];
     number.copy_from_slice(&rest[1..9]);

@@ -131,7 +131,13 @@ struct Sorted<'a> {
     sets: Vec<&'a YamlDocument>,
 }
 
-const KINDS: [&str; 5] = ["DataContract", "Entity", "FeatureView", "FeatureSet", "Project"];
+const KINDS: [&str; 5] = [
+    "DataContract",
+    "Entity",
+    "FeatureView",
+    "FeatureSet",
+    "Project",
+];
 /// Kinds that are known, and not available in this version.
 const LATER_KINDS: [&str; 3] = ["Model", "Label", "Monitor"];
 
@@ -161,7 +167,11 @@ impl Catalog {
                 problems.push(problem);
             }
         }
-        if problems.is_empty() { Ok(catalog) } else { Err(problems) }
+        if problems.is_empty() {
+            Ok(catalog)
+        } else {
+            Err(problems)
+        }
     }
 
     fn add_contracts(&mut self, document: &YamlDocument, problems: &mut Vec<Problem>) {
@@ -191,8 +201,11 @@ impl Catalog {
         let mut keys: Vec<Field> = Vec::new();
         for (index, key) in definition.spec.keys.iter().enumerate() {
             if keys.iter().any(|k| *k.name == *key.name) {
-                return Err(Problem::user("name-clash", format!("the key `{}` is named twice", key.name))
-                    .at(document.locate(&format!("/spec/keys/{index}/name"))));
+                return Err(Problem::user(
+                    "name-clash",
+                    format!("the key `{}` is named twice", key.name),
+                )
+                .at(document.locate(&format!("/spec/keys/{index}/name"))));
             }
             keys.push(Field::new(key.name.as_str(), key_type(key.key_type)));
         }
@@ -224,7 +237,10 @@ impl Catalog {
         if self.sets.contains_key(&definition.name) {
             return Err(clash("feature set", &definition.name, document));
         }
-        let later = [("on_demand", definition.spec.on_demand.is_some()), ("context", definition.spec.context.is_some())];
+        let later = [
+            ("on_demand", definition.spec.on_demand.is_some()),
+            ("context", definition.spec.context.is_some()),
+        ];
         if let Some((key, _)) = later.iter().find(|(_, given)| *given) {
             return Err(not_available(&format!("spec.{key}"), key)
                 .at(document.locate(&format!("/spec/{key}"))));
@@ -232,7 +248,9 @@ impl Catalog {
         let mut features: Vec<FeatureRef> = Vec::new();
         for (index, name) in definition.spec.features.iter().enumerate() {
             let pointer = format!("/spec/features/{index}");
-            let found = self.matching(name).map_err(|p| p.at(document.locate(&pointer)))?;
+            let found = self
+                .matching(name)
+                .map_err(|p| p.at(document.locate(&pointer)))?;
             for feature in found {
                 let full = &feature.view.features[feature.index].full_name;
                 let known = |f: &FeatureRef| f.view.features[f.index].full_name == *full;
@@ -242,8 +260,11 @@ impl Catalog {
             }
         }
         if features.len() > SET_FEATURES_MAX {
-            return Err(Problem::user("limit", format!("the set has more than {SET_FEATURES_MAX} features"))
-                .at(document.locate("/spec/features")));
+            return Err(Problem::user(
+                "limit",
+                format!("the set has more than {SET_FEATURES_MAX} features"),
+            )
+            .at(document.locate("/spec/features")));
         }
         let set = FeatureSet {
             name: definition.name.as_str().into(),
@@ -291,7 +312,12 @@ impl Catalog {
     /// The features of a set.
     pub fn resolve_set(&self, name: &str) -> Result<Resolved, Problem> {
         let set = self.sets.get(name).ok_or_else(|| {
-            unknown("feature-set", "feature set", name, self.sets.keys().map(String::as_str))
+            unknown(
+                "feature-set",
+                "feature set",
+                name,
+                self.sets.keys().map(String::as_str),
+            )
         })?;
         Ok(Resolved {
             features: set.features.clone(),
@@ -331,7 +357,9 @@ impl Catalog {
             return self.feature(pattern).map(|f| vec![f]);
         }
         let glob = Glob::new(pattern)
-            .map_err(|e| Problem::user("invalid-definition", format!("`{pattern}` is no pattern")).detail(e))?
+            .map_err(|e| {
+                Problem::user("invalid-definition", format!("`{pattern}` is no pattern")).detail(e)
+            })?
             .compile_matcher();
         let mut found = Vec::new();
         for view in self.views.values() {
@@ -345,7 +373,12 @@ impl Catalog {
             }
         }
         if found.is_empty() {
-            return Err(unknown("feature", "feature that matches", pattern, self.feature_names()));
+            return Err(unknown(
+                "feature",
+                "feature that matches",
+                pattern,
+                self.feature_names(),
+            ));
         }
         Ok(found)
     }
@@ -387,16 +420,22 @@ fn key_type(key_type: KeyType) -> DataType {
 }
 
 fn clash(what: &str, name: &str, document: &YamlDocument) -> Problem {
-    Problem::user("name-clash", format!("there are two definitions of the {what} `{name}`"))
-        .hint("rename one of them")
-        .at(document.locate("/name"))
+    Problem::user(
+        "name-clash",
+        format!("there are two definitions of the {what} `{name}`"),
+    )
+    .hint("rename one of them")
+    .at(document.locate("/name"))
 }
 
 /// A key or kind that is planned and not there yet.
 pub(crate) fn not_available(field: &str, what: &str) -> Problem {
-    Problem::user("not-available", format!("`{what}` isn't available in this version"))
-        .field(field)
-        .hint("leave it out; docs/features.md lists what there is")
+    Problem::user(
+        "not-available",
+        format!("`{what}` isn't available in this version"),
+    )
+    .field(field)
+    .hint("leave it out; docs/features.md lists what there is")
 }
 
 /// A name that nothing has, with the nearest one that something has.

@@ -7,15 +7,15 @@ use headwater_aggregate::{Aggregate, Layout, Slot, SlotKind, Window, WindowKind}
 use headwater_schema::yaml::YamlDocument;
 use headwater_schema::{Contract, DataType, Field, Micros, Problem};
 
+use crate::Expression;
 use crate::catalog::{
     Catalog, CompiledFeature, CompiledSource, CompiledView, Entity, FeatureKind, VIEW_FEATURES_MAX,
     hash, not_available, unknown,
 };
+use crate::default::default_value;
 use crate::definition::{Definition, FeatureSpec, SourceSpec, Stale, ViewSpec, check_name};
 use crate::derive::compile_derived;
 use crate::window::{NamedWindow, duration, read_function, read_window};
-use crate::Expression;
-use crate::default::default_value;
 
 /// Kept besides the widest window and the allowed lateness.
 const RETENTION_MARGIN: Micros = 7 * 24 * 3600 * 1_000_000;
@@ -158,11 +158,19 @@ impl<'a> Compiler<'a> {
             ("ttl", spec.ttl.is_some()),
         ];
         if let Some((key, _)) = stray.iter().find(|(_, given)| *given) {
-            return Err(Problem::user("invalid-feature", format!("a derived feature has no `{key}`"))
-                .field(*key)
-                .hint("it is worked out from other features of the view"));
+            return Err(Problem::user(
+                "invalid-feature",
+                format!("a derived feature has no `{key}`"),
+            )
+            .field(*key)
+            .hint("it is worked out from other features of the view"));
         }
-        self.push(index, spec.name.clone(), DataType::Bool, PendingKind::Derived(expression.to_owned()))
+        self.push(
+            index,
+            spec.name.clone(),
+            DataType::Bool,
+            PendingKind::Derived(expression.to_owned()),
+        )
     }
 
     fn add_aggregate(
@@ -176,13 +184,17 @@ impl<'a> Compiler<'a> {
             p.field(field)
         })?;
         if spec.ttl.is_some() && !matches!(function, Aggregate::Last { .. }) {
-            return Err(Problem::user("invalid-feature", format!("`{aggregate}` takes no `ttl`"))
-                .field("ttl")
-                .hint("only latest values and `last` have an age; use a window"));
+            return Err(
+                Problem::user("invalid-feature", format!("`{aggregate}` takes no `ttl`"))
+                    .field("ttl")
+                    .hint("only latest values and `last` have an age; use a window"),
+            );
         }
         if spec.of.is_none() && function.needs_input() {
-            return Err(Problem::user("invalid-feature", format!("`{aggregate}` needs `of`"))
-                .hint("write the column or SQL expression to aggregate"));
+            return Err(
+                Problem::user("invalid-feature", format!("`{aggregate}` needs `of`"))
+                    .hint("write the column or SQL expression to aggregate"),
+            );
         }
         let input = self.input(spec)?;
         let input_type = input.map(|i| self.inputs[i].data_type.clone());
@@ -218,13 +230,16 @@ impl<'a> Compiler<'a> {
 
     fn add_latest(&mut self, index: usize, spec: &FeatureSpec) -> Result<(), Problem> {
         if let Some(key) = spec.windows.as_ref().map(|_| "windows") {
-            return Err(Problem::user("invalid-feature", "a latest value has no windows")
-                .field(key)
-                .hint("add `aggregate:`, or use `ttl:` to bound its age"));
+            return Err(
+                Problem::user("invalid-feature", "a latest value has no windows")
+                    .field(key)
+                    .hint("add `aggregate:`, or use `ttl:` to bound its age"),
+            );
         }
         let input = self.input(spec)?.ok_or_else(|| {
-            Problem::user("invalid-feature", "the feature says nothing of what it is")
-                .hint("give it `aggregate:`, `expression:`, or `of:` for the latest value of a column")
+            Problem::user("invalid-feature", "the feature says nothing of what it is").hint(
+                "give it `aggregate:`, `expression:`, or `of:` for the latest value of a column",
+            )
         })?;
         let slot = Slot {
             input: Some(input),
@@ -235,7 +250,12 @@ impl<'a> Compiler<'a> {
             },
         };
         let data_type = self.inputs[input].data_type.clone();
-        self.push(index, spec.name.clone(), data_type, PendingKind::Latest(slot))
+        self.push(
+            index,
+            spec.name.clone(),
+            data_type,
+            PendingKind::Latest(slot),
+        )
     }
 
     fn push(
@@ -247,12 +267,17 @@ impl<'a> Compiler<'a> {
     ) -> Result<(), Problem> {
         check_name(&name)?;
         if self.pending.iter().any(|p| p.name == name) {
-            return Err(Problem::user("name-clash", format!("the view has two features `{name}`"))
-                .hint("rename one, or give its window another name with `as`"));
+            return Err(
+                Problem::user("name-clash", format!("the view has two features `{name}`"))
+                    .hint("rename one, or give its window another name with `as`"),
+            );
         }
         if self.pending.len() >= VIEW_FEATURES_MAX {
-            return Err(Problem::user("limit", format!("the view has more than {VIEW_FEATURES_MAX} features"))
-                .hint("split it into several views"));
+            return Err(Problem::user(
+                "limit",
+                format!("the view has more than {VIEW_FEATURES_MAX} features"),
+            )
+            .hint("split it into several views"));
         }
         self.pending.push(Pending {
             name,
@@ -269,8 +294,10 @@ impl<'a> Compiler<'a> {
         let Some(name) = &spec.source else {
             return Ok(all);
         };
-        let named: Vec<usize> =
-            all.into_iter().filter(|i| *self.sources[*i].contract.name == **name).collect();
+        let named: Vec<usize> = all
+            .into_iter()
+            .filter(|i| *self.sources[*i].contract.name == **name)
+            .collect();
         if named.is_empty() {
             let names = self.sources.iter().map(|s| s.contract.name.as_ref());
             return Err(unknown("contract", "source", name, names).field("source"));
@@ -289,19 +316,23 @@ impl<'a> Compiler<'a> {
             let expression = Expression::compile(of, &source.columns).map_err(|p| p.field("of"))?;
             match &data_type {
                 Some(known) if known != expression.data_type() => {
-                    return Err(Problem::user("wrong-type", "the sources give different types")
-                        .field("of")
-                        .detail(format!("{known} and {}", expression.data_type()))
-                        .hint("make them equal with CAST, or name one `source`"));
+                    return Err(
+                        Problem::user("wrong-type", "the sources give different types")
+                            .field("of")
+                            .detail(format!("{known} and {}", expression.data_type()))
+                            .hint("make them equal with CAST, or name one `source`"),
+                    );
                 }
                 _ => data_type = Some(expression.data_type().clone()),
             }
             expressions[index] = Some(expression);
         }
-        Ok(data_type.map(|data_type| self.share(Input {
-            data_type,
-            expressions,
-        })))
+        Ok(data_type.map(|data_type| {
+            self.share(Input {
+                data_type,
+                expressions,
+            })
+        }))
     }
 
     /// The input that says which facts count: the feature's `where`, and its `source`.
@@ -315,8 +346,8 @@ impl<'a> Compiler<'a> {
         };
         let mut expressions: Vec<Option<Expression>> = vec![None; self.sources.len()];
         for index in used {
-            let expression = condition(sql, &self.sources[index].columns)
-                .map_err(|p| p.field("where"))?;
+            let expression =
+                condition(sql, &self.sources[index].columns).map_err(|p| p.field("where"))?;
             expressions[index] = Some(expression);
         }
         Ok(Some(self.share(Input {
@@ -329,7 +360,9 @@ impl<'a> Compiler<'a> {
     fn share(&mut self, input: Input) -> usize {
         let spelling = |input: &Input| -> Vec<Option<String>> {
             let expressions = input.expressions.iter();
-            expressions.map(|e| e.as_ref().map(|e| e.canonical().to_owned())).collect()
+            expressions
+                .map(|e| e.as_ref().map(|e| e.canonical().to_owned()))
+                .collect()
         };
         let wanted = spelling(&input);
         let same = |known: &Input| known.data_type == input.data_type && spelling(known) == wanted;
@@ -357,7 +390,12 @@ impl<'a> Compiler<'a> {
             inputs: self.inputs.iter().map(|i| i.data_type.clone()).collect(),
             slots,
             lifetime: self.pending.iter().any(Pending::is_lifetime),
-            rows_max: self.pending.iter().filter_map(Pending::rows).max().unwrap_or(0),
+            rows_max: self
+                .pending
+                .iter()
+                .filter_map(Pending::rows)
+                .max()
+                .unwrap_or(0),
         };
         let retention = self.retention().unwrap_or_else(|problem| {
             self.problems.push(problem);
@@ -427,7 +465,8 @@ impl<'a> Compiler<'a> {
     ) -> Result<(Vec<CompiledFeature>, Vec<usize>), Problem> {
         let place = |index: usize, key: &str| {
             let spec = self.pending[index].spec_index;
-            self.document.locate(&format!("/spec/features/{spec}/{key}"))
+            self.document
+                .locate(&format!("/spec/features/{spec}/{key}"))
         };
         let derived: BTreeMap<usize, &str> = self
             .pending
@@ -465,7 +504,11 @@ impl<'a> Compiler<'a> {
             PendingKind::Aggregate(_, _, window) => window.reach(),
             _ => None,
         });
-        Ok(reach.max().unwrap_or(0).saturating_add(lateness).saturating_add(RETENTION_MARGIN))
+        Ok(reach
+            .max()
+            .unwrap_or(0)
+            .saturating_add(lateness)
+            .saturating_add(RETENTION_MARGIN))
     }
 
     fn compiled_sources(&self) -> Vec<CompiledSource> {
@@ -473,7 +516,11 @@ impl<'a> Compiler<'a> {
             contract: source.contract.name.clone(),
             filter: source.filter.clone(),
             key_columns: source.key_columns.clone(),
-            inputs: self.inputs.iter().map(|i| i.expressions[index].clone()).collect(),
+            inputs: self
+                .inputs
+                .iter()
+                .map(|i| i.expressions[index].clone())
+                .collect(),
         };
         self.sources.iter().enumerate().map(source).collect()
     }
@@ -556,8 +603,10 @@ fn read_ttl(text: &str) -> Result<Micros, Problem> {
 fn condition(sql: &str, columns: &[Field]) -> Result<Expression, Problem> {
     let expression = Expression::compile(sql, columns)?;
     if *expression.data_type() != DataType::Bool {
-        return Err(Problem::user("wrong-type", "the condition isn't true or false")
-            .detail(format!("`{sql}` is {}", expression.data_type())));
+        return Err(
+            Problem::user("wrong-type", "the condition isn't true or false")
+                .detail(format!("`{sql}` is {}", expression.data_type())),
+        );
     }
     Ok(expression)
 }
@@ -600,27 +649,41 @@ fn read_source(
     }
     let mut key_columns = Vec::with_capacity(entity.keys.len());
     for key in &entity.keys {
-        let column = spec.keys.get(key.name.as_ref()).map_or(key.name.as_ref(), String::as_str);
+        let column = spec
+            .keys
+            .get(key.name.as_ref())
+            .map_or(key.name.as_ref(), String::as_str);
         let field = contract.field(column).ok_or_else(|| {
             unknown("column", "column", column, names.iter().copied())
                 .detail(format!("it is a key of the entity `{}`", entity.name))
                 .at(at("contract"))
         })?;
         if field.data_type != key.data_type {
-            return Err(Problem::user("wrong-type", format!("the key `{}` has another type", key.name))
-                .detail(format!(
-                    "it is {} in the entity `{}`, and {} in the contract `{}`",
-                    key.data_type, entity.name, field.data_type, contract.name
-                ))
-                .at(at("contract")));
+            return Err(Problem::user(
+                "wrong-type",
+                format!("the key `{}` has another type", key.name),
+            )
+            .detail(format!(
+                "it is {} in the entity `{}`, and {} in the contract `{}`",
+                key.data_type, entity.name, field.data_type, contract.name
+            ))
+            .at(at("contract")));
         }
         key_columns.push(field.name.clone());
     }
-    if let Some(stray) = spec.keys.keys().find(|k| !entity.keys.iter().any(|e| *e.name == ***k)) {
+    if let Some(stray) = spec
+        .keys
+        .keys()
+        .find(|k| !entity.keys.iter().any(|e| *e.name == ***k))
+    {
         let known = entity.keys.iter().map(|k| k.name.as_ref());
         return Err(unknown("column", "key", stray, known).at(at(&format!("keys/{stray}"))));
     }
-    let filter = spec.filter.as_deref().map(|sql| condition(sql, &columns)).transpose();
+    let filter = spec
+        .filter
+        .as_deref()
+        .map(|sql| condition(sql, &columns))
+        .transpose();
     Ok(Source {
         filter: filter.map_err(|p| p.at(at("where")))?,
         contract,
@@ -631,7 +694,11 @@ fn read_source(
 
 /// Everything that shapes a view's stored state, in one spelling.
 fn state_text(entity: &Entity, sources: &[CompiledSource], layout: &Layout) -> String {
-    let keys: Vec<String> = entity.keys.iter().map(|k| k.data_type.to_string()).collect();
+    let keys: Vec<String> = entity
+        .keys
+        .iter()
+        .map(|k| k.data_type.to_string())
+        .collect();
     let mut text = format!("keys {}\n", keys.join(","));
     let spelling = |e: &Option<Expression>| e.as_ref().map(|e| e.canonical().to_owned());
     for source in sources {

@@ -4,26 +4,34 @@ use headwater_schema::time::{parse_date, parse_timestamp};
 use headwater_schema::{DataType, Problem, Value};
 
 /// The value of `json` as `data_type`, without coercion.
-pub(crate) fn default_value(json: &serde_json::Value, data_type: &DataType) -> Result<Value, Problem> {
+pub(crate) fn default_value(
+    json: &serde_json::Value,
+    data_type: &DataType,
+) -> Result<Value, Problem> {
     use serde_json::Value as Json;
     let wrong = || {
-        Problem::user("wrong-type", "the default has another type than the feature")
-            .field("default")
-            .detail(format!("it is `{json}`, the feature is {data_type}"))
+        Problem::user(
+            "wrong-type",
+            "the default has another type than the feature",
+        )
+        .field("default")
+        .detail(format!("it is `{json}`, the feature is {data_type}"))
     };
     match (data_type, json) {
         (DataType::Bool, Json::Bool(v)) => Ok(Value::Bool(*v)),
         (DataType::Int64, Json::Number(v)) => v.as_i64().map(Value::Int).ok_or_else(wrong),
         (DataType::Float64, Json::Number(v)) => v.as_f64().map(Value::Float).ok_or_else(wrong),
         (DataType::String, Json::String(v)) => Ok(Value::string(v)),
-        (DataType::Timestamp, Json::String(v)) => {
-            parse_timestamp(v, None).map(Value::Timestamp).map_err(|_| wrong())
-        }
+        (DataType::Timestamp, Json::String(v)) => parse_timestamp(v, None)
+            .map(Value::Timestamp)
+            .map_err(|_| wrong()),
         (DataType::Date, Json::String(v)) => parse_date(v).map(Value::Date).map_err(|_| wrong()),
         (DataType::List(item), Json::Array(items)) => {
             let items: Result<Vec<Value>, Problem> =
                 items.iter().map(|i| default_value(i, item)).collect();
-            items.map(|items| Value::List(items.into())).map_err(|_| wrong())
+            items
+                .map(|items| Value::List(items.into()))
+                .map_err(|_| wrong())
         }
         _ => Err(wrong()),
     }

@@ -257,14 +257,15 @@ pub fn read<Spec: DeserializeOwned>(document: &YamlDocument) -> Result<Definitio
                 .at(document.locate(&pointer))
         })?;
     if definition.api_version != API_VERSION {
-        return Err(Problem::user("invalid-definition", "the definition has another version")
-            .field("apiVersion")
-            .detail(format!("it is `{}`", definition.api_version))
-            .hint(format!("write `apiVersion: {API_VERSION}`"))
-            .at(document.locate("/apiVersion")));
+        return Err(
+            Problem::user("invalid-definition", "the definition has another version")
+                .field("apiVersion")
+                .detail(format!("it is `{}`", definition.api_version))
+                .hint(format!("write `apiVersion: {API_VERSION}`"))
+                .at(document.locate("/apiVersion")),
+        );
     }
-    check_name(&definition.name)
-        .map_err(|p| p.field("name").at(document.locate("/name")))?;
+    check_name(&definition.name).map_err(|p| p.field("name").at(document.locate("/name")))?;
     Ok(definition)
 }
 
@@ -273,8 +274,10 @@ pub fn check_name(name: &str) -> Result<(), Problem> {
     const CHARACTERS_MAX: usize = 128;
     let plain = |c: char| c.is_ascii_alphanumeric() || c == '_';
     if name.is_empty() || name.len() > CHARACTERS_MAX || !name.chars().all(plain) {
-        return Err(Problem::user("invalid-name", format!("`{name}` is no name"))
-            .hint("use letters, digits and underscores, at most 128"));
+        return Err(
+            Problem::user("invalid-name", format!("`{name}` is no name"))
+                .hint("use letters, digits and underscores, at most 128"),
+        );
     }
     Ok(())
 }
@@ -293,7 +296,8 @@ fn pointer_of(path: &serde_path_to_error::Path) -> String {
 
 /// The JSON Schemas of all kinds, by file name.
 pub fn json_schemas() -> Vec<(String, serde_json::Value)> {
-    let schema = |name: &str, schema: schemars::Schema| (format!("{name}.schema.json"), schema.into());
+    let schema =
+        |name: &str, schema: schemars::Schema| (format!("{name}.schema.json"), schema.into());
     vec![
         schema("entity", schemars::schema_for!(Definition<EntitySpec>)),
         schema("feature-view", schemars::schema_for!(Definition<ViewSpec>)),

@@ -19,11 +19,22 @@ pub(crate) fn compile_derived(
         .iter()
         .map(|(index, sql)| (*index, derived_within(sql, features, derived)))
         .collect();
-    let mut order: Vec<usize> = (0..features.len()).filter(|i| !derived.contains_key(i)).collect();
-    let mut done: Vec<bool> = (0..features.len()).map(|i| !derived.contains_key(&i)).collect();
+    let mut order: Vec<usize> = (0..features.len())
+        .filter(|i| !derived.contains_key(i))
+        .collect();
+    let mut done: Vec<bool> = (0..features.len())
+        .map(|i| !derived.contains_key(&i))
+        .collect();
     for index in derived.keys() {
-        visit(*index, &reads, features, &mut done, &mut order, &mut Vec::new())
-            .map_err(|problem| (*index, problem))?;
+        visit(
+            *index,
+            &reads,
+            features,
+            &mut done,
+            &mut order,
+            &mut Vec::new(),
+        )
+        .map_err(|problem| (*index, problem))?;
     }
     for index in order.clone() {
         if let Some(sql) = derived.get(&index) {
@@ -60,7 +71,9 @@ fn derived_within(
     features: &[CompiledFeature],
     derived: &BTreeMap<usize, &str>,
 ) -> Vec<usize> {
-    let tokens = Tokenizer::new(&GenericDialect {}, sql).tokenize().unwrap_or_default();
+    let tokens = Tokenizer::new(&GenericDialect {}, sql)
+        .tokenize()
+        .unwrap_or_default();
     let words: Vec<String> = tokens
         .into_iter()
         .filter_map(|token| match token {
@@ -89,9 +102,11 @@ fn visit(
             .chain([&index])
             .map(|i| features[*i].name.as_ref())
             .collect();
-        return Err(Problem::user("cycle", "derived features read each other in a circle")
-            .detail(names.join(" → "))
-            .hint("derive one of them from something else"));
+        return Err(
+            Problem::user("cycle", "derived features read each other in a circle")
+                .detail(names.join(" → "))
+                .hint("derive one of them from something else"),
+        );
     }
     path.push(index);
     for read in reads.get(&index).into_iter().flatten() {

@@ -89,11 +89,7 @@ impl ReadPlan {
 
     /// What one entity's state says at a cursor: an outcome per feature of the view, in the view's
     /// order; those that aren't needed, and derived ones until [`ReadPlan::derive`], are null.
-    pub fn read(
-        &self,
-        state: Option<&EntityState>,
-        cursor: &Cursor,
-    ) -> Result<Vec<Outcome>, Aged> {
+    pub fn read(&self, state: Option<&EntityState>, cursor: &Cursor) -> Result<Vec<Outcome>, Aged> {
         let absent = Outcome {
             value: Value::Null,
             status: Status::NotFound,
@@ -163,7 +159,9 @@ impl ReadPlan {
                     value => Some(value),
                 };
                 let event_time = inputs.iter().filter_map(|i| outcomes[*i].event_time).max();
-                let found = inputs.iter().any(|i| outcomes[*i].status != Status::NotFound);
+                let found = inputs
+                    .iter()
+                    .any(|i| outcomes[*i].status != Status::NotFound);
                 let undefined = value.is_none() || failed.contains(&row);
                 let mut outcome = Outcome::present(value.unwrap_or(Value::Null), event_time);
                 if undefined {
@@ -283,7 +281,9 @@ pub fn prepare(
         ),
         Some(rows) => (
             take_rows(&batch.columns, &rows)?,
-            rows.iter().map(|r| batch.event_times[*r as usize]).collect(),
+            rows.iter()
+                .map(|r| batch.event_times[*r as usize])
+                .collect(),
             rows.iter().map(|r| sequences[*r as usize]).collect(),
         ),
     };

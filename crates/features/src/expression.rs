@@ -48,8 +48,12 @@ impl Expression {
     /// Compiles `sql` over rows of `columns`.
     pub fn compile(sql: &str, columns: &[Field]) -> Result<Self, Problem> {
         if sql.len() > EXPRESSION_CHARACTERS_MAX {
-            return Err(Problem::user("invalid-expression", "the expression is too long")
-                .detail(format!("it has {} characters of {EXPRESSION_CHARACTERS_MAX}", sql.len())));
+            return Err(
+                Problem::user("invalid-expression", "the expression is too long").detail(format!(
+                    "it has {} characters of {EXPRESSION_CHARACTERS_MAX}",
+                    sql.len()
+                )),
+            );
         }
         let arrow_fields: Vec<_> = columns.iter().map(Field::to_arrow).collect();
         let schema = arrow::datatypes::Schema::new(arrow_fields);
@@ -68,14 +72,22 @@ impl Expression {
             .data_type(schema.as_arrow())
             .map_err(|e| invalid(sql, columns, &e))?;
         let data_type = DataType::from_arrow(&arrow_type).map_err(|e| {
-            Problem::user("invalid-expression", "the expression gives a type that nothing can hold")
-                .detail(format!("`{sql}`: {e}"))
-                .hint("give it a type with CAST(… AS …)")
+            Problem::user(
+                "invalid-expression",
+                "the expression gives a type that nothing can hold",
+            )
+            .detail(format!("`{sql}`: {e}"))
+            .hint("give it a type with CAST(… AS …)")
         })?;
         let used = typed.column_refs();
-        let used = columns.iter().enumerate().filter(|(_, f)| used.iter().any(|c| c.name == *f.name));
+        let used = columns
+            .iter()
+            .enumerate()
+            .filter(|(_, f)| used.iter().any(|c| c.name == *f.name));
         let used: Vec<usize> = used.map(|(i, _)| i).collect();
-        let bare = matches!(typed, Expr::Column(_)).then(|| used.first().copied()).flatten();
+        let bare = matches!(typed, Expr::Column(_))
+            .then(|| used.first().copied())
+            .flatten();
         Ok(Self {
             canonical: typed.to_string(),
             data_type,
@@ -160,7 +172,9 @@ fn plan(sql: &str, schema: &DFSchema) -> Result<Expr, DataFusionError> {
 
 fn simplify(expr: Expr, schema: &DFSchema) -> Result<Expr, DataFusionError> {
     let schema = Arc::new(schema.clone());
-    let context = SimplifyContext::builder().with_schema(schema.clone()).build();
+    let context = SimplifyContext::builder()
+        .with_schema(schema.clone())
+        .build();
     let simplifier = ExprSimplifier::new(context);
     let coerced = simplifier.coerce(expr, &schema)?;
     simplifier.simplify(coerced)
@@ -176,7 +190,10 @@ fn refuse_unsuitable(expr: &Expr, sql: &str) -> Result<(), Problem> {
                 Some("a subquery".to_owned())
             }
             Expr::ScalarFunction(f) if f.func.signature().volatility != Volatility::Immutable => {
-                Some(format!("`{}`, which answers differently each time", f.func.name()))
+                Some(format!(
+                    "`{}`, which answers differently each time",
+                    f.func.name()
+                ))
             }
             Expr::ScalarVariable(..) | Expr::Placeholder(_) => Some("a variable".to_owned()),
             _ => None,

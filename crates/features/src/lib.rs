@@ -24,6 +24,4 @@ pub use evaluate::{PreparedFacts, ReadPlan, prepare};
 pub use expression::{EXPRESSION_CHARACTERS_MAX, Expression};
 pub use plan::{Action, Plan, PlanItem, plan};
 pub use registry::Registry;
-pub use store::{
-    EmbeddedFeatureStore, FeatureStore, MemoryFeatureStore, StoreWrite, StoredState,
-};
+pub use store::{EmbeddedFeatureStore, FeatureStore, MemoryFeatureStore, StoreWrite, StoredState};

@@ -81,7 +81,13 @@ pub fn plan(applied: &Catalog, wanted: &Catalog) -> Plan {
 fn plan_contracts(plan: &mut Plan, applied: &Catalog, wanted: &Catalog) {
     for new in wanted.contracts() {
         let Some(old) = applied.contract(&new.name) else {
-            plan.add(Action::Add, "contract", &new.name, new.owner.as_ref(), vec![format!("version {}", new.version)]);
+            plan.add(
+                Action::Add,
+                "contract",
+                &new.name,
+                new.owner.as_ref(),
+                vec![format!("version {}", new.version)],
+            );
             continue;
         };
         let changes = compare(old, new);
@@ -90,34 +96,84 @@ fn plan_contracts(plan: &mut Plan, applied: &Catalog, wanted: &Catalog) {
         }
         let mut details = vec![format!("version {} → {}", old.version, new.version)];
         for change in &changes {
-            let sort = if change.compatible { "compatible" } else { "breaking" };
-            let field = if change.field.is_empty() { "the contract" } else { &change.field };
-            details.push(format!("{field}: {} ({sort}, {}: {})", change.what, change.bump.as_str(), change.why));
+            let sort = if change.compatible {
+                "compatible"
+            } else {
+                "breaking"
+            };
+            let field = if change.field.is_empty() {
+                "the contract"
+            } else {
+                &change.field
+            };
+            details.push(format!(
+                "{field}: {} ({sort}, {}: {})",
+                change.what,
+                change.bump.as_str(),
+                change.why
+            ));
         }
         if let Err(problem) = check_version(old, new) {
             plan.problems.push(problem);
         }
-        plan.add(Action::Change, "contract", &new.name, new.owner.as_ref(), details);
+        plan.add(
+            Action::Change,
+            "contract",
+            &new.name,
+            new.owner.as_ref(),
+            details,
+        );
     }
-    for old in applied.contracts().filter(|c| wanted.contract(&c.name).is_none()) {
+    for old in applied
+        .contracts()
+        .filter(|c| wanted.contract(&c.name).is_none())
+    {
         let kept = "its facts stay in the log and can be read again when it comes back".to_owned();
-        plan.add(Action::Drop, "contract", &old.name, old.owner.as_ref(), vec![kept]);
+        plan.add(
+            Action::Drop,
+            "contract",
+            &old.name,
+            old.owner.as_ref(),
+            vec![kept],
+        );
     }
 }
 
 fn plan_entities(plan: &mut Plan, applied: &Catalog, wanted: &Catalog) {
     for new in wanted.entities() {
         match applied.entity(&new.name) {
-            None => plan.add(Action::Add, "entity", &new.name, new.owner.as_ref(), Vec::new()),
+            None => plan.add(
+                Action::Add,
+                "entity",
+                &new.name,
+                new.owner.as_ref(),
+                Vec::new(),
+            ),
             Some(old) if old.keys != new.keys => {
-                let keys = vec!["its keys change, so every view of it is computed again".to_owned()];
-                plan.add(Action::Change, "entity", &new.name, new.owner.as_ref(), keys);
+                let keys =
+                    vec!["its keys change, so every view of it is computed again".to_owned()];
+                plan.add(
+                    Action::Change,
+                    "entity",
+                    &new.name,
+                    new.owner.as_ref(),
+                    keys,
+                );
             }
             Some(_) => {}
         }
     }
-    for old in applied.entities().filter(|e| wanted.entity(&e.name).is_none()) {
-        plan.add(Action::Drop, "entity", &old.name, old.owner.as_ref(), Vec::new());
+    for old in applied
+        .entities()
+        .filter(|e| wanted.entity(&e.name).is_none())
+    {
+        plan.add(
+            Action::Drop,
+            "entity",
+            &old.name,
+            old.owner.as_ref(),
+            Vec::new(),
+        );
     }
 }
 
@@ -125,22 +181,43 @@ fn plan_views(plan: &mut Plan, applied: &Catalog, wanted: &Catalog) {
     for new in wanted.views() {
         match applied.view(&new.name) {
             None => {
-                let details = vec![format!("{} features, computed from all facts at the next start", new.features.len())];
+                let details = vec![format!(
+                    "{} features, computed from all facts at the next start",
+                    new.features.len()
+                )];
                 plan.add(Action::Add, "view", &new.name, new.owner.as_ref(), details);
             }
             Some(old) if old.state_id != new.state_id => {
                 let mut details = feature_changes(old, new);
                 details.push("what it keeps of facts changes, so it is computed again from all facts at the next start".to_owned());
-                plan.add(Action::Recompute, "view", &new.name, new.owner.as_ref(), details);
+                plan.add(
+                    Action::Recompute,
+                    "view",
+                    &new.name,
+                    new.owner.as_ref(),
+                    details,
+                );
             }
             Some(old) if old.definition_hash != new.definition_hash => {
-                plan.add(Action::Change, "view", &new.name, new.owner.as_ref(), feature_changes(old, new));
+                plan.add(
+                    Action::Change,
+                    "view",
+                    &new.name,
+                    new.owner.as_ref(),
+                    feature_changes(old, new),
+                );
             }
             Some(_) => {}
         }
     }
     for old in applied.views().filter(|v| wanted.view(&v.name).is_none()) {
-        plan.add(Action::Drop, "view", &old.name, old.owner.as_ref(), vec!["its state is removed; the facts stay".to_owned()]);
+        plan.add(
+            Action::Drop,
+            "view",
+            &old.name,
+            old.owner.as_ref(),
+            vec!["its state is removed; the facts stay".to_owned()],
+        );
     }
 }
 
@@ -150,12 +227,23 @@ fn feature_changes(old: &CompiledView, new: &CompiledView) -> Vec<String> {
     };
     let (before, after) = (names(old), names(new));
     let mut changes = Vec::new();
-    changes.extend(after.difference(&before).map(|name| format!("adds the feature {name}")));
-    changes.extend(before.difference(&after).map(|name| format!("drops the feature {name}")));
+    changes.extend(
+        after
+            .difference(&before)
+            .map(|name| format!("adds the feature {name}")),
+    );
+    changes.extend(
+        before
+            .difference(&after)
+            .map(|name| format!("drops the feature {name}")),
+    );
     for feature in &new.features {
         let same = old.features.iter().find(|f| f.name == feature.name);
         if let Some(same) = same.filter(|same| same.data_type != feature.data_type) {
-            changes.push(format!("{} becomes {}, it was {}", feature.name, feature.data_type, same.data_type));
+            changes.push(format!(
+                "{} becomes {}, it was {}",
+                feature.name, feature.data_type, same.data_type
+            ));
         }
     }
     changes
@@ -166,17 +254,39 @@ fn plan_sets(plan: &mut Plan, applied: &Catalog, wanted: &Catalog) {
         match applied.set(&new.name) {
             None => {
                 let details = vec![format!("{} features", new.features.len())];
-                plan.add(Action::Add, "feature set", &new.name, new.owner.as_ref(), details);
+                plan.add(
+                    Action::Add,
+                    "feature set",
+                    &new.name,
+                    new.owner.as_ref(),
+                    details,
+                );
             }
             Some(old) if old.definition_hash != new.definition_hash => {
-                let details = vec![format!("{} features, {} before", new.features.len(), old.features.len())];
-                plan.add(Action::Change, "feature set", &new.name, new.owner.as_ref(), details);
+                let details = vec![format!(
+                    "{} features, {} before",
+                    new.features.len(),
+                    old.features.len()
+                )];
+                plan.add(
+                    Action::Change,
+                    "feature set",
+                    &new.name,
+                    new.owner.as_ref(),
+                    details,
+                );
             }
             Some(_) => {}
         }
     }
     for old in applied.sets().filter(|s| wanted.set(&s.name).is_none()) {
-        plan.add(Action::Drop, "feature set", &old.name, old.owner.as_ref(), Vec::new());
+        plan.add(
+            Action::Drop,
+            "feature set",
+            &old.name,
+            old.owner.as_ref(),
+            Vec::new(),
+        );
     }
 }
 
@@ -189,7 +299,11 @@ fn affected(plan: &Plan, applied: &Catalog, wanted: &Catalog) -> Vec<String> {
         .map(|item| item.name.as_str())
         .collect();
     let sets = applied.sets().chain(wanted.sets());
-    let over = sets.filter(|s| s.features.iter().any(|f| touched.contains(f.view.name.as_ref())));
+    let over = sets.filter(|s| {
+        s.features
+            .iter()
+            .any(|f| touched.contains(f.view.name.as_ref()))
+    });
     let named: BTreeSet<String> = over
         .map(|set| match &set.owner {
             Some(owner) => format!("feature set {} (owner: {owner})", set.name),

@@ -45,9 +45,16 @@ impl Registry {
                 .hint("apply the project again")
         })?;
         if registry.format != FORMAT {
-            return Err(Problem::external("registry-format", "the registry has another format")
-                .detail(format!("it is {}, this version reads {FORMAT}", registry.format))
-                .hint("open the data with the version of Headwater that wrote it, or apply again"));
+            return Err(
+                Problem::external("registry-format", "the registry has another format")
+                    .detail(format!(
+                        "it is {}, this version reads {FORMAT}",
+                        registry.format
+                    ))
+                    .hint(
+                        "open the data with the version of Headwater that wrote it, or apply again",
+                    ),
+            );
         }
         Ok(registry)
     }

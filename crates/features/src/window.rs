@@ -56,21 +56,38 @@ fn read_map(feature: &str, map: &WindowMap) -> Result<NamedWindow, Problem> {
     }
     let mut modes = Vec::new();
     if let Some(text) = &map.exact {
-        modes.push((WindowKind::Exact { width: width(text)? }, format!("exact_{text}")));
+        modes.push((
+            WindowKind::Exact {
+                width: width(text)?,
+            },
+            format!("exact_{text}"),
+        ));
     }
     if let Some(text) = &map.range {
-        modes.push((WindowKind::Range { width: width(text)? }, format!("range_{text}")));
+        modes.push((
+            WindowKind::Range {
+                width: width(text)?,
+            },
+            format!("range_{text}"),
+        ));
     }
     if let Some(rows) = map.rows {
-        modes.push((WindowKind::Rows { rows: count("rows", rows, LIST_MAX)? }, format!("rows_{rows}")));
+        modes.push((
+            WindowKind::Rows {
+                rows: count("rows", rows, LIST_MAX)?,
+            },
+            format!("rows_{rows}"),
+        ));
     }
     if map.lifetime == Some(true) {
         modes.push((WindowKind::Lifetime, "lifetime".to_owned()));
     }
     let [(kind, suffix)] = modes.as_slice() else {
-        return Err(Problem::user("invalid-window", "a window has exactly one mode")
-            .detail(format!("this one has {}", modes.len()))
-            .hint("write `24h`, `lifetime`, `{exact: 24h}`, `{range: 24h}` or `{rows: 3}`"));
+        return Err(
+            Problem::user("invalid-window", "a window has exactly one mode")
+                .detail(format!("this one has {}", modes.len()))
+                .hint("write `24h`, `lifetime`, `{exact: 24h}`, `{range: 24h}` or `{rows: 3}`"),
+        );
     };
     let mut window = Window::new(*kind);
     if let Some(text) = &map.offset {
@@ -79,7 +96,10 @@ fn read_map(feature: &str, map: &WindowMap) -> Result<NamedWindow, Problem> {
     if let Some(limit) = map.limit {
         window.limit = Some(count("limit", limit, LIST_MAX)?);
     }
-    let name = map.name.clone().unwrap_or_else(|| format!("{feature}_{suffix}"));
+    let name = map
+        .name
+        .clone()
+        .unwrap_or_else(|| format!("{feature}_{suffix}"));
     Ok(NamedWindow { window, name })
 }
 
@@ -112,12 +132,39 @@ fn width(text: &str) -> Result<Micros, Problem> {
 
 /// Functions that are planned and not there yet.
 const LATER: [&str; 16] = [
-    "skew", "kurtosis", "distinct_n", "quantile", "top_n", "bottom_n", "min_by", "max_by",
-    "top_values", "decayed_sum", "decayed_count", "decayed_avg", "rate", "median", "mode", "percentile",
+    "skew",
+    "kurtosis",
+    "distinct_n",
+    "quantile",
+    "top_n",
+    "bottom_n",
+    "min_by",
+    "max_by",
+    "top_values",
+    "decayed_sum",
+    "decayed_count",
+    "decayed_avg",
+    "rate",
+    "median",
+    "mode",
+    "percentile",
 ];
 const FUNCTIONS: [&str; 15] = [
-    "count", "sum", "avg", "min", "max", "first", "last", "first_n", "last_n", "variance",
-    "stddev", "distinct_count", "histogram", "time_since_first", "time_since_last",
+    "count",
+    "sum",
+    "avg",
+    "min",
+    "max",
+    "first",
+    "last",
+    "first_n",
+    "last_n",
+    "variance",
+    "stddev",
+    "distinct_count",
+    "histogram",
+    "time_since_first",
+    "time_since_last",
 ];
 
 /// Reads the aggregate function of a feature.
@@ -126,8 +173,10 @@ pub fn read_function(name: &str, spec: &FeatureSpec) -> Result<Aggregate, Proble
     let sample = spec.sample.unwrap_or(false);
     let n = || match spec.n {
         Some(n) => count("n", n, LIST_MAX),
-        None => Err(Problem::user("invalid-feature", format!("`{name}` needs `n`"))
-            .hint("write how many values to list, as in `n: 5`")),
+        None => Err(
+            Problem::user("invalid-feature", format!("`{name}` needs `n`"))
+                .hint("write how many values to list, as in `n: 5`"),
+        ),
     };
     let function = match name {
         "count" => Aggregate::Count,
@@ -137,8 +186,14 @@ pub fn read_function(name: &str, spec: &FeatureSpec) -> Result<Aggregate, Proble
         "max" => Aggregate::Max,
         "first" => Aggregate::First { keep_nulls },
         "last" => Aggregate::Last { keep_nulls },
-        "first_n" => Aggregate::FirstN { n: n()?, keep_nulls },
-        "last_n" => Aggregate::LastN { n: n()?, keep_nulls },
+        "first_n" => Aggregate::FirstN {
+            n: n()?,
+            keep_nulls,
+        },
+        "last_n" => Aggregate::LastN {
+            n: n()?,
+            keep_nulls,
+        },
         "variance" => Aggregate::Variance { sample },
         "stddev" => Aggregate::Stddev { sample },
         "distinct_count" => {
@@ -170,7 +225,10 @@ pub fn read_function(name: &str, spec: &FeatureSpec) -> Result<Aggregate, Proble
 /// A parameter that the function doesn't read is a mistake, not a no-op.
 fn refuse_unused(name: &str, function: &Aggregate, spec: &FeatureSpec) -> Result<(), Problem> {
     use Aggregate as A;
-    let lists = matches!(function, A::FirstN { .. } | A::LastN { .. } | A::Histogram { .. });
+    let lists = matches!(
+        function,
+        A::FirstN { .. } | A::LastN { .. } | A::Histogram { .. }
+    );
     let ordered = matches!(
         function,
         A::First { .. } | A::Last { .. } | A::FirstN { .. } | A::LastN { .. }
@@ -178,14 +236,25 @@ fn refuse_unused(name: &str, function: &Aggregate, spec: &FeatureSpec) -> Result
     let unused = [
         ("n", spec.n.is_some() && !lists),
         ("nulls", spec.nulls.is_some() && !ordered),
-        ("sample", spec.sample.is_some() && !matches!(function, A::Variance { .. } | A::Stddev { .. })),
-        ("exact_up_to", spec.exact_up_to.is_some() && !matches!(function, A::DistinctCount { .. })),
-        ("max_categories", spec.max_categories.is_some() && !matches!(function, A::Histogram { .. })),
+        (
+            "sample",
+            spec.sample.is_some() && !matches!(function, A::Variance { .. } | A::Stddev { .. }),
+        ),
+        (
+            "exact_up_to",
+            spec.exact_up_to.is_some() && !matches!(function, A::DistinctCount { .. }),
+        ),
+        (
+            "max_categories",
+            spec.max_categories.is_some() && !matches!(function, A::Histogram { .. }),
+        ),
     ];
     match unused.iter().find(|(_, wrong)| *wrong) {
-        Some((key, _)) => Err(Problem::user("invalid-feature", format!("`{name}` has no `{key}`"))
-            .field(*key)
-            .hint("leave it out")),
+        Some((key, _)) => Err(
+            Problem::user("invalid-feature", format!("`{name}` has no `{key}`"))
+                .field(*key)
+                .hint("leave it out"),
+        ),
         None => Ok(()),
     }
 }

@@ -56,14 +56,25 @@ impl Engine {
         let from = query.from.map_or(Position::MIN, Position::before);
         let until = query.to.map_or(Position::MAX, Position::before);
         let found = match &query.entity {
-            None => self.facts_log().scan(&contract.name, from, until, query.limit)?,
+            None => self
+                .facts_log()
+                .scan(&contract.name, from, until, query.limit)?,
             Some(asked) => {
                 let (entity, key) = entity_key_for(self.catalog(), asked)?;
-                let missing = entity.keys.iter().find(|k| contract.field_index(&k.name).is_none());
+                let missing = entity
+                    .keys
+                    .iter()
+                    .find(|k| contract.field_index(&k.name).is_none());
                 if let Some(missing) = missing {
-                    return Err(Problem::user("wrong-entity", format!("facts of `{}` aren't about `{}`", contract.name, entity.name))
-                        .field("entity")
-                        .detail(format!("the contract has no column `{}`", missing.name)));
+                    return Err(Problem::user(
+                        "wrong-entity",
+                        format!(
+                            "facts of `{}` aren't about `{}`",
+                            contract.name, entity.name
+                        ),
+                    )
+                    .field("entity")
+                    .detail(format!("the contract has no column `{}`", missing.name)));
                 }
                 self.facts_log().lookup(&Lookup {
                     contract: contract.name.clone(),

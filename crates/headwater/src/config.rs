@@ -180,7 +180,11 @@ impl Config {
         let state = &self.spec.state;
         let defaults = ProcessorOptions::default();
         ProcessorOptions {
-            shards: if state.shards == 0 { defaults.shards } else { state.shards },
+            shards: if state.shards == 0 {
+                defaults.shards
+            } else {
+                state.shards
+            },
             memory_bytes_max: state.memory_bytes_max,
             checkpoint_facts: state.checkpoint_facts.max(1),
         }

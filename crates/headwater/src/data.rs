@@ -64,10 +64,16 @@ pub fn read_registry(env: &Env, data: &DataFolder) -> Result<Option<Catalog>, Pr
         .map_err(|e| Problem::external("registry", "the registry can't be read").detail(e))?;
     let compiled = Registry::from_bytes(&bytes)?.compile();
     compiled.map(Some).map_err(|problems| {
-        let first = problems.first().map(ToString::to_string).unwrap_or_default();
-        Problem::external("registry-corrupt", "the applied definitions don't compile any more")
-            .detail(first)
-            .hint("mend the project and apply it again")
+        let first = problems
+            .first()
+            .map(ToString::to_string)
+            .unwrap_or_default();
+        Problem::external(
+            "registry-corrupt",
+            "the applied definitions don't compile any more",
+        )
+        .detail(first)
+        .hint("mend the project and apply it again")
     })
 }
 
@@ -86,8 +92,10 @@ pub fn apply_project(env: &Env, project: &Project, folder: &Path) -> Result<Plan
         return Err(plan.problems);
     }
     let bytes = project.registry.to_bytes().map_err(|p| vec![p])?;
-    env.files.write_atomic(&data.registry(), &bytes).map_err(|e| {
-        vec![Problem::external("registry", "the registry can't be written").detail(e)]
-    })?;
+    env.files
+        .write_atomic(&data.registry(), &bytes)
+        .map_err(|e| {
+            vec![Problem::external("registry", "the registry can't be written").detail(e)]
+        })?;
     Ok(plan)
 }

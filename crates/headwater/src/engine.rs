@@ -1,11 +1,12 @@
 //! The engine: every part opened in order over one data folder, and the verbs that act on it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
 use headwater_api::backend::{
-    EntityRequest, FeaturesReply, FeaturesRequest, IngestDone, IngestOptions, IngestReply, RejectedFact,
+    EntityRequest, FeaturesReply, FeaturesRequest, IngestDone, IngestOptions, IngestReply,
+    RejectedFact,
 };
 use headwater_env::{Env, FileLock};
 use headwater_facts::{
@@ -76,6 +77,7 @@ impl Engine {
             config.processor_options(),
         )?);
         let replayed = processor.recover(progress)?.replayed;
+        drop_expired(&catalog, &facts, &processor)?;
         let pipeline = Pipeline::start(log, processor.clone(), &config.pipeline_options())?;
         Ok(Self {
             reader: Reader::new(catalog.clone(), processor.clone()),
@@ -113,7 +115,9 @@ impl Engine {
     }
 
     pub(crate) fn contract(&self, name: &str) -> Result<&Arc<Contract>, Problem> {
-        self.catalog.contract(name).ok_or_else(|| self.unknown_contract(name))
+        self.catalog
+            .contract(name)
+            .ok_or_else(|| self.unknown_contract(name))
     }
 
     fn unknown_contract(&self, name: &str) -> Problem {
@@ -171,11 +175,18 @@ impl Engine {
     ) -> Result<(), Problem> {
         let contract = self.contract(contract)?.clone();
         let limits = DecodeLimits::files();
-        decode_each(&contract, format, body, &limits, FILE_BATCH_ROWS, &mut |decoded| {
-            let (append, rows) = request(&contract, decoded, false);
-            told(rows.reply(&self.pipeline.append(append)?));
-            Ok(())
-        })
+        decode_each(
+            &contract,
+            format,
+            body,
+            &limits,
+            FILE_BATCH_ROWS,
+            &mut |decoded| {
+                let (append, rows) = request(&contract, decoded, false);
+                told(rows.reply(&self.pipeline.append(append)?));
+                Ok(())
+            },
+        )
     }
 
     /// Takes facts in that have been decoded already, without waiting.
@@ -202,7 +213,6 @@ impl Engine {
     }
 
     /// Facts ready to be appended; or the reply, where there is nothing to append.
-    #[expect(clippy::type_complexity, reason = "two outcomes, both of them good")]
     fn decode(
         &self,
         contract: &str,
@@ -301,7 +311,10 @@ impl RowNumbers {
 
 /// The field that a conflict is blamed on.
 fn id_field(contract: &Contract) -> Option<String> {
-    contract.fact_id.first().map(|i| contract.fields[*i].name.to_string())
+    contract
+        .fact_id
+        .first()
+        .map(|i| contract.fields[*i].name.to_string())
 }
 
 fn nothing_applied(folder: &Path) -> Problem {
@@ -339,6 +352,26 @@ fn indexes(catalog: &Catalog) -> Vec<IndexSpec> {
     indexes.into_iter().map(spec).collect()
 }
 
+/// Lets facts past their contracts' retention go, once the views' states no longer need them.
+fn drop_expired(
+    catalog: &Catalog,
+    facts: &EmbeddedFactLog,
+    processor: &Processor,
+) -> Result<(), Problem> {
+    let stats = facts.stats();
+    let cutoff = |contract: &Arc<Contract>| {
+        let (_, newest) = stats.contracts.get(contract.name.as_ref())?;
+        let cutoff = newest.saturating_sub(contract.retention?.0);
+        Some((contract.name.to_string(), cutoff))
+    };
+    let cutoffs: BTreeMap<String, i64> = catalog.contracts().filter_map(cutoff).collect();
+    if cutoffs.is_empty() {
+        return Ok(());
+    }
+    processor.checkpoint()?;
+    facts.enforce_retention(&cutoffs).map(drop)
+}
+
 /// Opens the feature store; one that can't be opened is made again, since the log has everything.
 fn open_store(
     env: &Env,
@@ -350,9 +383,9 @@ fn open_store(
     match EmbeddedFeatureStore::open(&folder, cache) {
         Ok(store) => Ok((Arc::new(store), Vec::new())),
         Err(problem) => {
-            env.files
-                .remove_dir_all(&folder)
-                .map_err(|e| Problem::external("data-folder", "the feature store can't be removed").detail(e))?;
+            env.files.remove_dir_all(&folder).map_err(|e| {
+                Problem::external("data-folder", "the feature store can't be removed").detail(e)
+            })?;
             let store = EmbeddedFeatureStore::open(&folder, cache)?;
             let message = format!("the feature store is made again from the log: {problem}");
             Ok((Arc::new(store), vec![message]))

@@ -24,9 +24,8 @@ pub(crate) fn entity_key(entity: &Entity, asked: &EntityRequest) -> Result<Entit
         let given = given.ok_or_else(|| missing(entity, &key.name))?;
         values.push(typed(entity, &key.name, &key.data_type, given)?);
     }
-    EntityKey::from_values(&values).ok_or_else(|| {
-        Problem::internal("entity-key", "key values don't make a key")
-    })
+    EntityKey::from_values(&values)
+        .ok_or_else(|| Problem::internal("entity-key", "key values don't make a key"))
 }
 
 /// The entity that a request of one entity names, and its key. Its key columns may be named instead
@@ -71,18 +70,28 @@ fn from_text(value: &Value, data_type: &DataType) -> Value {
 }
 
 fn missing(entity: &Entity, column: &str) -> Problem {
-    Problem::user("missing-key", format!("the request doesn't name the entity `{}`", entity.name))
-        .detail(format!("its key column `{column}` is missing or null"))
-        .hint(format!("add {}", example(entity)))
+    Problem::user(
+        "missing-key",
+        format!("the request doesn't name the entity `{}`", entity.name),
+    )
+    .detail(format!("its key column `{column}` is missing or null"))
+    .hint(format!("add {}", example(entity)))
 }
 
 fn needs_columns(entity: &Entity) -> Problem {
-    Problem::user("missing-key", format!("the entity `{}` has several key columns", entity.name))
-        .hint(format!("write it as {}", example(entity)))
+    Problem::user(
+        "missing-key",
+        format!("the entity `{}` has several key columns", entity.name),
+    )
+    .hint(format!("write it as {}", example(entity)))
 }
 
 fn example(entity: &Entity) -> String {
-    let columns: Vec<String> = entity.keys.iter().map(|k| format!("\"{}\": …", k.name)).collect();
+    let columns: Vec<String> = entity
+        .keys
+        .iter()
+        .map(|k| format!("\"{}\": …", k.name))
+        .collect();
     match columns.as_slice() {
         [_] => format!("{{\"{}\": …}}", entity.name),
         _ => format!("{{\"{}\": {{{}}}}}", entity.name, columns.join(", ")),
@@ -97,9 +106,15 @@ fn typed(
     given: &Value,
 ) -> Result<Value, Problem> {
     let wrong = || {
-        Problem::user("wrong-key-type", format!("the key `{column}` of `{}` has a wrong type", entity.name))
-            .detail(format!("it is {data_type}; given is {}", headwater_schema::value_to_text(given)))
-            .hint("integers are written without quotes, strings with them, times as RFC 3339")
+        Problem::user(
+            "wrong-key-type",
+            format!("the key `{column}` of `{}` has a wrong type", entity.name),
+        )
+        .detail(format!(
+            "it is {data_type}; given is {}",
+            headwater_schema::value_to_text(given)
+        ))
+        .hint("integers are written without quotes, strings with them, times as RFC 3339")
     };
     match (data_type, given) {
         (_, Value::Null) => Err(missing(entity, column)),
@@ -107,9 +122,9 @@ fn typed(
         | (DataType::Int64, Value::Int(_))
         | (DataType::Bool, Value::Bool(_)) => Ok(given.clone()),
         (DataType::Timestamp, Value::Int(v)) => Ok(Value::Timestamp(*v)),
-        (DataType::Timestamp, Value::String(v)) => {
-            parse_timestamp(v, None).map(Value::Timestamp).map_err(|e| wrong().detail(e))
-        }
+        (DataType::Timestamp, Value::String(v)) => parse_timestamp(v, None)
+            .map(Value::Timestamp)
+            .map_err(|e| wrong().detail(e)),
         (DataType::Date, Value::String(v)) => {
             let midnight = parse_timestamp(&format!("{v}T00:00:00Z"), None).map_err(|_| wrong())?;
             let day = midnight.div_euclid(86_400_000_000);

@@ -38,22 +38,58 @@ fn labelled(mut measure: Measure, label: &'static str, value: &str) -> Measure {
 
 fn log(engine: &Engine, out: &mut Vec<Measure>) {
     let stats = engine.facts_log().stats();
-    out.push(gauge("log_bytes", "Bytes of the fact log.", stats.bytes as f64));
-    out.push(gauge("log_segments", "Files of the fact log.", stats.segments as f64));
-    out.push(gauge("log_index_bytes", "Bytes of the indexes of the fact log.", stats.index_bytes as f64));
-    out.push(gauge("log_last_sequence", "The newest sequence.", stats.last_sequence as f64));
-    out.push(counter("log_appends", "Durable writes, each of one group of requests.", stats.appends));
+    out.push(gauge(
+        "log_bytes",
+        "Bytes of the fact log.",
+        stats.bytes as f64,
+    ));
+    out.push(gauge(
+        "log_segments",
+        "Files of the fact log.",
+        stats.segments as f64,
+    ));
+    out.push(gauge(
+        "log_index_bytes",
+        "Bytes of the indexes of the fact log.",
+        stats.index_bytes as f64,
+    ));
+    out.push(gauge(
+        "log_last_sequence",
+        "The newest sequence.",
+        stats.last_sequence as f64,
+    ));
+    out.push(counter(
+        "log_appends",
+        "Durable writes, each of one group of requests.",
+        stats.appends,
+    ));
     out.push(Measure {
         value: stats.append_nanos_total as f64 / 1e9,
         ..counter("log_append_seconds", "Time spent in durable writes.", 0)
     });
-    out.push(gauge("log_append_seconds_max", "The longest durable write.", stats.append_nanos_max as f64 / 1e9));
-    out.push(counter("facts_duplicate", "Facts that were known already.", stats.duplicates));
-    out.push(counter("facts_conflicting", "Facts whose id was known with another payload.", stats.conflicts));
+    out.push(gauge(
+        "log_append_seconds_max",
+        "The longest durable write.",
+        stats.append_nanos_max as f64 / 1e9,
+    ));
+    out.push(counter(
+        "facts_duplicate",
+        "Facts that were known already.",
+        stats.duplicates,
+    ));
+    out.push(counter(
+        "facts_conflicting",
+        "Facts whose id was known with another payload.",
+        stats.conflicts,
+    ));
     for (contract, (facts, newest)) in &stats.contracts {
         let kept = gauge("facts_kept", "Facts in the log.", *facts as f64);
         out.push(labelled(kept, "contract", contract));
-        let newest = gauge("facts_newest_seconds", "The newest event time, as seconds since 1970.", *newest as f64 / 1e6);
+        let newest = gauge(
+            "facts_newest_seconds",
+            "The newest event time, as seconds since 1970.",
+            *newest as f64 / 1e6,
+        );
         out.push(labelled(newest, "contract", contract));
     }
     for (contract, rejected) in &stats.rejected {
@@ -64,31 +100,95 @@ fn log(engine: &Engine, out: &mut Vec<Measure>) {
 
 fn pipeline(engine: &Engine, out: &mut Vec<Measure>) {
     let stats = engine.pipeline_stats();
-    out.push(gauge("ingest_waiting", "Requests that wait to be written.", stats.waiting as f64));
-    out.push(counter("ingest_groups", "Groups of requests written together.", stats.groups));
-    out.push(counter("ingest_requests", "Requests written.", stats.requests));
-    out.push(counter("ingest_refused", "Requests refused because too many waited.", stats.refused));
+    out.push(gauge(
+        "ingest_waiting",
+        "Requests that wait to be written.",
+        stats.waiting as f64,
+    ));
+    out.push(counter(
+        "ingest_groups",
+        "Groups of requests written together.",
+        stats.groups,
+    ));
+    out.push(counter(
+        "ingest_requests",
+        "Requests written.",
+        stats.requests,
+    ));
+    out.push(counter(
+        "ingest_refused",
+        "Requests refused because too many waited.",
+        stats.refused,
+    ));
 }
 
 fn views(engine: &Engine, out: &mut Vec<Measure>) {
     let stats = engine.processor_stats();
-    out.push(gauge("stream_applied_sequence", "The newest sequence that every view has seen.", stats.applied as f64));
-    out.push(gauge("stream_checkpoint_sequence", "The sequence of the last checkpoint.", stats.checkpointed as f64));
-    out.push(counter("stream_checkpoints", "Checkpoints written.", stats.checkpoints));
-    out.push(gauge("feature_store_bytes", "Bytes of the feature store.", stats.store_bytes as f64));
+    out.push(gauge(
+        "stream_applied_sequence",
+        "The newest sequence that every view has seen.",
+        stats.applied as f64,
+    ));
+    out.push(gauge(
+        "stream_checkpoint_sequence",
+        "The sequence of the last checkpoint.",
+        stats.checkpointed as f64,
+    ));
+    out.push(counter(
+        "stream_checkpoints",
+        "Checkpoints written.",
+        stats.checkpoints,
+    ));
+    out.push(gauge(
+        "feature_store_bytes",
+        "Bytes of the feature store.",
+        stats.store_bytes as f64,
+    ));
     for view in &stats.views {
         let name = &view.view;
         let mut push = |measure| out.push(labelled(measure, "view", name));
-        push(counter("view_facts", "Facts applied to a view.", view.facts));
-        push(counter("view_null_keys", "Facts with a null in a key column.", view.null_keys));
-        push(counter("view_non_finite", "Input values that counted as null because they were NaN or infinite.", view.non_finite));
-        push(gauge("view_entities_in_memory", "Entities whose state is in memory.", view.entities_in_memory as f64));
-        push(gauge("view_bytes_in_memory", "About how many bytes of memory the states take.", view.bytes_in_memory as f64));
-        push(counter("view_evictions", "States that left memory.", view.evictions));
+        push(counter(
+            "view_facts",
+            "Facts applied to a view.",
+            view.facts,
+        ));
+        push(counter(
+            "view_null_keys",
+            "Facts with a null in a key column.",
+            view.null_keys,
+        ));
+        push(counter(
+            "view_non_finite",
+            "Input values that counted as null because they were NaN or infinite.",
+            view.non_finite,
+        ));
+        push(gauge(
+            "view_entities_in_memory",
+            "Entities whose state is in memory.",
+            view.entities_in_memory as f64,
+        ));
+        push(gauge(
+            "view_bytes_in_memory",
+            "About how many bytes of memory the states take.",
+            view.bytes_in_memory as f64,
+        ));
+        push(counter(
+            "view_evictions",
+            "States that left memory.",
+            view.evictions,
+        ));
         push(counter("view_loads", "States read from disk.", view.loads));
-        push(counter("view_cold_reads", "Reads answered from the fact log.", view.cold_reads));
+        push(counter(
+            "view_cold_reads",
+            "Reads answered from the fact log.",
+            view.cold_reads,
+        ));
         if let Some(newest) = view.newest {
-            push(gauge("view_newest_seconds", "The newest event time of a view's facts, as seconds since 1970.", newest as f64 / 1e6));
+            push(gauge(
+                "view_newest_seconds",
+                "The newest event time of a view's facts, as seconds since 1970.",
+                newest as f64 / 1e6,
+            ));
         }
     }
 }

@@ -62,24 +62,36 @@ impl Project {
     pub fn config(env: &Env, folder: &Path) -> Result<Config, Problem> {
         let path = folder.join(PROJECT_FILE);
         if !env.files.exists(&path) {
-            return Err(Problem::user("no-project", format!("{} is no project", folder.display()))
-                .detail(format!("it has no file {PROJECT_FILE}"))
-                .hint("make one with `headwater init`, or name another folder with `--project`"));
+            return Err(
+                Problem::user("no-project", format!("{} is no project", folder.display()))
+                    .detail(format!("it has no file {PROJECT_FILE}"))
+                    .hint(
+                        "make one with `headwater init`, or name another folder with `--project`",
+                    ),
+            );
         }
         let documents = read_documents(env, folder, &path)?;
         let is_project = |d: &&YamlDocument| {
-            d.value.get("kind").is_none_or(|kind| kind.as_str() == Some("Project"))
+            d.value
+                .get("kind")
+                .is_none_or(|kind| kind.as_str() == Some("Project"))
         };
         let document = documents.iter().find(is_project).ok_or_else(|| {
-            Problem::user("no-project", format!("{PROJECT_FILE} has no document of kind Project"))
-                .hint("begin it with `name: my-project`")
+            Problem::user(
+                "no-project",
+                format!("{PROJECT_FILE} has no document of kind Project"),
+            )
+            .hint("begin it with `name: my-project`")
         })?;
         parse_config(document)
     }
 
     /// Where the project's data lies, unless `given` says otherwise.
     pub fn data_folder(&self, given: Option<&Path>) -> PathBuf {
-        given.map_or_else(|| self.folder.join(&self.config.spec.data_dir), Path::to_owned)
+        given.map_or_else(
+            || self.folder.join(&self.config.spec.data_dir),
+            Path::to_owned,
+        )
     }
 }
 
@@ -97,13 +109,20 @@ fn parse_config(document: &YamlDocument) -> Result<Config, Problem> {
             .at(document.locate(&pointer))
     })?;
     let wrong = |field: &str, pointer: &str, seen: &str, want: &str| {
-        Err(Problem::user("invalid-project", format!("`{field}` is `{seen}`"))
-            .field(field)
-            .hint(format!("write `{field}: {want}`"))
-            .at(document.locate(pointer)))
+        Err(
+            Problem::user("invalid-project", format!("`{field}` is `{seen}`"))
+                .field(field)
+                .hint(format!("write `{field}: {want}`"))
+                .at(document.locate(pointer)),
+        )
     };
     if config.api_version != "headwater/v1" {
-        return wrong("apiVersion", "/apiVersion", &config.api_version, "headwater/v1");
+        return wrong(
+            "apiVersion",
+            "/apiVersion",
+            &config.api_version,
+            "headwater/v1",
+        );
     }
     if config.kind != "Project" {
         return wrong("kind", "/kind", &config.kind, "Project");
@@ -112,14 +131,20 @@ fn parse_config(document: &YamlDocument) -> Result<Config, Problem> {
 }
 
 fn read_documents(env: &Env, folder: &Path, path: &Path) -> Result<Vec<YamlDocument>, Problem> {
-    let name = path.strip_prefix(folder).unwrap_or(path).display().to_string();
+    let name = path
+        .strip_prefix(folder)
+        .unwrap_or(path)
+        .display()
+        .to_string();
     let unreadable = |detail: String| {
         Problem::external("unreadable-file", format!("{name} can't be read")).detail(detail)
     };
-    let bytes = env.files.read(path).map_err(|e| unreadable(e.to_string()))?;
-    let text = String::from_utf8(bytes).map_err(|e| {
-        unreadable(e.to_string()).hint("save the file as UTF-8")
-    })?;
+    let bytes = env
+        .files
+        .read(path)
+        .map_err(|e| unreadable(e.to_string()))?;
+    let text = String::from_utf8(bytes)
+        .map_err(|e| unreadable(e.to_string()).hint("save the file as UTF-8"))?;
     YamlDocument::parse_all(&name, &text)
 }
 
@@ -132,7 +157,11 @@ fn find_files(
     found: &mut Vec<PathBuf>,
 ) -> Result<(), Problem> {
     let unreadable = |e: &dyn std::fmt::Display| {
-        Problem::external("unreadable-folder", format!("{} can't be read", folder.display())).detail(e)
+        Problem::external(
+            "unreadable-folder",
+            format!("{} can't be read", folder.display()),
+        )
+        .detail(e)
     };
     let mut entries = env.files.list(folder).map_err(|e| unreadable(&e))?;
     entries.sort();
@@ -151,9 +180,11 @@ fn find_files(
             found.push(path);
         }
         if found.len() > FILES_MAX {
-            return Err(Problem::user("too-many-files", "the project has too many YAML files")
-                .detail(format!("more than {FILES_MAX}"))
-                .hint("is this the right folder?"));
+            return Err(
+                Problem::user("too-many-files", "the project has too many YAML files")
+                    .detail(format!("more than {FILES_MAX}"))
+                    .hint("is this the right folder?"),
+            );
         }
     }
     Ok(())

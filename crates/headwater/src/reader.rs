@@ -88,7 +88,8 @@ impl Reader {
         let entity = &reads.plan.view().entity;
         let mut outcomes = Vec::with_capacity(rows.len());
         for (index, asked) in request.entities.iter().enumerate() {
-            let key = entity_key(entity, asked).map_err(|p| p.field(format!("entities[{index}]")))?;
+            let key =
+                entity_key(entity, asked).map_err(|p| p.field(format!("entities[{index}]")))?;
             outcomes.push(self.processor.read(reads.view, &reads.plan, &key, cursor)?);
         }
         reads.plan.derive(&mut outcomes)?;
@@ -124,9 +125,12 @@ impl Reader {
         let mut views: Vec<(usize, Vec<usize>, Vec<usize>)> = Vec::new();
         let mut names = Vec::new();
         for (place, feature) in resolved.features.iter().enumerate() {
-            let view = self.processor.view_index(&feature.view.name).ok_or_else(|| {
-                Problem::internal("unknown-view", "a feature's view isn't served")
-            })?;
+            let view = self
+                .processor
+                .view_index(&feature.view.name)
+                .ok_or_else(|| {
+                    Problem::internal("unknown-view", "a feature's view isn't served")
+                })?;
             names.push(feature.view.features[feature.index].full_name.clone());
             match views.iter_mut().find(|(v, _, _)| *v == view) {
                 Some((_, wanted, places)) => {

@@ -121,13 +121,20 @@ fn build_struct(
     let mut columns = Vec::with_capacity(fields.len());
     for field in fields.iter() {
         let members: Vec<Value> = values.iter().map(|v| member(v, &field.name)).collect();
-        columns.push(build(&field.data_type, &members.iter().collect::<Vec<_>>())?);
+        columns.push(build(
+            &field.data_type,
+            &members.iter().collect::<Vec<_>>(),
+        )?);
     }
     let nulls = validity(values, |v| matches!(v, Value::Struct(_)));
     let ArrowType::Struct(arrow_fields) = data_type.to_arrow() else {
         return Err(not_nested());
     };
-    Ok(Arc::new(StructArray::try_new(arrow_fields, columns, Some(nulls))?))
+    Ok(Arc::new(StructArray::try_new(
+        arrow_fields,
+        columns,
+        Some(nulls),
+    )?))
 }
 
 fn build_map(
@@ -146,7 +153,10 @@ fn build_map(
     let ArrowType::Struct(entry_fields) = field.data_type().clone() else {
         return Err(not_nested());
     };
-    let columns = vec![build(&DataType::String, &keys)?, build(value_type, &map_values)?];
+    let columns = vec![
+        build(&DataType::String, &keys)?,
+        build(value_type, &map_values)?,
+    ];
     Ok(Arc::new(MapArray::try_new(
         field,
         OffsetBuffer::from_lengths(maps.iter().map(|m| m.len())),

@@ -80,9 +80,7 @@ impl DataType {
             Self::Decimal { precision, scale } => A::Decimal128(*precision, *scale),
             Self::String => A::Utf8,
             Self::Bytes => A::Binary,
-            Self::Timestamp => {
-                A::Timestamp(arrow_types::TimeUnit::Microsecond, Some("UTC".into()))
-            }
+            Self::Timestamp => A::Timestamp(arrow_types::TimeUnit::Microsecond, Some("UTC".into())),
             Self::Date => A::Date32,
             Self::List(item) => A::List(Arc::new(arrow_types::Field::new(
                 "item",
@@ -130,7 +128,12 @@ impl DataType {
             A::Struct(fields) => Self::Struct(
                 fields
                     .iter()
-                    .map(|f| Ok(Field::new(f.name().as_str(), Self::from_arrow(f.data_type())?)))
+                    .map(|f| {
+                        Ok(Field::new(
+                            f.name().as_str(),
+                            Self::from_arrow(f.data_type())?,
+                        ))
+                    })
                     .collect::<Result<_, UnsupportedType>>()?,
             ),
             A::Map(entries, _) => match entries.data_type() {

@@ -72,7 +72,11 @@ impl Value {
             A::Binary => cast(any, |a: &BinaryArray| Self::Bytes(Arc::from(a.value(row)))),
             A::List(_) => cast(any, |a: &ListArray| {
                 let items = a.value(row);
-                Self::List((0..items.len()).map(|i| Self::from_array(&items, i)).collect())
+                Self::List(
+                    (0..items.len())
+                        .map(|i| Self::from_array(&items, i))
+                        .collect(),
+                )
             }),
             A::Struct(fields) => cast(any, |a: &StructArray| {
                 let members = fields.iter().zip(a.columns());
@@ -150,8 +154,14 @@ impl Ord for Value {
             (Self::Int(a), Self::Int(b)) | (Self::Timestamp(a), Self::Timestamp(b)) => a.cmp(b),
             (Self::Float(a), Self::Float(b)) => compare_floats(*a, *b),
             (
-                Self::Decimal { unscaled: a, scale: s },
-                Self::Decimal { unscaled: b, scale: t },
+                Self::Decimal {
+                    unscaled: a,
+                    scale: s,
+                },
+                Self::Decimal {
+                    unscaled: b,
+                    scale: t,
+                },
             ) => compare_decimals((*a, *s), (*b, *t)),
             (Self::Date(a), Self::Date(b)) => a.cmp(b),
             (Self::String(a), Self::String(b)) => a.as_bytes().cmp(b.as_bytes()),
@@ -228,7 +238,8 @@ pub fn value_to_text(value: &Value) -> String {
             format!("{{{}}}", join(v.iter().map(member).collect()))
         }
         Value::Map(v) => {
-            let entry = |(k, v): &(Value, Value)| format!("{}:{}", value_to_text(k), value_to_text(v));
+            let entry =
+                |(k, v): &(Value, Value)| format!("{}:{}", value_to_text(k), value_to_text(v));
             format!("{{{}}}", join(v.iter().map(entry).collect()))
         }
     }
@@ -239,7 +250,10 @@ pub fn decimal_to_text(unscaled: i128, scale: i8) -> String {
     let sign = if unscaled < 0 { "-" } else { "" };
     let digits = unscaled.unsigned_abs().to_string();
     let Ok(after) = usize::try_from(scale) else {
-        return format!("{sign}{digits}{}", "0".repeat(usize::from(scale.unsigned_abs())));
+        return format!(
+            "{sign}{digits}{}",
+            "0".repeat(usize::from(scale.unsigned_abs()))
+        );
     };
     if after == 0 {
         return format!("{sign}{digits}");

@@ -20,7 +20,8 @@ pub(crate) fn rebuild(
     let mut prepared: Vec<PreparedFacts> = Vec::new();
     for source in &view.sources {
         let contract = contract(&source.contract).ok_or_else(|| {
-            Problem::internal("unknown-contract", "a view's contract is gone").detail(&source.contract)
+            Problem::internal("unknown-contract", "a view's contract is gone")
+                .detail(&source.contract)
         })?;
         let found = facts.lookup(&Lookup {
             contract: source.contract.clone(),

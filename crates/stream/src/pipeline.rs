@@ -79,8 +79,10 @@ impl Pipeline {
         options: &PipelineOptions,
     ) -> Result<Self, Problem> {
         let counters = Arc::new(Counters::default());
-        let (requests, waiting) = queue::bounded("ingest.queue_requests_max", options.queue_requests_max);
-        let (groups, durable) = queue::bounded("ingest.groups_in_flight_max", options.groups_in_flight_max);
+        let (requests, waiting) =
+            queue::bounded("ingest.queue_requests_max", options.queue_requests_max);
+        let (groups, durable) =
+            queue::bounded("ingest.groups_in_flight_max", options.groups_in_flight_max);
         let limits = options.clone();
         let counted = counters.clone();
         let committer = spawn("headwater-committer", move || {
@@ -185,7 +187,9 @@ fn commit(
             dones.push(next.done);
         }
         counters.groups.fetch_add(1, Ordering::Relaxed);
-        counters.requests.fetch_add(dones.len() as u64, Ordering::Relaxed);
+        counters
+            .requests
+            .fetch_add(dones.len() as u64, Ordering::Relaxed);
         let answers = match facts.append(appends) {
             Ok(appended) => appended.into_iter().map(Ok).collect(),
             Err(problem) => vec![Err(problem); dones.len()],

@@ -184,7 +184,8 @@ impl Processor {
     pub fn apply(&self, batch: &SequencedBatch) -> Result<(), Problem> {
         let guard = lock(&self.applying);
         self.apply_batch(batch)?;
-        self.applied.fetch_max(batch.last_sequence(), Ordering::AcqRel);
+        self.applied
+            .fetch_max(batch.last_sequence(), Ordering::AcqRel);
         let since = self.applied() - self.checkpointed.load(Ordering::Acquire);
         if since >= self.options.checkpoint_facts {
             self.write_checkpoint(&guard)?;
@@ -212,8 +213,12 @@ impl Processor {
             let facts = prepare(source, &facts, &sequences)?;
             let runtime = &self.views[view];
             runtime.newest.fetch_max(newest, Ordering::Relaxed);
-            runtime.null_keys.fetch_add(facts.null_keys, Ordering::Relaxed);
-            runtime.non_finite.fetch_add(facts.non_finite, Ordering::Relaxed);
+            runtime
+                .null_keys
+                .fetch_add(facts.null_keys, Ordering::Relaxed);
+            runtime
+                .non_finite
+                .fetch_add(facts.non_finite, Ordering::Relaxed);
             prepared.push((view, facts));
         }
         self.route(&prepared)
@@ -247,13 +252,19 @@ impl Processor {
         }
         let owners: Vec<Vec<usize>> = prepared
             .iter()
-            .map(|(_, facts)| (0..facts.len()).map(|r| self.shard_of(facts.key(r))).collect())
+            .map(|(_, facts)| {
+                (0..facts.len())
+                    .map(|r| self.shard_of(facts.key(r)))
+                    .collect()
+            })
             .collect();
         let own = |shard: usize| {
             let owners = &owners;
             move |index: usize| -> Vec<usize> {
                 let rows = owners[index].iter().enumerate();
-                rows.filter(|(_, owner)| **owner == shard).map(|(row, _)| row).collect()
+                rows.filter(|(_, owner)| **owner == shard)
+                    .map(|(row, _)| row)
+                    .collect()
             }
         };
         let work = |shard: usize| {
@@ -341,7 +352,9 @@ impl Processor {
             self.store_states(guard.evict())?;
         }
         let positions = self.views.iter();
-        let positions = positions.map(|v| (v.view.state_id.clone(), position)).collect();
+        let positions = positions
+            .map(|v| (v.view.state_id.clone(), position))
+            .collect();
         self.store.write(&StoreWrite {
             states: Vec::new(),
             positions,

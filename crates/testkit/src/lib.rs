@@ -1,1 +1,15 @@
-//! Placeholder.
+//! What tests of the whole share: projects on disk, the server as a process, a small client.
+//!
+//! Never published; nothing but tests depends on it.
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::disallowed_methods,
+    reason = "a test that can't go on should stop loudly, and tests use the real disk"
+)]
+
+pub mod project;
+pub mod server;
+
+pub use project::TempProject;
+pub use server::{Reply, ServerProcess, call};

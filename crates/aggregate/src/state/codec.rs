@@ -48,7 +48,9 @@ impl EntityState {
         }
         for block in self.blocks() {
             for row in 0..block.len() {
-                block.values(row).for_each(|value| encode_value(out, &value));
+                block
+                    .values(row)
+                    .for_each(|value| encode_value(out, &value));
             }
         }
         put(out, self.removed.len() as u64);
@@ -184,9 +186,11 @@ fn get_partial(kind: SlotKind, input: &mut &[u8]) -> Result<Partial, Corrupt> {
     let newest = get_signed(input)?;
     let data = match kind {
         SlotKind::Count => PartialData::Count,
-        SlotKind::Moments { order } => {
-            PartialData::Moments((0..order).map(|_| get_sum(input)).collect::<Result<_, _>>()?)
-        }
+        SlotKind::Moments { order } => PartialData::Moments(
+            (0..order)
+                .map(|_| get_sum(input))
+                .collect::<Result<_, _>>()?,
+        ),
         SlotKind::Min => PartialData::Min(some(get_value(input)?)),
         SlotKind::Max => PartialData::Max(some(get_value(input)?)),
         SlotKind::First { .. } => PartialData::First(get_list(input)?),
@@ -218,7 +222,10 @@ fn get_sum(input: &mut &[u8]) -> Result<ExactSum, Corrupt> {
     let exponent =
         i32::try_from(get_signed(input)?).map_err(|_| Corrupt("an exponent is too large"))?;
     let length = get_length(input)?;
-    Ok(ExactSum::from_big(big_from_bytes(take(input, length)?), exponent))
+    Ok(ExactSum::from_big(
+        big_from_bytes(take(input, length)?),
+        exponent,
+    ))
 }
 
 fn get_list(input: &mut &[u8]) -> Result<Vec<(Position, Value)>, Corrupt> {

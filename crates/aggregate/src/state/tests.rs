@@ -25,8 +25,16 @@ enum Step {
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
-    let fact = (0i64..60, proptest::option::weighted(0.85, -9i64..9), any::<Option<bool>>())
-        .prop_map(|(time, value, counts)| Step::Fact { time, value, counts });
+    let fact = (
+        0i64..60,
+        proptest::option::weighted(0.85, -9i64..9),
+        any::<Option<bool>>(),
+    )
+        .prop_map(|(time, value, counts)| Step::Fact {
+            time,
+            value,
+            counts,
+        });
     let step = prop_oneof![
         20 => fact,
         2 => (0usize..60).prop_map(Step::Retract),
@@ -79,8 +87,17 @@ fn numeric_functions() -> Vec<Aggregate> {
 fn layout(input: &DataType) -> (Layout, Vec<(Aggregate, bool, bool)>) {
     let mut features = Vec::new();
     for filtered in [false, true] {
-        let numeric = if input.is_numeric() { numeric_functions() } else { Vec::new() };
-        features.extend(functions().into_iter().chain(numeric).map(|f| (f, true, filtered)));
+        let numeric = if input.is_numeric() {
+            numeric_functions()
+        } else {
+            Vec::new()
+        };
+        features.extend(
+            functions()
+                .into_iter()
+                .chain(numeric)
+                .map(|f| (f, true, filtered)),
+        );
         features.push((Aggregate::Count, false, filtered));
         features.push((Aggregate::TimeSinceLast, false, filtered));
     }
@@ -156,7 +173,11 @@ impl Run {
                     .collect();
                 if let Some(index) = live.get(*at) {
                     let position = self.facts[*index].position;
-                    if self.state.retract(&self.layout, position, self.sequence + 1).is_ok() {
+                    if self
+                        .state
+                        .retract(&self.layout, position, self.sequence + 1)
+                        .is_ok()
+                    {
                         self.sequence += 1;
                         self.facts[*index].removed_at = Some(self.sequence);
                     }
@@ -206,7 +227,10 @@ impl Run {
             .state
             .query(&self.layout, &range, cursor.known_at, &slots, &mut partials);
         if answer.is_err() {
-            assert!(self.state.base.is_some(), "only folded facts are out of reach");
+            assert!(
+                self.state.base.is_some(),
+                "only folded facts are out of reach"
+            );
             return;
         }
         for ((function, with_input, filtered), partial) in self.features.iter().zip(&partials) {
@@ -221,8 +245,7 @@ impl Run {
             let input = with_input.then_some(&self.input);
             let as_of = cursor.as_of - window.offset;
             let got = function.finalize(partial, input, as_of);
-            let want =
-                oracle::evaluate(&facts, function, *with_input, &self.input, window, cursor);
+            let want = oracle::evaluate(&facts, function, *with_input, &self.input, window, cursor);
             assert_eq!(
                 exact(&got),
                 exact(&want),
@@ -247,21 +270,32 @@ fn windows() -> impl Strategy<Value = Window> {
         2 => (1usize..6).prop_map(|rows| WindowKind::Rows { rows }),
         1 => Just(WindowKind::Lifetime),
     ];
-    (kind, prop_oneof![3 => Just(0i64), 1 => 1i64..10], proptest::option::weighted(0.2, 1usize..5))
-        .prop_map(|(kind, offset, limit)| Window { kind, offset, limit })
+    (
+        kind,
+        prop_oneof![3 => Just(0i64), 1 => 1i64..10],
+        proptest::option::weighted(0.2, 1usize..5),
+    )
+        .prop_map(|(kind, offset, limit)| Window {
+            kind,
+            offset,
+            limit,
+        })
 }
 
 fn cursors() -> impl Strategy<Value = Cursor> {
-    (-1i64..65, any::<bool>(), proptest::option::weighted(0.4, 0u64..90)).prop_map(
-        |(as_of, inclusive, known_at)| {
+    (
+        -1i64..65,
+        any::<bool>(),
+        proptest::option::weighted(0.4, 0u64..90),
+    )
+        .prop_map(|(as_of, inclusive, known_at)| {
             let cursor = if inclusive {
                 Cursor::inclusive(as_of)
             } else {
                 Cursor::exclusive(as_of)
             };
             known_at.map_or(cursor, |sequence| cursor.known_at(sequence))
-        },
-    )
+        })
 }
 
 proptest! {
@@ -312,7 +346,9 @@ fn a_read_that_needs_folded_facts_says_so() {
     let read = |window: &Window, cursor: &Cursor| {
         let mut partials = vec![Partial::empty(run.layout.slots[0].kind)];
         let range = window.range(cursor);
-        let answer = run.state.query(&run.layout, &range, cursor.known_at, &[0], &mut partials);
+        let answer = run
+            .state
+            .query(&run.layout, &range, cursor.known_at, &[0], &mut partials);
         answer.map(|()| partials[0].count)
     };
     let lifetime = Window::new(WindowKind::Lifetime);
@@ -321,5 +357,8 @@ fn a_read_that_needs_folded_facts_says_so() {
     assert_eq!(read(&exact, &Cursor::inclusive(19)), Ok(5));
     assert_eq!(read(&exact, &Cursor::inclusive(9)), Err(Aged));
     assert_eq!(read(&lifetime, &Cursor::inclusive(5)), Err(Aged));
-    assert_eq!(read(&lifetime, &Cursor::inclusive(30).known_at(3)), Err(Aged));
+    assert_eq!(
+        read(&lifetime, &Cursor::inclusive(30).known_at(3)),
+        Err(Aged)
+    );
 }

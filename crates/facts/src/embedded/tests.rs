@@ -80,7 +80,11 @@ impl Bench {
     }
 
     fn segments(&self) -> Vec<PathBuf> {
-        let mut files = self.env.files.list(&self.folder.path().join("log")).expect("a log");
+        let mut files = self
+            .env
+            .files
+            .list(&self.folder.path().join("log"))
+            .expect("a log");
         files.retain(|f| f.extension().is_some_and(|e| e == "seg"));
         files.sort();
         files
@@ -106,24 +110,36 @@ fn everything(log: &EmbeddedFactLog) -> Vec<(Sequence, String)> {
 fn a_fact_is_kept_once_and_a_conflict_is_told() {
     let bench = Bench::new(1);
     let (log, _) = bench.open().expect("opens");
-    let group = vec![request(&[(1, 1, 10, 5), (2, 1, 11, 6), (1, 1, 10, 5)]), request(&[(2, 1, 11, 6)])];
+    let group = vec![
+        request(&[(1, 1, 10, 5), (2, 1, 11, 6), (1, 1, 10, 5)]),
+        request(&[(2, 1, 11, 6)]),
+    ];
     let answers = log.append(group).expect("appends");
     assert_eq!(answers[0].duplicates, [2]);
     assert_eq!(answers[1].duplicates, [0]);
     assert_eq!(answers[1].last_sequence, 2);
-    let again = log.append(vec![request(&[(2, 1, 11, 7), (3, 1, 1, 1)])]).expect("appends");
+    let again = log
+        .append(vec![request(&[(2, 1, 11, 7), (3, 1, 1, 1)])])
+        .expect("appends");
     assert_eq!(again[0].conflicts, [0]);
     assert_eq!(again[0].last_sequence, 3);
     let refused = AppendRequest {
         all_or_nothing: true,
         ..request(&[(4, 1, 1, 1), (2, 1, 11, 7)])
     };
-    let refused = log.append(vec![refused, request(&[(4, 1, 1, 1)])]).expect("appends");
+    let refused = log
+        .append(vec![refused, request(&[(4, 1, 1, 1)])])
+        .expect("appends");
     assert!(refused[0].batch.is_none());
-    assert_eq!(refused[1].last_sequence, 4, "a refused batch leaves no trace of its ids");
+    assert_eq!(
+        refused[1].last_sequence, 4,
+        "a refused batch leaves no trace of its ids"
+    );
     drop(log);
     let (log, _) = bench.open().expect("opens again");
-    let known = log.append(vec![request(&[(1, 1, 10, 5), (3, 1, 1, 1), (4, 1, 1, 1)])]).expect("appends");
+    let known = log
+        .append(vec![request(&[(1, 1, 10, 5), (3, 1, 1, 1), (4, 1, 1, 1)])])
+        .expect("appends");
     assert_eq!(known[0].duplicates, [0, 1, 2]);
     assert_eq!(everything(&log).len(), 4);
 }
@@ -138,9 +154,15 @@ fn an_id_is_forgotten_after_the_dedup_window() {
     };
     log.append(vec![windowed()]).expect("appends");
     bench.env.clock.sleep(std::time::Duration::from_secs(1));
-    assert_eq!(log.append(vec![windowed()]).expect("appends")[0].duplicates, [0]);
+    assert_eq!(
+        log.append(vec![windowed()]).expect("appends")[0].duplicates,
+        [0]
+    );
     bench.env.clock.sleep(std::time::Duration::from_millis(1));
-    assert_eq!(log.append(vec![windowed()]).expect("appends")[0].last_sequence, 2);
+    assert_eq!(
+        log.append(vec![windowed()]).expect("appends")[0].last_sequence,
+        2
+    );
 }
 
 #[test]
@@ -161,7 +183,12 @@ fn rejected_rows_are_kept_and_listed_newest_first() {
     }
     drop(log);
     let (log, _) = bench.open().expect("opens again");
-    let rows: Vec<usize> = log.quarantined("payment", 2).expect("readable").iter().map(|r| r.row).collect();
+    let rows: Vec<usize> = log
+        .quarantined("payment", 2)
+        .expect("readable")
+        .iter()
+        .map(|r| r.row)
+        .collect();
     assert_eq!(rows, [2, 1]);
     assert_eq!(log.stats().rejected["payment"], 3);
     assert_eq!(log.last_sequence(), 0);
@@ -177,12 +204,17 @@ fn a_full_disk_is_an_error_and_later_appends_work() {
             bytes_left: Some(bytes_left),
             ..Faults::default()
         });
-        let problem = log.append(vec![request(&[(2, 1, 2, 2)])]).expect_err("full");
+        let problem = log
+            .append(vec![request(&[(2, 1, 2, 2)])])
+            .expect_err("full");
         assert_eq!((problem.code, problem.retry), ("disk-full", true));
     }
     bench.disk.set_faults(Faults::default());
     let answer = log.append(vec![request(&[(2, 1, 2, 2)])]).expect("appends");
-    assert_eq!((answer[0].last_sequence, answer[0].duplicates.len()), (2, 0));
+    assert_eq!(
+        (answer[0].last_sequence, answer[0].duplicates.len()),
+        (2, 0)
+    );
     drop(log);
     bench.disk.crash();
     let (log, report) = bench.open().expect("opens again");
@@ -201,7 +233,9 @@ fn a_failing_sync_is_never_acknowledged() {
     });
     assert!(log.append(vec![request(&[(2, 1, 2, 2)])]).is_err());
     bench.disk.set_faults(Faults::default());
-    let problem = log.append(vec![request(&[(3, 1, 2, 2)])]).expect_err("poisoned");
+    let problem = log
+        .append(vec![request(&[(3, 1, 2, 2)])])
+        .expect_err("poisoned");
     assert_eq!(problem.code, "log-poisoned");
 }
 
@@ -216,12 +250,27 @@ fn a_torn_end_is_cut_off_and_reported() {
     drop(log);
     let whole = bench.env.files.read(&path).expect("readable");
     for length in before..whole.len() {
-        bench.env.files.write_atomic(&path, &whole[..length]).expect("writable");
+        bench
+            .env
+            .files
+            .write_atomic(&path, &whole[..length])
+            .expect("writable");
         let (log, report) = bench.open().expect("opens");
-        assert_eq!(everything(&log), [(1, "id-1".to_owned())], "cut at {length}");
-        let cut = report.repairs.iter().filter(|r| r.contains("cut off")).count();
+        assert_eq!(
+            everything(&log),
+            [(1, "id-1".to_owned())],
+            "cut at {length}"
+        );
+        let cut = report
+            .repairs
+            .iter()
+            .filter(|r| r.contains("cut off"))
+            .count();
         assert_eq!(cut, usize::from(length > before), "{:?}", report.repairs);
-        assert_eq!(log.append(vec![request(&[(3, 1, 1, 1)])]).expect("appends")[0].last_sequence, 2);
+        assert_eq!(
+            log.append(vec![request(&[(3, 1, 1, 1)])]).expect("appends")[0].last_sequence,
+            2
+        );
     }
 }
 
@@ -230,7 +279,8 @@ fn a_flipped_bit_is_named_and_nothing_is_cut_off() {
     let bench = Bench::new(5);
     let (log, _) = bench.open().expect("opens");
     for id in 0..6 {
-        log.append(vec![request(&[(id, 1, 1, 1)])]).expect("appends");
+        log.append(vec![request(&[(id, 1, 1, 1)])])
+            .expect("appends");
     }
     let path = bench.segments().pop().expect("a segment");
     log.checkpoint().expect("saved");
@@ -242,8 +292,14 @@ fn a_flipped_bit_is_named_and_nothing_is_cut_off() {
             Err(problem) => problem,
             Ok(_) => panic!("a flip at byte {byte} went unseen"),
         };
-        assert!(problem.to_string().contains(&path.display().to_string()), "{problem}");
-        assert_eq!(bench.env.files.read(&path).expect("readable").len(), whole.len());
+        assert!(
+            problem.to_string().contains(&path.display().to_string()),
+            "{problem}"
+        );
+        assert_eq!(
+            bench.env.files.read(&path).expect("readable").len(),
+            whole.len()
+        );
         bench.disk.flip(&path, byte, 3);
     }
     assert_eq!(everything(&bench.open().expect("opens").0).len(), 6);
@@ -254,7 +310,8 @@ fn a_missing_segment_is_named() {
     let bench = Bench::new(6);
     let (log, _) = bench.open().expect("opens");
     for id in 0..60 {
-        log.append(vec![request(&[(id, 1, 1, 1)])]).expect("appends");
+        log.append(vec![request(&[(id, 1, 1, 1)])])
+            .expect("appends");
     }
     drop(log);
     let segments = bench.segments();
@@ -269,7 +326,8 @@ fn expired_segments_are_dropped_and_reads_of_them_refused() {
     let bench = Bench::new(7);
     let (log, _) = bench.open().expect("opens");
     for id in 0..60u32 {
-        log.append(vec![request(&[(id, 1, i64::from(id), 1)])]).expect("appends");
+        log.append(vec![request(&[(id, 1, i64::from(id), 1)])])
+            .expect("appends");
     }
     let dropped = log
         .enforce_retention(&BTreeMap::from([("payment".to_owned(), 30)]))
@@ -281,7 +339,12 @@ fn expired_segments_are_dropped_and_reads_of_them_refused() {
     drop(log);
     let (log, _) = bench.open().expect("opens again");
     assert_eq!(log.first_sequence(), first);
-    assert_eq!(log.append(vec![request(&[(59, 1, 59, 1)])]).expect("appends")[0].duplicates, [0]);
+    assert_eq!(
+        log.append(vec![request(&[(59, 1, 59, 1)])])
+            .expect("appends")[0]
+            .duplicates,
+        [0]
+    );
 }
 
 #[derive(Debug, Clone)]
@@ -328,7 +391,15 @@ impl Model {
     }
 }
 
-fn check_lookup(log: &EmbeddedFactLog, model: &Model, who: u8, from: i64, until: i64, newest: Option<usize>, known_at: Sequence) {
+fn check_lookup(
+    log: &EmbeddedFactLog,
+    model: &Model,
+    who: u8,
+    from: i64,
+    until: i64,
+    newest: Option<usize>,
+    known_at: Sequence,
+) {
     let found = log
         .lookup(&Lookup {
             contract: "payment".into(),
@@ -343,7 +414,12 @@ fn check_lookup(log: &EmbeddedFactLog, model: &Model, who: u8, from: i64, until:
     let got: Vec<(i64, Sequence)> = found
         .order
         .iter()
-        .map(|(run, row)| (found.runs[*run].event_times[*row], found.runs[*run].sequences[*row]))
+        .map(|(run, row)| {
+            (
+                found.runs[*run].event_times[*row],
+                found.runs[*run].sequences[*row],
+            )
+        })
         .collect();
     let mut want: Vec<(i64, Sequence)> = model
         .facts
@@ -382,7 +458,7 @@ proptest! {
                 }
                 Step::Checkpoint => open.checkpoint().expect("written"),
                 Step::Reopen | Step::Crash => {
-                    log = None;
+                    drop(log.take());
                     if matches!(step, Step::Crash) {
                         bench.disk.crash();
                     }

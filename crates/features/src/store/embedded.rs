@@ -134,7 +134,11 @@ impl FeatureStore for EmbeddedFeatureStore {
         let kept: Vec<String> = views.iter().map(|v| keyspace_name(v)).collect();
         let mut open = self.views.write().unwrap_or_else(PoisonError::into_inner);
         open.retain(|view, _| views.contains(view));
-        for position in self.positions()?.keys().filter(|view| !views.contains(view)) {
+        for position in self
+            .positions()?
+            .keys()
+            .filter(|view| !views.contains(view))
+        {
             self.positions
                 .remove(position.as_str())
                 .map_err(|e| failed("writing", &e))?;

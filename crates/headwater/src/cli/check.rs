@@ -20,12 +20,19 @@ pub fn check(context: &Context) -> Result<(), Failure> {
     } else {
         println!(
             "All good: {} contracts, {} entities, {} views with {} features, {} feature sets.",
-            counts["contracts"], counts["entities"], counts["views"], counts["features"], counts["feature_sets"]
+            counts["contracts"],
+            counts["entities"],
+            counts["views"],
+            counts["features"],
+            counts["feature_sets"]
         );
     }
     for contract in catalog.contracts() {
         for part in &contract.not_enforced {
-            eprintln!("note: {} of the contract `{}` isn't checked on rows: {}", part.path, contract.name, part.what);
+            eprintln!(
+                "note: {} of the contract `{}` isn't checked on rows: {}",
+                part.path, contract.name, part.what
+            );
         }
     }
     Ok(())

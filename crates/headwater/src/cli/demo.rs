@@ -17,7 +17,14 @@ use super::serve::{bind, close, runtime, stop_signal};
 use super::{Context, Failure, print};
 
 /// The contracts of the recordings, in the order that facts of equal event times keep.
-const CONTRACTS: [&str; 6] = ["airport", "plane", "weather", "schedule", "departure", "arrival"];
+const CONTRACTS: [&str; 6] = [
+    "airport",
+    "plane",
+    "weather",
+    "schedule",
+    "departure",
+    "arrival",
+];
 /// A file that says that the demo made the data folder and may empty it.
 const MARKER: &str = "MADE_BY_DEMO";
 const DAY: Micros = 86_400_000_000;
@@ -59,11 +66,18 @@ pub struct FlightsArguments {
 /// Runs the demo.
 pub fn run(context: &Context, arguments: &FlightsArguments) -> Result<(), Failure> {
     let example = example_folder(context, arguments)?;
-    let data = context.data.clone().unwrap_or_else(|| PathBuf::from(".headwater/demo-flights"));
+    let data = context
+        .data
+        .clone()
+        .unwrap_or_else(|| PathBuf::from(".headwater/demo-flights"));
     empty_data_folder(context, &data)?;
     let project = Project::load(&context.env, &example)?;
     let plan = apply_project(&context.env, &project, &data)?;
-    println!("Applied {} definitions of {}.", plan.items.len(), example.display());
+    println!(
+        "Applied {} definitions of {}.",
+        plan.items.len(),
+        example.display()
+    );
     let engine = Engine::open(context.env.clone(), &project.config, &data, |_, _| {})?;
     let engine = Arc::new(engine);
     let runtime = runtime()?;
@@ -98,13 +112,24 @@ fn example_folder(context: &Context, arguments: &FlightsArguments) -> Result<Pat
     if let Some(given) = &arguments.example {
         places = vec![given.clone()];
     }
-    let found = places.iter().find(|p| context.env.files.exists(&p.join("data/departure.parquet")));
+    let found = places
+        .iter()
+        .find(|p| context.env.files.exists(&p.join("data/departure.parquet")));
     match found {
         Some(found) => Ok(found.clone()),
-        None => Err(Problem::user("no-example", "the example's folder isn't there")
-            .detail(format!("looked in {}", places.iter().map(|p| p.display().to_string()).collect::<Vec<_>>().join(", ")))
-            .hint("run it from the project's checkout, or name the folder with `--example`")
-            .into()),
+        None => Err(
+            Problem::user("no-example", "the example's folder isn't there")
+                .detail(format!(
+                    "looked in {}",
+                    places
+                        .iter()
+                        .map(|p| p.display().to_string())
+                        .collect::<Vec<_>>()
+                        .join(", ")
+                ))
+                .hint("run it from the project's checkout, or name the folder with `--example`")
+                .into(),
+        ),
     }
 }
 
@@ -116,9 +141,12 @@ fn empty_data_folder(context: &Context, data: &Path) -> Result<(), Failure> {
     };
     let filled = files.exists(data) && !files.list(data).map_err(failed)?.is_empty();
     if filled && !files.exists(&data.join(MARKER)) {
-        return Err(Problem::user("data-folder-in-use", format!("{} holds something else", data.display()))
-            .hint("name an empty folder with `--data`")
-            .into());
+        return Err(Problem::user(
+            "data-folder-in-use",
+            format!("{} holds something else", data.display()),
+        )
+        .hint("name an empty folder with `--data`")
+        .into());
     }
     if filled {
         // Another demo that still runs must not lose its data.
@@ -126,7 +154,12 @@ fn empty_data_folder(context: &Context, data: &Path) -> Result<(), Failure> {
         files.remove_dir_all(data).map_err(failed)?;
     }
     files.create_dir_all(data).map_err(failed)?;
-    files.write_atomic(&data.join(MARKER), b"`headwater demo` made this folder and empties it.\n").map_err(failed)?;
+    files
+        .write_atomic(
+            &data.join(MARKER),
+            b"`headwater demo` made this folder and empties it.\n",
+        )
+        .map_err(failed)?;
     Ok(())
 }
 
@@ -146,11 +179,22 @@ fn replay_year(
         .map(|r| format!("{} {}", print::thousands(r.len() as u64), r.contract))
         .collect();
     println!("Replaying {} facts.", counts.join(", "));
-    let until = arguments.until.as_deref().map(super::facts::time).transpose()?;
+    let until = arguments
+        .until
+        .as_deref()
+        .map(super::facts::time)
+        .transpose()?;
     let mut shown = Shown::new(context);
-    let outcome = replay(&context.env, engine, &mut recordings, until, arguments.speed, |progress| {
-        shown.update(progress);
-    });
+    let outcome = replay(
+        &context.env,
+        engine,
+        &mut recordings,
+        until,
+        arguments.speed,
+        |progress| {
+            shown.update(progress);
+        },
+    );
     shown.bar.finish_and_clear();
     Ok(outcome?)
 }
@@ -189,7 +233,11 @@ impl Shown {
         if self.hidden && month != self.month {
             let seconds = (self.env.clock.monotonic_nanos() - self.start) as f64 / 1e9;
             let rate = progress.facts as f64 / seconds.max(1e-9);
-            println!("  {month}: {} facts, {} facts/s", print::thousands(progress.facts), print::thousands(rate as u64));
+            println!(
+                "  {month}: {} facts, {} facts/s",
+                print::thousands(progress.facts),
+                print::thousands(rate as u64)
+            );
             self.month = month;
         }
         self.bar.set_message(date);
@@ -206,14 +254,29 @@ fn summary(engine: &Engine, outcome: &Outcome) {
     );
     let at = |share: f64| {
         let last = outcome.fresh_ms.len().saturating_sub(1);
-        outcome.fresh_ms.get((last as f64 * share) as usize).copied().unwrap_or(0.0)
+        outcome
+            .fresh_ms
+            .get((last as f64 * share) as usize)
+            .copied()
+            .unwrap_or(0.0)
     };
-    println!("Freshness, from handing a batch over to reading it: {:.1} ms in the median, {:.1} ms for 99 of 100.", at(0.5), at(0.99));
+    println!(
+        "Freshness, from handing a batch over to reading it: {:.1} ms in the median, {:.1} ms for 99 of 100.",
+        at(0.5),
+        at(0.99)
+    );
     let stats = engine.facts_log().stats();
     println!(
         "The log takes {:.1} bytes a fact; {} entities are in memory.",
         stats.bytes as f64 / stats.last_sequence.max(1) as f64,
-        print::thousands(engine.processor_stats().views.iter().map(|v| v.entities_in_memory).sum())
+        print::thousands(
+            engine
+                .processor_stats()
+                .views
+                .iter()
+                .map(|v| v.entities_in_memory)
+                .sum()
+        )
     );
 }
 
@@ -225,7 +288,10 @@ fn show_known(
     let at = parse_timestamp(&arguments.at, None).map_err(|e| {
         Problem::user("invalid-time", format!("`{}` is no time", arguments.at)).detail(e)
     })?;
-    let known = [("plane", &arguments.plane, "plane_context"), ("origin", &arguments.origin, "origin_context")];
+    let known = [
+        ("plane", &arguments.plane, "plane_context"),
+        ("origin", &arguments.origin, "origin_context"),
+    ];
     for (entity, key, set) in known {
         let request = FeaturesRequest {
             names: Names::Set(set.into()),
@@ -239,7 +305,10 @@ fn show_known(
         };
         println!("\nWhat was known of {entity} {key} at {}:", arguments.at);
         show(&reply_json(&engine.features(&request)?));
-        println!("The same over HTTP:\n  curl -s http://{address}/v1/features -d '{}'", request_json(&request));
+        println!(
+            "The same over HTTP:\n  curl -s http://{address}/v1/features -d '{}'",
+            request_json(&request)
+        );
     }
     Ok(())
 }

@@ -42,37 +42,78 @@ pub fn run(context: &Context) -> Result<(), Failure> {
     let folder = context.data_folder(&config);
     match context.project() {
         Ok(project) => {
-            note(Verdict::Good, "definitions", "every definition is right".into());
+            note(
+                Verdict::Good,
+                "definitions",
+                "every definition is right".into(),
+            );
             match plan_project(&context.env, &project, &folder) {
-                Ok(plan) if plan.is_empty() => note(Verdict::Good, "applied", "what is applied is what is defined".into()),
-                Ok(plan) => note(Verdict::Warn, "applied", format!("{} changes aren't applied: see `headwater plan`", plan.items.len())),
+                Ok(plan) if plan.is_empty() => note(
+                    Verdict::Good,
+                    "applied",
+                    "what is applied is what is defined".into(),
+                ),
+                Ok(plan) => note(
+                    Verdict::Warn,
+                    "applied",
+                    format!(
+                        "{} changes aren't applied: see `headwater plan`",
+                        plan.items.len()
+                    ),
+                ),
                 Err(problem) => note(Verdict::Bad, "applied", problem.to_string()),
             }
         }
-        Err(Failure::Problems(problems)) => note(Verdict::Bad, "definitions", format!("{} problems: see `headwater check`", problems.len())),
+        Err(Failure::Problems(problems)) => note(
+            Verdict::Bad,
+            "definitions",
+            format!("{} problems: see `headwater check`", problems.len()),
+        ),
         Err(Failure::Told) => {}
     }
     if let Err(problem) = context.env.files.create_dir_all(&folder) {
         note(Verdict::Bad, "data folder", problem.to_string());
     }
     match context.env.files.free_bytes(&folder) {
-        Ok(free) if free < FREE_BYTES_MIN => note(Verdict::Warn, "disk", format!("only {} MB are free", free >> 20)),
+        Ok(free) if free < FREE_BYTES_MIN => note(
+            Verdict::Warn,
+            "disk",
+            format!("only {} MB are free", free >> 20),
+        ),
         Ok(free) => note(Verdict::Good, "disk", format!("{} GB are free", free >> 30)),
         Err(problem) => note(Verdict::Bad, "disk", problem.to_string()),
     }
     match sync_times(context, &folder) {
         Ok((median, worst)) => {
-            let verdict = if median > SYNC_MS_MAX { Verdict::Warn } else { Verdict::Good };
-            note(verdict, "sync", format!("{median:.2} ms in the median, {worst:.2} ms at worst: each acknowledged write waits for one"));
+            let verdict = if median > SYNC_MS_MAX {
+                Verdict::Warn
+            } else {
+                Verdict::Good
+            };
+            note(
+                verdict,
+                "sync",
+                format!(
+                    "{median:.2} ms in the median, {worst:.2} ms at worst: each acknowledged write waits for one"
+                ),
+            );
         }
         Err(problem) => note(Verdict::Bad, "sync", problem.to_string()),
     }
     let now = context.env.clock.now();
     const YEAR_2020: i64 = 1_577_836_800_000_000;
     if now < YEAR_2020 {
-        note(Verdict::Bad, "clock", "it stands before 2020: arrival times would be wrong".into());
+        note(
+            Verdict::Bad,
+            "clock",
+            "it stands before 2020: arrival times would be wrong".into(),
+        );
     } else {
-        note(Verdict::Good, "clock", headwater_schema::time::format_timestamp(now));
+        note(
+            Verdict::Good,
+            "clock",
+            headwater_schema::time::format_timestamp(now),
+        );
     }
     match Engine::open(context.env.clone(), &config, &folder, |_, _| {}) {
         Ok(engine) => {
@@ -80,12 +121,22 @@ pub fn run(context: &Context) -> Result<(), Failure> {
                 note(Verdict::Warn, "repaired", repair.clone());
             }
             match engine.facts_log().verify() {
-                Ok(bytes) => note(Verdict::Good, "fact log", format!("{} bytes in {} segments, every checksum right", print::thousands(bytes), engine.facts_log().stats().segments)),
+                Ok(bytes) => note(
+                    Verdict::Good,
+                    "fact log",
+                    format!(
+                        "{} bytes in {} segments, every checksum right",
+                        print::thousands(bytes),
+                        engine.facts_log().stats().segments
+                    ),
+                ),
                 Err(problem) => note(Verdict::Bad, "fact log", problem.to_string()),
             }
             engine.close()?;
         }
-        Err(problem) if problem.code == "nothing-applied" => note(Verdict::Warn, "data", problem.to_string()),
+        Err(problem) if problem.code == "nothing-applied" => {
+            note(Verdict::Warn, "data", problem.to_string())
+        }
         Err(problem) => note(Verdict::Bad, "data", problem.to_string()),
     }
     show(context, &findings)
@@ -105,7 +156,12 @@ fn show(context: &Context, findings: &[Finding]) -> Result<(), Failure> {
         print::json(&json!(list));
     } else {
         for finding in findings {
-            println!("{:<5} {:<12} {}", word(finding.verdict), finding.what, finding.detail);
+            println!(
+                "{:<5} {:<12} {}",
+                word(finding.verdict),
+                finding.what,
+                finding.detail
+            );
         }
     }
     if findings.iter().any(|f| f.verdict == Verdict::Bad) {
@@ -124,7 +180,9 @@ fn sync_times(context: &Context, folder: &Path) -> Result<(f64, f64), Problem> {
     let mut times = Vec::with_capacity(SYNCS);
     for _ in 0..SYNCS {
         let start = context.env.clock.monotonic_nanos();
-        file.append(&[0; 4096]).and_then(|()| file.sync()).map_err(failed)?;
+        file.append(&[0; 4096])
+            .and_then(|()| file.sync())
+            .map_err(failed)?;
         times.push((context.env.clock.monotonic_nanos() - start) as f64 / 1e6);
     }
     drop(file);

@@ -71,8 +71,11 @@ fn get(context: &Context, arguments: &GetArguments) -> Result<(), Failure> {
                 limit: arguments.limit,
             })?;
             let facts = rows.iter().map(|row| {
-                let fact: serde_json::Map<String, Json> =
-                    row.values.iter().map(|(n, v)| (n.to_string(), value_to_json(v))).collect();
+                let fact: serde_json::Map<String, Json> = row
+                    .values
+                    .iter()
+                    .map(|(n, v)| (n.to_string(), value_to_json(v)))
+                    .collect();
                 json!({
                     "fact_id": row.fact_id, "event_time": format_timestamp(row.event_time),
                     "ingest_time": format_timestamp(row.ingest_time),
@@ -92,7 +95,12 @@ fn get(context: &Context, arguments: &GetArguments) -> Result<(), Failure> {
         .flatten()
         .map(|fact| {
             let text = |name: &str| fact[name].as_str().unwrap_or_default().to_owned();
-            vec![text("event_time"), text("sequence"), text("fact_id"), fact["fact"].to_string()]
+            vec![
+                text("event_time"),
+                text("sequence"),
+                text("fact_id"),
+                fact["fact"].to_string(),
+            ]
         })
         .collect();
     print::table(&["event time", "sequence", "fact id", "fact"], &rows);
@@ -106,7 +114,9 @@ fn quarantine(context: &Context, arguments: &QuarantineArguments) -> Result<(), 
             Remote::new(server).get(&path, &[("limit", arguments.limit.to_string())])?
         }
         None => {
-            let rows = context.engine()?.quarantine(&arguments.contract, arguments.limit)?;
+            let rows = context
+                .engine()?
+                .quarantine(&arguments.contract, arguments.limit)?;
             let rows = rows.into_iter().map(|row| {
                 json!({
                     "ingest_time": format_timestamp(row.ingest_time), "row": row.row, "field": row.field,
@@ -126,7 +136,13 @@ fn quarantine(context: &Context, arguments: &QuarantineArguments) -> Result<(), 
         .flatten()
         .map(|row| {
             let text = |name: &str| row[name].as_str().unwrap_or_default().to_owned();
-            vec![text("ingest_time"), text("field"), text("rule"), text("reason"), text("raw")]
+            vec![
+                text("ingest_time"),
+                text("field"),
+                text("rule"),
+                text("reason"),
+                text("raw"),
+            ]
         })
         .collect();
     print::table(&["arrived", "field", "rule", "reason", "row"], &rows);
@@ -154,7 +170,11 @@ pub fn entity(text: &str) -> Result<EntityRequest, Problem> {
     let (name, key) = text.split_once('=').ok_or_else(wrong)?;
     let value = if key.contains(':') && key.split(',').all(|part| part.contains(':')) {
         let columns = key.split(',').filter_map(|part| part.split_once(':'));
-        KeyValue::Columns(columns.map(|(c, v)| (c.to_owned(), Value::string(v))).collect())
+        KeyValue::Columns(
+            columns
+                .map(|(c, v)| (c.to_owned(), Value::string(v)))
+                .collect(),
+        )
     } else {
         KeyValue::Scalar(Value::string(key))
     };
@@ -166,8 +186,10 @@ fn entity_parameter(entity: &EntityRequest) -> String {
     let named = entity.iter().map(|(name, value)| match value {
         KeyValue::Scalar(value) => format!("{name}:{}", text(value)),
         KeyValue::Columns(columns) => {
-            let parts: Vec<String> =
-                columns.iter().map(|(c, v)| format!("{c}={}", text(v))).collect();
+            let parts: Vec<String> = columns
+                .iter()
+                .map(|(c, v)| format!("{c}={}", text(v)))
+                .collect();
             format!("{name}:{}", parts.join(","))
         }
     });

@@ -88,9 +88,10 @@ pub fn request_json(request: &FeaturesRequest) -> Json {
             .map(|(name, value)| {
                 let value = match value {
                     KeyValue::Scalar(value) => value_to_json(value),
-                    KeyValue::Columns(columns) => {
-                        columns.iter().map(|(c, v)| (c.clone(), value_to_json(v))).collect()
-                    }
+                    KeyValue::Columns(columns) => columns
+                        .iter()
+                        .map(|(c, v)| (c.clone(), value_to_json(v)))
+                        .collect(),
                 };
                 (name.clone(), value)
             })
@@ -151,7 +152,14 @@ pub fn show(reply: &Json) {
                 text(&row["event_times"][i]),
             ]
         });
-        print::table(&["feature", "value", "status", "newest fact"], &cells.collect::<Vec<_>>());
+        print::table(
+            &["feature", "value", "status", "newest fact"],
+            &cells.collect::<Vec<_>>(),
+        );
     }
-    println!("as of {}, sequence {}", reply["as_of"].as_str().unwrap_or("-"), reply["sequence"].as_str().unwrap_or("-"));
+    println!(
+        "as of {}, sequence {}",
+        reply["as_of"].as_str().unwrap_or("-"),
+        reply["sequence"].as_str().unwrap_or("-")
+    );
 }

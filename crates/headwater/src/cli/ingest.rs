@@ -56,7 +56,8 @@ impl Total {
         for rejected in reply.rejected {
             if self.shown.len() < SHOWN_MAX {
                 let row = row_offset + rejected.row;
-                self.shown.push((file.to_owned(), row, rejected.field, rejected.reason));
+                self.shown
+                    .push((file.to_owned(), row, rejected.field, rejected.reason));
             }
         }
     }
@@ -81,15 +82,25 @@ impl Target {
                 engine.ingest(contract, format, body, IngestOptions { all_or_nothing })
             }
             Self::Server(remote) => {
-                let query = if all_or_nothing { "?on_reject=fail" } else { "" };
+                let query = if all_or_nothing {
+                    "?on_reject=fail"
+                } else {
+                    ""
+                };
                 let media_type = match format {
                     BodyFormat::Csv => "text/csv",
                     BodyFormat::Json => "application/json",
                     BodyFormat::Ndjson => "application/x-ndjson",
-                    _ => return Err(Problem::user("unsupported-media-type", "this format can't be sent to a server")
-                        .hint("send NDJSON or CSV, or ingest with the server stopped")),
+                    _ => {
+                        return Err(Problem::user(
+                            "unsupported-media-type",
+                            "this format can't be sent to a server",
+                        )
+                        .hint("send NDJSON or CSV, or ingest with the server stopped"));
+                    }
                 };
-                let reply = remote.post(&format!("/v1/facts/{contract}{query}"), media_type, body)?;
+                let reply =
+                    remote.post(&format!("/v1/facts/{contract}{query}"), media_type, body)?;
                 Ok(read_reply(&reply))
             }
         }
@@ -109,7 +120,10 @@ fn read_reply(reply: &serde_json::Value) -> IngestReply {
                 reason: r["reason"].as_str().unwrap_or_default().to_owned(),
             })
             .collect(),
-        sequence: reply["sequence"].as_str().and_then(|s| s.parse().ok()).unwrap_or(0),
+        sequence: reply["sequence"]
+            .as_str()
+            .and_then(|s| s.parse().ok())
+            .unwrap_or(0),
     }
 }
 
@@ -155,11 +169,17 @@ fn report(context: &Context, total: &Total, seconds: f64) {
         print::thousands(total.rejected as u64)
     );
     for (file, row, field, reason) in &total.shown {
-        let field = field.as_ref().map(|f| format!(" `{f}`")).unwrap_or_default();
+        let field = field
+            .as_ref()
+            .map(|f| format!(" `{f}`"))
+            .unwrap_or_default();
         eprintln!("  rejected: {file}, row {row}{field}: {reason}");
     }
     if total.rejected > total.shown.len() {
-        eprintln!("  … and {} more; see `headwater facts quarantine`", total.rejected - total.shown.len());
+        eprintln!(
+            "  … and {} more; see `headwater facts quarantine`",
+            total.rejected - total.shown.len()
+        );
     }
 }
 
@@ -191,7 +211,11 @@ fn send_file(
             Ok(())
         }
         _ => {
-            total.add(&name, 0, target.send(contract, format, &bytes, all_or_nothing)?);
+            total.add(
+                &name,
+                0,
+                target.send(contract, format, &bytes, all_or_nothing)?,
+            );
             Ok(())
         }
     }
@@ -202,12 +226,20 @@ fn read(context: &Context, file: &Path) -> Result<Vec<u8>, Failure> {
         let mut bytes = Vec::new();
         return match std::io::stdin().read_to_end(&mut bytes) {
             Ok(_) => Ok(bytes),
-            Err(e) => Err(Problem::external("unreadable-file", "standard input can't be read").detail(e).into()),
+            Err(e) => Err(
+                Problem::external("unreadable-file", "standard input can't be read")
+                    .detail(e)
+                    .into(),
+            ),
         };
     }
     let read = context.env.files.read(file);
     Ok(read.map_err(|e| {
-        Problem::user("unreadable-file", format!("{} can't be read", file.display())).detail(e)
+        Problem::user(
+            "unreadable-file",
+            format!("{} can't be read", file.display()),
+        )
+        .detail(e)
     })?)
 }
 
@@ -215,11 +247,17 @@ fn format_of(file: &Path) -> Result<BodyFormat, Failure> {
     if file == Path::new("-") {
         return Ok(BodyFormat::Ndjson);
     }
-    let extension = file.extension().and_then(|e| e.to_str()).unwrap_or_default();
+    let extension = file
+        .extension()
+        .and_then(|e| e.to_str())
+        .unwrap_or_default();
     BodyFormat::from_extension(extension).ok_or_else(|| {
-        Problem::user("unsupported-media-type", format!("{} has no known format", file.display()))
-            .hint("its name ends in .ndjson, .json, .csv, .parquet or .arrow")
-            .into()
+        Problem::user(
+            "unsupported-media-type",
+            format!("{} has no known format", file.display()),
+        )
+        .hint("its name ends in .ndjson, .json, .csv, .parquet or .arrow")
+        .into()
     })
 }
 
@@ -230,7 +268,10 @@ fn parts(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
         if rest.is_empty() {
             return None;
         }
-        let end = match rest.get(PART_BYTES..).and_then(|r| r.iter().position(|b| *b == b'\n')) {
+        let end = match rest
+            .get(PART_BYTES..)
+            .and_then(|r| r.iter().position(|b| *b == b'\n'))
+        {
             Some(newline) => PART_BYTES + newline + 1,
             None => rest.len(),
         };

@@ -24,7 +24,10 @@ const FEATURES: &str = include_str!("init/features.yaml");
 
 /// Makes a project. What is there already is never overwritten.
 pub fn run(context: &Context, arguments: &InitArguments) -> Result<(), Failure> {
-    let folder = arguments.folder.clone().unwrap_or_else(|| context.folder.clone());
+    let folder = arguments
+        .folder
+        .clone()
+        .unwrap_or_else(|| context.folder.clone());
     let name = name_of(&folder);
     let mut files = vec![(
         PathBuf::from(PROJECT_FILE),
@@ -37,10 +40,16 @@ pub fn run(context: &Context, arguments: &InitArguments) -> Result<(), Failure> 
         files.push(("contracts/purchase.yaml".into(), CONTRACT.into()));
         files.push(("features/customers.yaml".into(), FEATURES.into()));
     }
-    if let Some((file, _)) = files.iter().find(|(f, _)| context.env.files.exists(&folder.join(f))) {
-        return Err(Problem::user("already-there", format!("{} is there already", folder.join(file).display()))
-            .hint("nothing was written; name another folder")
-            .into());
+    if let Some((file, _)) = files
+        .iter()
+        .find(|(f, _)| context.env.files.exists(&folder.join(f)))
+    {
+        return Err(Problem::user(
+            "already-there",
+            format!("{} is there already", folder.join(file).display()),
+        )
+        .hint("nothing was written; name another folder")
+        .into());
     }
     for (file, text) in &files {
         let path = folder.join(file);
@@ -49,22 +58,37 @@ pub fn run(context: &Context, arguments: &InitArguments) -> Result<(), Failure> 
             .files
             .create_dir_all(path.parent().unwrap_or(&folder))
             .and_then(|()| context.env.files.write_atomic(&path, text.as_bytes()));
-        written.map_err(|e| Problem::external("unwritable", "a file can't be written").detail(e))?;
+        written
+            .map_err(|e| Problem::external("unwritable", "a file can't be written").detail(e))?;
         println!("{}", path.display());
     }
-    let at = if folder == Path::new(".") { String::new() } else { format!(" --project {}", folder.display()) };
+    let at = if folder == Path::new(".") {
+        String::new()
+    } else {
+        format!(" --project {}", folder.display())
+    };
     println!("Next: `headwater{at} check`, then `apply` and `serve`.");
     Ok(())
 }
 
 fn inferred(context: &Context, sample: &Path) -> Result<(PathBuf, String), Failure> {
     let bytes = context.env.files.read(sample).map_err(|e| {
-        Problem::user("unreadable-file", format!("{} can't be read", sample.display())).detail(e)
+        Problem::user(
+            "unreadable-file",
+            format!("{} can't be read", sample.display()),
+        )
+        .detail(e)
     })?;
-    let extension = sample.extension().and_then(|e| e.to_str()).unwrap_or_default();
+    let extension = sample
+        .extension()
+        .and_then(|e| e.to_str())
+        .unwrap_or_default();
     let format = BodyFormat::from_extension(extension).ok_or_else(|| {
-        Problem::user("unsupported-media-type", format!("{} has no known format", sample.display()))
-            .hint("its name ends in .ndjson, .json, .csv or .parquet")
+        Problem::user(
+            "unsupported-media-type",
+            format!("{} has no known format", sample.display()),
+        )
+        .hint("its name ends in .ndjson, .json, .csv or .parquet")
     })?;
     let name = name_of(&sample.with_extension(""));
     let text = infer_contract(&name, format, &bytes)?;
@@ -80,7 +104,13 @@ fn name_of(path: &Path) -> String {
             .and_then(|d| d.file_name().map(|n| n.to_string_lossy().into_owned()))
             .unwrap_or_default(),
     };
-    let plain = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '_' };
+    let plain = |c: char| {
+        if c.is_ascii_alphanumeric() {
+            c.to_ascii_lowercase()
+        } else {
+            '_'
+        }
+    };
     let name: String = last.chars().map(plain).collect();
     match name.chars().next() {
         Some(first) if first.is_ascii_alphabetic() => name,

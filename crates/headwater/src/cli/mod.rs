@@ -1,5 +1,9 @@
 //! The verbs of the command line. Printing happens here and nowhere else.
-#![allow(clippy::print_stdout, clippy::print_stderr, reason = "this is what talks to a person")]
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "this is what talks to a person"
+)]
 
 mod check;
 mod demo;

@@ -22,7 +22,13 @@ pub fn problems(context: &Context, problems: &[Problem]) {
         }
         eprintln!("{line}");
         if let Some(at) = &problem.location {
-            eprintln!("  {} {}:{}:{}", paint("34", "-->"), at.file, at.line, at.column);
+            eprintln!(
+                "  {} {}:{}:{}",
+                paint("34", "-->"),
+                at.file,
+                at.line,
+                at.column
+            );
             excerpt(context, at);
         }
         if !problem.detail.is_empty() {
@@ -46,7 +52,11 @@ fn excerpt(context: &Context, at: &headwater_schema::Location) {
     if let Some(line) = text.lines().nth(at.line - 1) {
         let number = at.line.to_string();
         eprintln!("  {number} | {line}");
-        eprintln!("  {} | {}^", " ".repeat(number.len()), " ".repeat(at.column.saturating_sub(1)));
+        eprintln!(
+            "  {} | {}^",
+            " ".repeat(number.len()),
+            " ".repeat(at.column.saturating_sub(1))
+        );
     }
 }
 
@@ -73,7 +83,10 @@ pub fn table(headings: &[&str], rows: &[Vec<String>]) {
     let widths: Vec<usize> = (0..headings.len()).map(width).collect();
     let line = |cells: &[String]| {
         let padded = cells.iter().zip(&widths).map(|(cell, width)| {
-            format!("{cell}{}", " ".repeat(width.saturating_sub(cell.chars().count())))
+            format!(
+                "{cell}{}",
+                " ".repeat(width.saturating_sub(cell.chars().count()))
+            )
         });
         let line: Vec<String> = padded.collect();
         println!("{}", line.join("  ").trim_end());

@@ -35,7 +35,6 @@ pub struct Progress {
 #[derive(Debug, Default)]
 pub struct Outcome {
     pub facts: u64,
-    pub duplicates: u64,
     pub seconds: f64,
     /// Milliseconds from handing a batch over to its being durable and visible, ascending.
     pub fresh_ms: Vec<f64>,
@@ -45,24 +44,48 @@ impl Recording {
     /// Reads a Parquet file of facts that keep the contract.
     pub fn read(env: &Env, engine: &Engine, contract: &str, file: &Path) -> Result<Self, Problem> {
         let bytes = env.files.read(file).map_err(|e| {
-            Problem::user("unreadable-file", format!("{} can't be read", file.display())).detail(e)
+            Problem::user(
+                "unreadable-file",
+                format!("{} can't be read", file.display()),
+            )
+            .detail(e)
         })?;
-        let known = engine.catalog().contract(contract).cloned().ok_or_else(|| {
-            Problem::user("unknown-contract", format!("there is no contract `{contract}`"))
-        })?;
+        let known = engine
+            .catalog()
+            .contract(contract)
+            .cloned()
+            .ok_or_else(|| {
+                Problem::user(
+                    "unknown-contract",
+                    format!("there is no contract `{contract}`"),
+                )
+            })?;
         let mut batches: Vec<FactBatch> = Vec::new();
         let limits = DecodeLimits::files();
-        decode_each(&known, BodyFormat::Parquet, &bytes, &limits, usize::MAX, &mut |decoded| {
-            if let Some(rejected) = decoded.rejected.first() {
-                return Err(Problem::user("bad-recording", format!("{} breaks its contract", file.display()))
+        decode_each(
+            &known,
+            BodyFormat::Parquet,
+            &bytes,
+            &limits,
+            usize::MAX,
+            &mut |decoded| {
+                if let Some(rejected) = decoded.rejected.first() {
+                    return Err(Problem::user(
+                        "bad-recording",
+                        format!("{} breaks its contract", file.display()),
+                    )
                     .detail(format!("row {}: {}", rejected.row, rejected.reason)));
-            }
-            batches.push(decoded.batch);
-            Ok(())
-        })?;
+                }
+                batches.push(decoded.batch);
+                Ok(())
+            },
+        )?;
         let batch = join(batches)?;
         if !batch.event_times.is_sorted() {
-            return Err(Problem::user("bad-recording", format!("{} isn't sorted by event time", file.display())));
+            return Err(Problem::user(
+                "bad-recording",
+                format!("{} isn't sorted by event time", file.display()),
+            ));
         }
         Ok(Self {
             contract: known.name.clone(),
@@ -91,8 +114,16 @@ impl Recording {
             contract: self.batch.contract.clone(),
             columns: self.batch.columns.slice(start, length),
             event_times: self.batch.event_times[start..end].to_vec(),
-            fact_ids: self.batch.fact_ids.as_ref().map(|ids| ids.slice(start, length)),
-            unknown_fields: self.batch.unknown_fields.as_ref().map(|u| u.slice(start, length)),
+            fact_ids: self
+                .batch
+                .fact_ids
+                .as_ref()
+                .map(|ids| ids.slice(start, length)),
+            unknown_fields: self
+                .batch
+                .unknown_fields
+                .as_ref()
+                .map(|u| u.slice(start, length)),
         })
     }
 }
@@ -105,14 +136,23 @@ fn join(batches: Vec<FactBatch>) -> Result<FactBatch, Problem> {
     if batches.len() == 1 {
         return Ok(batches.remove(0));
     }
-    let first = batches.first().ok_or_else(|| Problem::user("bad-recording", "a recording is empty"))?;
+    let first = batches
+        .first()
+        .ok_or_else(|| Problem::user("bad-recording", "a recording is empty"))?;
     let columns: Vec<&RecordBatch> = batches.iter().map(|b| &b.columns).collect();
-    let columns = arrow::compute::concat_batches(&first.columns.schema(), columns).map_err(failed)?;
-    let ids = batches.iter().filter_map(|b| b.fact_ids.as_ref()).flat_map(|ids| ids.iter());
+    let columns =
+        arrow::compute::concat_batches(&first.columns.schema(), columns).map_err(failed)?;
+    let ids = batches
+        .iter()
+        .filter_map(|b| b.fact_ids.as_ref())
+        .flat_map(|ids| ids.iter());
     Ok(FactBatch {
         contract: first.contract.clone(),
         columns,
-        event_times: batches.iter().flat_map(|b| b.event_times.iter().copied()).collect(),
+        event_times: batches
+            .iter()
+            .flat_map(|b| b.event_times.iter().copied())
+            .collect(),
         fact_ids: first.fact_ids.as_ref().map(|_| ids.collect()),
         unknown_fields: None,
     })
@@ -151,21 +191,34 @@ pub fn replay(
             wait_for(env, start, (next - first) as f64 / 1e6 / speed);
         }
         for recording in recordings.iter_mut() {
-            let Some(batch) = recording.take_before(end) else { continue };
+            let Some(batch) = recording.take_before(end) else {
+                continue;
+            };
             let _ = returned.recv();
             progress.facts += batch.len() as u64;
             let answers = answers.clone();
             let permits = permits.clone();
             let (clock, handed_over) = (env.clock.clone(), env.clock.monotonic_nanos());
-            engine.submit_batch(batch, Box::new(move |reply| {
-                let waited = clock.monotonic_nanos().saturating_sub(handed_over);
-                answers.lock().unwrap_or_else(PoisonError::into_inner).add(reply, waited);
-                let _ = permits.try_send(());
-            }));
+            engine.submit_batch(
+                batch,
+                Box::new(move |reply| {
+                    let waited = clock.monotonic_nanos().saturating_sub(handed_over);
+                    answers
+                        .lock()
+                        .unwrap_or_else(PoisonError::into_inner)
+                        .add(reply, waited);
+                    let _ = permits.try_send(());
+                }),
+            );
         }
         progress.event_time = end;
         told(progress);
-        if let Some(problem) = answers.lock().unwrap_or_else(PoisonError::into_inner).failed.take() {
+        if let Some(problem) = answers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .failed
+            .take()
+        {
             return Err(problem);
         }
     }
@@ -179,7 +232,6 @@ pub fn replay(
     answers.fresh_ms.sort_by(f64::total_cmp);
     Ok(Outcome {
         facts: answers.facts,
-        duplicates: answers.duplicates,
         seconds: (env.clock.monotonic_nanos() - start) as f64 / 1e9,
         fresh_ms: answers.fresh_ms,
     })
@@ -195,7 +247,6 @@ fn wait_for(env: &Env, start: u64, seconds: f64) {
 #[derive(Default)]
 struct Answers {
     facts: u64,
-    duplicates: u64,
     fresh_ms: Vec<f64>,
     failed: Option<Problem>,
 }
@@ -209,7 +260,6 @@ impl Answers {
         match reply {
             Ok(reply) => {
                 self.facts += reply.accepted as u64;
-                self.duplicates += reply.duplicates as u64;
                 self.fresh_ms.push(waited_nanos as f64 / 1e6);
             }
             Err(problem) => self.failed = Some(problem),

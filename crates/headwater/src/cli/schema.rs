@@ -21,19 +21,31 @@ pub fn run(context: &Context, arguments: &SchemaArguments) -> Result<(), Failure
     let unwritable = |e: headwater_env::FileError| {
         Problem::external("unwritable", "a schema can't be written").detail(e)
     };
-    context.env.files.create_dir_all(&arguments.out).map_err(unwritable)?;
+    context
+        .env
+        .files
+        .create_dir_all(&arguments.out)
+        .map_err(unwritable)?;
     let mut files = headwater_features::json_schemas();
     let project: Json = schemars::schema_for!(Config).into();
     files.push(("project.schema.json".into(), project));
     files.push(("openapi.json".into(), headwater_api::openapi()));
     for (name, schema) in &files {
         let path = arguments.out.join(name);
-        context.env.files.write_atomic(&path, format!("{schema:#}\n").as_bytes()).map_err(unwritable)?;
+        context
+            .env
+            .files
+            .write_atomic(&path, format!("{schema:#}\n").as_bytes())
+            .map_err(unwritable)?;
         println!("{}", path.display());
     }
     let contract = arguments.out.join("contract.schema.json");
     let standard = headwater_schema::contract::ODCS_JSON_SCHEMA;
-    context.env.files.write_atomic(&contract, standard.as_bytes()).map_err(unwritable)?;
+    context
+        .env
+        .files
+        .write_atomic(&contract, standard.as_bytes())
+        .map_err(unwritable)?;
     println!("{}", contract.display());
     Ok(())
 }

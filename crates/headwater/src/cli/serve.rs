@@ -27,10 +27,19 @@ pub fn run(context: &Context, arguments: &ServeArguments) -> Result<(), Failure>
         const STEP: u64 = 1_000_000;
         if done / STEP > told {
             told = done / STEP;
-            eprintln!("reading the log again: {} of {} facts", print::thousands(done), print::thousands(all));
+            eprintln!(
+                "reading the log again: {} of {} facts",
+                print::thousands(done),
+                print::thousands(all)
+            );
         }
     };
-    let engine = Arc::new(Engine::open(context.env.clone(), &config, &folder, progress)?);
+    let engine = Arc::new(Engine::open(
+        context.env.clone(),
+        &config,
+        &folder,
+        progress,
+    )?);
     print::repairs(engine.report());
     let runtime = runtime()?;
     let address = arguments.listen.unwrap_or(config.spec.listen);

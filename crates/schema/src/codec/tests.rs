@@ -204,13 +204,6 @@ fn released_bytes_stay_readable() {
     let batch = decode_batch(RELEASED).unwrap();
     assert_same(&batch, &flights(20));
 }
-
-#[test]
-#[ignore = "writes the fixture of a new format version"]
-fn write_released_bytes() {
-    std::fs::write("assets/batch-v1.bin", encode_batch(&flights(20))).unwrap();
-}
-
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
 

@@ -477,17 +477,6 @@ fn bounds_of_integers_keep_their_meaning_with_fractions() {
         (Some(Value::Int(-32768)), Some(Value::Int(32767)))
     );
 }
-
-#[test]
-#[ignore = "a measurement: run it alone"]
-fn speed() {
-    for _ in 0..3 {
-        let start = std::time::Instant::now();
-        check(GOOD);
-        println!("{:?}", start.elapsed());
-    }
-}
-
 #[test]
 fn no_document_panics() {
     use proptest::prelude::*;

@@ -1,0 +1,75 @@
+//! Tests from outside: the program, its HTTP, its data folder.
+#![allow(
+    clippy::disallowed_methods,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "tests use the real disk and clock, and stop loudly"
+)]
+
+mod cli;
+mod crash;
+mod damage;
+mod golden;
+mod http;
+mod oracle;
+
+/// The program under test.
+const BINARY: &str = env!("CARGO_BIN_EXE_headwater");
+
+/// A small shop: purchases of customers, visits of customers on pages.
+const SHOP: &[(&str, &str)] = &[
+    (
+        "headwater.yaml",
+        "name: shop\nspec: {state: {checkpoint_facts: 500}}\n",
+    ),
+    ("contracts/shop.yaml", CONTRACTS),
+    ("features/shop.yaml", FEATURES),
+];
+
+const CONTRACTS: &str = "\
+kind: DataContract
+apiVersion: v3.1.0
+id: shop
+version: 1.0.0
+status: active
+schema:
+  - name: purchase
+    properties:
+      - {name: id, logicalType: string, required: true}
+      - {name: customer, logicalType: string}
+      - {name: amount, logicalType: number, logicalTypeOptions: {minimum: 0}}
+      - {name: time, logicalType: timestamp, required: true}
+    customProperties:
+      - {property: headwater.eventTime, value: time}
+      - {property: headwater.factId, value: id}
+      - {property: headwater.timeUnit, value: us}
+";
+
+const FEATURES: &str = "\
+apiVersion: headwater/v1
+kind: Entity
+name: customer
+spec: {keys: [{name: customer, type: string}]}
+---
+apiVersion: headwater/v1
+kind: FeatureView
+name: spending
+owner: sales
+spec:
+  entity: customer
+  sources:
+    - contract: purchase
+  features:
+    - {name: purchases, aggregate: count, windows: [1m, 1h, lifetime]}
+    - {name: spent, aggregate: sum, of: amount, windows: [1m, 1h, lifetime]}
+    - {name: largest, aggregate: max, of: amount, windows: [1h]}
+    - {name: last, aggregate: last, of: amount, ttl: 1h}
+    - {name: share, expression: spent_1m / spent_1h}
+---
+apiVersion: headwater/v1
+kind: FeatureSet
+name: customer_now
+owner: sales
+spec: {features: ['spending.*']}
+";

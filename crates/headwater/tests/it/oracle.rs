@@ -1,0 +1,284 @@
+//! Random streams through the real engine: late, duplicate, equal-time and future facts, in any batches,
+//! with any number of shards and any memory, closed and opened in between, must equal the naive oracle.
+
+use headwater::{Config, Engine, Env, Project, apply_project};
+use headwater_aggregate::oracle::{OracleFact, evaluate};
+use headwater_aggregate::{Aggregate, Window, WindowKind};
+use headwater_api::backend::{EntityRequest, FeaturesRequest, IngestOptions, KeyValue, Names};
+use headwater_schema::decode::BodyFormat;
+use headwater_schema::{Cursor, DataType, Position, Value};
+use headwater_testkit::TempProject;
+use proptest::prelude::*;
+use serde_json::json;
+
+use crate::{BINARY, CONTRACTS, FEATURES};
+
+const SECOND: i64 = 1_000_000;
+
+/// (id, customer, amount in cents, second)
+type Fact = (u16, u8, Option<u16>, i64);
+
+const VIEW: &str = "
+---
+apiVersion: headwater/v1
+kind: FeatureView
+name: random
+spec:
+  entity: customer
+  sources: [{contract: purchase}]
+  retention: 20s
+  features:
+    - {name: count, aggregate: count, windows: [7s, 1m]}
+    - {name: sum, aggregate: sum, of: amount, windows: [7s, lifetime]}
+    - {name: avg, aggregate: avg, of: amount, windows: [1m]}
+    - {name: min, aggregate: min, of: amount, windows: [7s]}
+    - {name: max, aggregate: max, of: amount, windows: [1m]}
+    - {name: variance, aggregate: variance, of: amount, windows: [1m]}
+    - {name: first, aggregate: first, of: amount, windows: [1m]}
+    - {name: last, aggregate: last, of: amount, windows: [{rows: 3}]}
+    - {name: last_n, aggregate: last_n, n: 4, of: amount, windows: [{range: 9s}]}
+    - {name: distinct, aggregate: distinct_count, of: amount, windows: [lifetime]}
+    - {name: histogram, aggregate: histogram, of: amount, windows: [7s]}
+    - {name: idle, aggregate: time_since_last, windows: [1m]}
+";
+
+fn features() -> Vec<(&'static str, Aggregate, bool, Window)> {
+    let exact = |seconds: i64| {
+        Window::new(WindowKind::Exact {
+            width: seconds * SECOND,
+        })
+    };
+    let lifetime = Window::new(WindowKind::Lifetime);
+    let keep_nulls = false;
+    vec![
+        ("count_7s", Aggregate::Count, false, exact(7)),
+        ("count_1m", Aggregate::Count, false, exact(60)),
+        ("sum_7s", Aggregate::Sum, true, exact(7)),
+        ("sum_lifetime", Aggregate::Sum, true, lifetime),
+        ("avg_1m", Aggregate::Avg, true, exact(60)),
+        ("min_7s", Aggregate::Min, true, exact(7)),
+        ("max_1m", Aggregate::Max, true, exact(60)),
+        (
+            "variance_1m",
+            Aggregate::Variance { sample: false },
+            true,
+            exact(60),
+        ),
+        ("first_1m", Aggregate::First { keep_nulls }, true, exact(60)),
+        (
+            "last_rows_3",
+            Aggregate::Last { keep_nulls },
+            true,
+            Window::new(WindowKind::Rows { rows: 3 }),
+        ),
+        (
+            "last_n_range_9s",
+            Aggregate::LastN { n: 4, keep_nulls },
+            true,
+            Window::new(WindowKind::Range { width: 9 * SECOND }),
+        ),
+        (
+            "distinct_lifetime",
+            Aggregate::DistinctCount { exact_up_to: 1024 },
+            true,
+            lifetime,
+        ),
+        (
+            "histogram_7s",
+            Aggregate::Histogram {
+                n: None,
+                categories_max: 1000,
+            },
+            true,
+            exact(7),
+        ),
+        ("idle_1m", Aggregate::TimeSinceLast, false, exact(60)),
+    ]
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Ingest(Vec<Fact>),
+    Reopen,
+    Checkpoint,
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let fact = (
+        0u16..400,
+        0u8..3,
+        proptest::option::weighted(0.9, 0u16..300),
+        0i64..120,
+    );
+    let step = prop_oneof![
+        8 => proptest::collection::vec(fact, 1..60).prop_map(Step::Ingest),
+        1 => Just(Step::Reopen),
+        1 => Just(Step::Checkpoint),
+    ];
+    proptest::collection::vec(step, 1..14)
+}
+
+struct Run {
+    project: TempProject,
+    config: Config,
+    engine: Option<Engine>,
+    /// Facts by customer, as the oracle sees them.
+    facts: Vec<Vec<OracleFact>>,
+    seen: std::collections::BTreeSet<u16>,
+    sequence: u64,
+}
+
+impl Run {
+    fn new(shards: usize, memory_bytes_max: usize, storage: &str) -> Self {
+        let features = FEATURES.to_owned()
+            + &VIEW.replace(
+                "retention: 20s",
+                &format!("retention: 20s\n  storage: {storage}"),
+            );
+        let project = TempProject::new(
+            BINARY,
+            &[
+                ("headwater.yaml", "name: shop\n"),
+                ("c.yaml", CONTRACTS),
+                ("f.yaml", &features),
+            ],
+        );
+        let env = Env::real();
+        let loaded = Project::load(&env, project.path()).expect("a project");
+        apply_project(&env, &loaded, &project.path().join("data")).expect("applied");
+        let mut config = Config::named("shop");
+        config.spec.state.shards = shards;
+        config.spec.state.memory_bytes_max = memory_bytes_max;
+        config.spec.state.checkpoint_facts = 150;
+        config.spec.ingest.sync = headwater::Sync::Never;
+        let mut run = Self {
+            project,
+            config,
+            engine: None,
+            facts: vec![Vec::new(); 3],
+            seen: Default::default(),
+            sequence: 0,
+        };
+        run.open();
+        run
+    }
+
+    fn open(&mut self) {
+        let data = self.project.path().join("data");
+        self.engine =
+            Some(Engine::open(Env::real(), &self.config, &data, |_, _| {}).expect("opens"));
+    }
+
+    fn take(&mut self, step: &Step) {
+        let engine = self.engine.as_ref().expect("open");
+        match step {
+            Step::Checkpoint => engine.checkpoint().expect("written"),
+            Step::Reopen => {
+                drop(self.engine.take());
+                self.open();
+            }
+            Step::Ingest(facts) => {
+                let rows: Vec<_> = facts.iter().map(|(id, customer, amount, second)| {
+                    json!({"id": id.to_string(), "customer": format!("c{customer}"), "amount": amount.map(cents), "time": second * SECOND})
+                }).collect();
+                let body = json!(rows).to_string();
+                let options = IngestOptions::default();
+                engine
+                    .ingest("purchase", BodyFormat::Json, body.as_bytes(), options)
+                    .expect("taken");
+                for (id, customer, amount, second) in facts {
+                    if self.seen.insert(*id) {
+                        self.sequence += 1;
+                        self.facts[usize::from(*customer)].push(OracleFact {
+                            position: Position::new(second * SECOND, self.sequence),
+                            removed_at: None,
+                            value: amount.map_or(Value::Null, |a| Value::Float(cents(a))),
+                            counts: true,
+                        });
+                    }
+                }
+            }
+        }
+    }
+
+    fn check(&self, customer: u8, second: i64, inclusive: bool, known_at: u64) {
+        let features = features();
+        let known_at = known_at.min(self.sequence);
+        let request = FeaturesRequest {
+            names: Names::List(features.iter().map(|f| format!("random.{}", f.0)).collect()),
+            entities: vec![EntityRequest::from([(
+                "customer".to_owned(),
+                KeyValue::Scalar(Value::string(format!("c{customer}"))),
+            )])],
+            as_of: Some(second * SECOND),
+            known_at: Some(known_at),
+            inclusive,
+        };
+        let reply = self
+            .engine
+            .as_ref()
+            .expect("open")
+            .features(&request)
+            .expect("read");
+        let cursor = if inclusive {
+            Cursor::inclusive(second * SECOND)
+        } else {
+            Cursor::exclusive(second * SECOND)
+        };
+        let cursor = cursor.known_at(known_at);
+        let facts = &self.facts[usize::from(customer)];
+        for (index, (name, function, with_input, window)) in features.iter().enumerate() {
+            let want = evaluate(
+                facts,
+                function,
+                *with_input,
+                &DataType::Float64,
+                window,
+                &cursor,
+            );
+            let got = &reply.rows[0].values[index];
+            assert_eq!(
+                bits(got),
+                bits(&want.value),
+                "{name} of c{customer} at {second}s, {cursor:?}"
+            );
+            assert_eq!(reply.rows[0].event_times[index], want.event_time, "{name}");
+        }
+    }
+}
+
+fn cents(amount: u16) -> f64 {
+    f64::from(amount) / 100.0
+}
+
+fn bits(value: &Value) -> String {
+    match value {
+        Value::Float(f) => format!("{:016x}", f.to_bits()),
+        other => format!("{other:?}"),
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn the_engine_equals_the_oracle(
+        shards in 1usize..4,
+        memory_bytes_max in prop_oneof![Just(0usize), Just(20_000), Just(1 << 30)],
+        storage in prop_oneof![Just("memory"), Just("disk"), Just("tiered")],
+        steps in steps(),
+        reads in proptest::collection::vec((0u8..3, -5i64..130, any::<bool>(), 0u64..500), 12),
+    ) {
+        let mut run = Run::new(shards, memory_bytes_max, storage);
+        for (index, step) in steps.iter().enumerate() {
+            run.take(step);
+            let (customer, second, inclusive, known_at) = reads[index % reads.len()];
+            run.check(customer, second, inclusive, known_at);
+            run.check(customer, second, inclusive, u64::MAX);
+        }
+        for (customer, second, inclusive, known_at) in reads {
+            run.check(customer, second, inclusive, known_at);
+            run.check(customer, 125, true, u64::MAX);
+        }
+    }
+}

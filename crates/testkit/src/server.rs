@@ -1,0 +1,116 @@
+//! The server as a process of its own, and a client for it.
+
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::TempProject;
+
+/// A running server; killed when it is dropped.
+pub struct ServerProcess {
+    child: Child,
+    pub url: String,
+}
+
+/// An answer: its status and its body.
+#[derive(Debug)]
+pub struct Reply {
+    pub status: u16,
+    pub media_type: String,
+    pub body: String,
+}
+
+impl Reply {
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.body).expect("JSON")
+    }
+}
+
+impl ServerProcess {
+    /// Starts `headwater serve` on a free port and waits until it listens.
+    pub fn start(project: &TempProject) -> Self {
+        let mut child = Command::new(project.binary())
+            .args(["serve", "--listen", "127.0.0.1:0"])
+            .current_dir(project.path())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::inherit())
+            .spawn()
+            .expect("the server starts");
+        let stdout = child.stdout.take().expect("its output");
+        let mut line = String::new();
+        BufReader::new(stdout).read_line(&mut line).expect("a line");
+        let url = line
+            .trim()
+            .strip_prefix("listening on ")
+            .unwrap_or_default()
+            .to_owned();
+        assert!(url.starts_with("http://"), "the server said: {line:?}");
+        Self { child, url }
+    }
+
+    /// SIGKILL: the process gets no chance to tidy up.
+    pub fn kill(mut self) {
+        self.child.kill().expect("killed");
+        self.child.wait().expect("gone");
+    }
+
+    /// SIGTERM, and waits for an orderly end; whether it was one.
+    pub fn stop(mut self) -> bool {
+        let pid = self.child.id().to_string();
+        Command::new("kill")
+            .args(["-TERM", &pid])
+            .status()
+            .expect("signalled");
+        self.child.wait().expect("gone").success()
+    }
+
+    pub fn get(&self, path: &str) -> Reply {
+        call("GET", &format!("{}{path}", self.url), None, b"")
+    }
+
+    pub fn post(&self, path: &str, media_type: &str, body: impl AsRef<[u8]>) -> Reply {
+        call(
+            "POST",
+            &format!("{}{path}", self.url),
+            Some(media_type),
+            body.as_ref(),
+        )
+    }
+
+    pub fn post_json(&self, path: &str, body: &Value) -> Reply {
+        self.post(path, "application/json", body.to_string())
+    }
+}
+
+impl Drop for ServerProcess {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// One call; statuses of failure are answers too.
+pub fn call(method: &str, url: &str, media_type: Option<&str>, body: &[u8]) -> Reply {
+    let agent: ureq::Agent = ureq::Agent::config_builder()
+        .timeout_global(Some(Duration::from_secs(60)))
+        .http_status_as_error(false)
+        .build()
+        .into();
+    let mut request = ureq::http::Request::builder().method(method).uri(url);
+    if let Some(media_type) = media_type {
+        request = request.header("content-type", media_type);
+    }
+    let request = request.body(body.to_vec()).expect("a request");
+    let mut answer = agent.run(request).expect("an answer");
+    let media_type = answer
+        .headers()
+        .get("content-type")
+        .and_then(|t| t.to_str().ok());
+    Reply {
+        status: answer.status().as_u16(),
+        media_type: media_type.unwrap_or_default().to_owned(),
+        body: answer.body_mut().read_to_string().expect("a body"),
+    }
+}
