@@ -74,7 +74,7 @@ const INLINE_TEST_LINES_MAX: usize = 150;
 const EXCEPTIONS: &str = include_str!("tidy_exceptions.txt");
 const BANNED: [&str; 5] = ["todo!(", "unimplemented!(", "dbg!(", "FIXME", "#[ignore"];
 /// Licences that a dependency may have, one of them.
-const LICENCES: [&str; 14] = [
+const LICENCES: [&str; 15] = [
     "Apache-2.0",
     "MIT",
     "BSD-2-Clause",
@@ -82,6 +82,7 @@ const LICENCES: [&str; 14] = [
     "ISC",
     "Zlib",
     "0BSD",
+    "MIT-0",
     "Unicode-3.0",
     "CC0-1.0",
     "Unlicense",

@@ -110,37 +110,37 @@ fn mistakes_in_definitions_are_named_with_their_place_and_how_to_mend_them() {
         (
             "of: amount, windows: [1h]",
             "of: amuont, windows: [1h]",
-            "shop.yaml:19:",
+            "shop.yaml:17:",
             "did you mean `amount`?",
         ),
         (
             "contract: purchase",
             "contract: purchse",
-            "shop.yaml:15:",
+            "shop.yaml:13:",
             "did you mean `purchase`?",
         ),
         (
             "entity: customer",
             "entity: costumer",
-            "shop.yaml:13:",
+            "shop.yaml:11:",
             "did you mean `customer`?",
         ),
         (
             "windows: [1h]",
             "windows: [0s]",
-            "shop.yaml:19:",
+            "shop.yaml:17:",
             "the window has no width",
         ),
         (
             "windows: [1h]",
             "windows: [{sawtooth: 1h}]",
-            "shop.yaml:19:",
+            "shop.yaml:17:",
             "`sawtooth` isn't available",
         ),
         (
             "aggregate: max",
             "aggregate: maximum",
-            "shop.yaml:19:",
+            "shop.yaml:17:",
             "there is no aggregate `maximum`",
         ),
         (
@@ -152,20 +152,20 @@ fn mistakes_in_definitions_are_named_with_their_place_and_how_to_mend_them() {
         (
             "aggregate: max, of: amount",
             "aggregate: avg, of: customer",
-            "shop.yaml:19:",
+            "shop.yaml:17:",
             "it takes numbers, not string",
         ),
-        ("ttl: 1h", "ttl: 0s", "shop.yaml:20:", "`ttl` is zero"),
+        ("ttl: 1h", "ttl: 0s", "shop.yaml:18:", "`ttl` is zero"),
         (
             "name: largest",
             "name: spent",
-            "shop.yaml:19:",
+            "shop.yaml:17:",
             "two features `spent_1h`",
         ),
         (
             "expression: spent_1m / spent_1h",
             "expression: share + 1",
-            "shop.yaml:21:",
+            "shop.yaml:19:",
             "share → share",
         ),
         (
