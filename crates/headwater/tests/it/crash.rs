@@ -32,11 +32,21 @@ fn fact(id: u64) -> Value {
     })
 }
 
-/// Sends batches of facts until the server is gone; remembers what was acknowledged.
-fn send_until_gone(url: &str, next: &mut u64, acknowledged: &Mutex<Vec<u64>>, gone: &AtomicBool) {
+/// Sends batches of facts until the server is gone; remembers what was acknowledged. What was sent
+/// last and never acknowledged is sent again by the next round, in a batch that may be shorter.
+fn send_until_gone(
+    round: u64,
+    url: &str,
+    next: &mut u64,
+    sent_until: &mut u64,
+    acknowledged: &Mutex<Vec<u64>>,
+    gone: &AtomicBool,
+) {
     while !gone.load(Ordering::SeqCst) {
-        let size = 1 + mixed(*next) % 20;
+        // Another size each round, so that what is sent again isn't in the same batches.
+        let size = 1 + mixed(*next ^ (round << 32)) % 20;
         let ids: Vec<u64> = (*next..*next + size).collect();
+        *sent_until = (*next + size).max(*sent_until);
         let body: Vec<Value> = ids.iter().map(|id| fact(*id)).collect();
         let body = json!(body).to_string();
         let url = format!("{url}/v1/facts/purchase");
@@ -60,7 +70,7 @@ fn nothing_acknowledged_is_lost_and_nothing_is_counted_twice() {
     let project = TempProject::new(BINARY, SHOP);
     project.run_ok(&["apply"]);
     let acknowledged: Arc<Mutex<Vec<u64>>> = Arc::default();
-    let mut next = 0;
+    let (mut next, mut sent_until) = (0, 0);
     for round in 0..ROUNDS {
         let server = ServerProcess::start(&project);
         check_kept(&server, &acknowledged.lock().unwrap(), round);
@@ -68,13 +78,20 @@ fn nothing_acknowledged_is_lost_and_nothing_is_counted_twice() {
         let url = server.url.clone();
         let (told, known) = (acknowledged.clone(), gone.clone());
         let sender = std::thread::spawn(move || {
-            send_until_gone(&url, &mut next, &told, &known);
-            next
+            send_until_gone(
+                round as u64,
+                &url,
+                &mut next,
+                &mut sent_until,
+                &told,
+                &known,
+            );
+            (next, sent_until)
         });
         std::thread::sleep(Duration::from_micros(mixed(round as u64) % 40_000));
         server.kill();
         gone.store(true, Ordering::SeqCst);
-        next = sender.join().expect("the sender ends");
+        (next, sent_until) = sender.join().expect("the sender ends");
     }
     let _ = std::panic::take_hook();
     let server = ServerProcess::start(&project);
@@ -84,7 +101,7 @@ fn nothing_acknowledged_is_lost_and_nothing_is_counted_twice() {
         "only {} facts went in",
         acknowledged.len()
     );
-    check_equals_clean_replay(&server, &acknowledged, next);
+    check_equals_clean_replay(&server, &acknowledged, sent_until);
 }
 
 fn count(server: &ServerProcess) -> u64 {
@@ -150,8 +167,8 @@ fn features(
 
 /// Sends everything once more (all of it known but what was never acknowledged), and compares with a
 /// data folder that never crashed.
-fn check_equals_clean_replay(server: &ServerProcess, acknowledged: &[u64], next: u64) {
-    let all: Vec<Value> = (0..next).map(fact).collect();
+fn check_equals_clean_replay(server: &ServerProcess, acknowledged: &[u64], sent_until: u64) {
+    let all: Vec<Value> = (0..sent_until).map(fact).collect();
     let again = server.post_json("/v1/facts/purchase", &json!(all));
     let again = again.json();
     assert_eq!(again["rejected"], json!([]));
@@ -161,7 +178,7 @@ fn check_equals_clean_replay(server: &ServerProcess, acknowledged: &[u64], next:
         "{duplicates} of {}",
         acknowledged.len()
     );
-    assert_eq!(count(server), next);
+    assert_eq!(count(server), sent_until);
     let clean = TempProject::new(BINARY, SHOP);
     clean.run_ok(&["apply"]);
     let clean_server = ServerProcess::start(&clean);
