@@ -51,3 +51,6 @@ impl Env {
         (env, clock, files)
     }
 }
+
+#[cfg(test)]
+mod tests;

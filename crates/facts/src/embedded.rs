@@ -563,12 +563,12 @@ impl FactLog for EmbeddedFactLog {
         self.reader.read(from, facts_max)
     }
 
-    fn first_sequence(&self) -> Sequence {
-        self.reader.first_sequence()
+    fn sequences(&self) -> (Sequence, Sequence) {
+        (self.reader.first_sequence(), self.reader.last_sequence())
     }
 
-    fn last_sequence(&self) -> Sequence {
-        self.reader.last_sequence()
+    fn newest(&self, contract: &str) -> Option<Micros> {
+        self.reader.newest(contract)
     }
 
     fn lookup(&self, lookup: &Lookup) -> Result<FoundFacts, Problem> {

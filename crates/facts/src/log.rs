@@ -423,6 +423,16 @@ impl LogReader {
         Ok(rows)
     }
 
+    /// The newest event time of a contract's facts, capped at their arrival.
+    pub fn newest(&self, contract: &str) -> Option<Micros> {
+        let segments = self.segments();
+        let newest = segments
+            .iter()
+            .filter_map(|s| s.contracts.get(contract))
+            .map(|c| c.newest);
+        newest.max()
+    }
+
     /// The newest arrival time of any fact or row.
     pub fn newest_arrival(&self) -> Micros {
         self.segments()

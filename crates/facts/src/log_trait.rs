@@ -101,15 +101,26 @@ pub trait FactLog: Send + Sync {
     /// `facts_max` facts. The first batch may begin before `from`.
     fn read(&self, from: Sequence, facts_max: usize) -> Result<Vec<Arc<SequencedBatch>>, Problem>;
 
-    /// The oldest sequence that is kept; one more than the last where none is.
-    fn first_sequence(&self) -> Sequence;
+    /// The oldest sequence that is kept (one more than the last where none is) and the newest (0
+    /// before the first fact).
+    fn sequences(&self) -> (Sequence, Sequence);
 
-    /// The newest sequence; 0 before the first fact.
-    fn last_sequence(&self) -> Sequence;
+    /// The newest event time of a contract's facts, each capped at its arrival; none before the first.
+    fn newest(&self, contract: &str) -> Option<Micros>;
 
     /// Facts of one entity.
     fn lookup(&self, lookup: &Lookup) -> Result<FoundFacts, Problem>;
 
     /// Rejected rows of a contract, newest first.
     fn quarantined(&self, contract: &str, limit: usize) -> Result<Vec<QuarantinedRow>, Problem>;
+
+    /// The oldest sequence that is kept.
+    fn first_sequence(&self) -> Sequence {
+        self.sequences().0
+    }
+
+    /// The newest sequence.
+    fn last_sequence(&self) -> Sequence {
+        self.sequences().1
+    }
 }

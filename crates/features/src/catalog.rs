@@ -469,3 +469,6 @@ pub(crate) fn unknown<'a>(
 pub(crate) fn hash(text: &str) -> String {
     format!("{:016x}", xxhash_rust::xxh3::xxh3_64(text.as_bytes()))
 }
+
+#[cfg(test)]
+mod tests;

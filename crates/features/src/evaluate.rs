@@ -11,7 +11,9 @@ use headwater_aggregate::{
     Aged, Aggregate, EntityState, InputBatch, InputColumn, Outcome, Partial, Status, Window,
     WindowKind,
 };
-use headwater_schema::{Cursor, FactBatch, Field, Problem, Sequence, Value, array_from_values};
+use headwater_schema::{
+    Cursor, FactBatch, Field, Micros, Problem, Sequence, Value, array_from_values,
+};
 
 use crate::{CompiledFeature, CompiledSource, CompiledView, FeatureKind};
 
@@ -191,6 +193,14 @@ impl ReadPlan {
         let options = RecordBatchOptions::new().with_row_count(Some(rows.len()));
         RecordBatch::try_new_with_options(Arc::new(schema), arrays, &options)
             .map_err(|e| Problem::internal("derived-features", "columns don't fit").detail(e))
+    }
+
+    /// The first event time that any window of the plan can reach at a cursor; none where one of
+    /// them reaches back over all time.
+    pub fn oldest(&self, cursor: &Cursor) -> Option<Micros> {
+        let reaches = self.windows.iter().map(|reads| reads.window.reach());
+        let widest = reaches.collect::<Option<Vec<_>>>()?.into_iter().max()?;
+        Some(cursor.as_of.saturating_sub(widest))
     }
 
     /// The outcomes of the features asked for, in the order asked for.

@@ -309,3 +309,6 @@ impl ContextProvider for Functions {
         Vec::new()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,17 +5,19 @@ use std::sync::Arc;
 
 use headwater_aggregate::{EntityState, InputBatch};
 use headwater_facts::{FactLog, Lookup};
-use headwater_features::{CompiledView, PreparedFacts, prepare};
-use headwater_schema::{Contract, Cursor, EntityKey, FactBatch, Position, Problem, evolve};
+use headwater_features::{CompiledSource, CompiledView, PreparedFacts, prepare};
+use headwater_schema::time::format_timestamp;
+use headwater_schema::{Contract, Cursor, EntityKey, FactBatch, Micros, Position, Problem, evolve};
 
-/// The state of one entity made from everything that the fact store knows of it at `cursor`; none
-/// where that is nothing.
+/// The state of one entity made from what the fact store knows of it at `cursor`, as far as a read
+/// from event time `oldest` on needs it (none: everything); none where it knows nothing.
 pub(crate) fn rebuild(
     facts: &dyn FactLog,
     view: &CompiledView,
     contract: impl Fn(&str) -> Option<Arc<Contract>>,
     key: &EntityKey,
     cursor: &Cursor,
+    oldest: Option<Micros>,
 ) -> Result<Option<EntityState>, Problem> {
     let mut prepared: Vec<PreparedFacts> = Vec::new();
     for source in &view.sources {
@@ -23,27 +25,73 @@ pub(crate) fn rebuild(
             Problem::internal("unknown-contract", "a view's contract is gone")
                 .detail(&source.contract)
         })?;
-        let found = facts.lookup(&Lookup {
+        refuse_expired(facts, &contract, view, oldest)?;
+        let lookup = |from| Lookup {
             contract: source.contract.clone(),
             key_columns: source.key_columns.clone(),
             key: key.clone(),
-            from: Position::MIN,
+            from,
             until: cursor.until,
             known_at: cursor.known_at,
             newest: None,
-        })?;
-        for run in found.runs {
-            let batch = FactBatch {
-                contract: source.contract.clone(),
-                columns: evolve::project(&run.columns, &contract)?,
-                event_times: run.event_times,
-                fact_ids: None,
-                unknown_fields: None,
-            };
-            prepared.push(prepare(source, &batch, &run.sequences)?);
+        };
+        let from = oldest.map_or(Position::MIN, Position::before);
+        let mut found = read(facts, source, &contract, &lookup(from))?;
+        if oldest.is_some() && found.iter().all(PreparedFacts::is_empty) {
+            // Nothing in the windows; whether the entity was ever seen still counts.
+            found = read(facts, source, &contract, &lookup(Position::MIN))?;
         }
+        prepared.extend(found);
     }
     Ok(state_of(view, &prepared))
+}
+
+/// The facts of a lookup as rows of a view's inputs.
+fn read(
+    facts: &dyn FactLog,
+    source: &CompiledSource,
+    contract: &Contract,
+    lookup: &Lookup,
+) -> Result<Vec<PreparedFacts>, Problem> {
+    let mut prepared = Vec::new();
+    for run in facts.lookup(lookup)?.runs {
+        let batch = FactBatch {
+            contract: source.contract.clone(),
+            columns: evolve::project(&run.columns, contract)?,
+            event_times: run.event_times,
+            fact_ids: None,
+            unknown_fields: None,
+        };
+        prepared.push(prepare(source, &batch, &run.sequences)?);
+    }
+    Ok(prepared)
+}
+
+/// Facts that their contract let go can't be read again: a read that would need them is refused.
+fn refuse_expired(
+    facts: &dyn FactLog,
+    contract: &Contract,
+    view: &CompiledView,
+    oldest: Option<Micros>,
+) -> Result<(), Problem> {
+    let (Some(retention), Some(newest)) = (contract.retention, facts.newest(&contract.name)) else {
+        return Ok(());
+    };
+    let kept_from = newest.saturating_sub(retention.0);
+    if facts.first_sequence() == 1 || oldest.is_some_and(|oldest| oldest >= kept_from) {
+        return Ok(());
+    }
+    Err(Problem::user(
+        "past-retention",
+        "the moment lies before the facts that are kept",
+    )
+    .detail(format!(
+        "the view `{}` reads `{}`, of which facts from {} on are kept",
+        view.name,
+        contract.name,
+        format_timestamp(kept_from)
+    ))
+    .hint("read a later moment, or raise `headwater.retention` of the contract"))
 }
 
 /// A state of facts of one entity, taken in the order of their sequences whatever run they are in.

@@ -395,7 +395,8 @@ impl Processor {
                 let runtime = &self.views[view];
                 runtime.cold_reads.fetch_add(1, Ordering::Relaxed);
                 let contract = |name: &str| self.catalog.contract(name).cloned();
-                let state = rebuild(self.facts.as_ref(), &runtime.view, contract, key, cursor)?;
+                let (facts, oldest) = (self.facts.as_ref(), plan.oldest(cursor));
+                let state = rebuild(facts, &runtime.view, contract, key, cursor, oldest)?;
                 plan.read(state.as_ref(), cursor).map_err(|_| {
                     Problem::internal("cold-read", "a state made from all facts has folded some")
                 })

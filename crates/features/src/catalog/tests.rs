@@ -1,0 +1,183 @@
+//! Compiled views: names, shared inputs and slots, state ids, plans.
+
+use super::*;
+use crate::plan::{Action, plan};
+
+const CONTRACT: &str = "
+kind: DataContract
+apiVersion: v3.1.0
+id: d
+version: 1.0.0
+status: active
+schema:
+  - name: departure
+    properties:
+      - {name: tailnum, logicalType: string}
+      - {name: delay, logicalType: number}
+      - {name: time, logicalType: timestamp}
+    customProperties: [{property: headwater.eventTime, value: time}]
+  - name: arrival
+    properties:
+      - {name: plane, logicalType: string}
+      - {name: lateness, logicalType: number}
+      - {name: at, logicalType: timestamp}
+    customProperties: [{property: headwater.eventTime, value: at}]
+---
+apiVersion: headwater/v1
+kind: Entity
+name: plane
+spec: {keys: [{name: tailnum, type: string}]}
+";
+
+fn compile(definitions: &str) -> Catalog {
+    let text = format!("{CONTRACT}---{definitions}");
+    let documents = YamlDocument::parse_all("all.yaml", &text).unwrap();
+    Catalog::compile(&documents).unwrap_or_else(|problems| panic!("{}", problems[0]))
+}
+
+fn view(features: &str) -> String {
+    format!(
+        "
+apiVersion: headwater/v1
+kind: FeatureView
+name: v
+owner: ops
+spec:
+  entity: plane
+  sources: [{{contract: departure, where: delay IS NOT NULL}}]
+  features:
+{features}
+---
+apiVersion: headwater/v1
+kind: FeatureSet
+name: s
+owner: ml
+spec: {{features: ['v.*']}}
+"
+    )
+}
+
+fn names(catalog: &Catalog) -> Vec<String> {
+    catalog
+        .view("v")
+        .unwrap()
+        .features
+        .iter()
+        .map(|f| f.name.to_string())
+        .collect()
+}
+
+#[test]
+fn features_are_named_after_their_windows() {
+    let catalog = compile(&view(
+        "    - {name: n, aggregate: count}
+    - {name: a, aggregate: avg, of: delay, windows: [90s, 24h, lifetime, {exact: 2h}, {range: 2h}, {rows: 3}, {exact: 1h, offset: 1d, as: yesterday}]}
+    - {name: newest, of: delay, ttl: 8h}
+    - {name: trend, expression: a_90s - a_24h}",
+    ));
+    let want = [
+        "n",
+        "a_90s",
+        "a_24h",
+        "a_lifetime",
+        "a_exact_2h",
+        "a_range_2h",
+        "a_rows_3",
+        "yesterday",
+        "newest",
+        "trend",
+    ];
+    assert_eq!(names(&catalog), want);
+    let view = catalog.view("v").unwrap();
+    assert_eq!(view.features[1].full_name.as_ref(), "v.a_90s");
+    assert_eq!((view.layout.lifetime, view.layout.rows_max), (true, 3));
+    assert_eq!(view.retention, (1 + 7) * 86_400_000_000 + 3_600_000_000);
+    assert_eq!(catalog.set("s").unwrap().features.len(), want.len());
+}
+
+#[test]
+fn what_is_the_same_is_kept_once() {
+    let catalog = compile(&view(
+        "    - {name: s, aggregate: sum, of: delay, windows: [1h, 2h]}
+    - {name: a, aggregate: avg, of: ' delay ', windows: [1h]}
+    - {name: d, aggregate: stddev, of: delay, windows: [1h]}
+    - {name: late, aggregate: sum, of: delay, where: delay > 15, windows: [1h]}
+    - {name: later, aggregate: count, where: 'delay>15', windows: [1h]}",
+    ));
+    let layout = &catalog.view("v").unwrap().layout;
+    assert_eq!(layout.inputs, [DataType::Float64, DataType::Bool]);
+    // Sum, average and deviation share one; the filtered sum and the filtered count have their own.
+    assert_eq!(layout.slots.len(), 3);
+}
+
+#[test]
+fn several_sources_feed_one_view() {
+    let catalog = compile(
+        "
+apiVersion: headwater/v1
+kind: FeatureView
+name: v
+spec:
+  entity: plane
+  sources:
+    - {contract: departure}
+    - {contract: arrival, keys: {tailnum: plane}, columns: {delay: lateness}}
+  features:
+    - {name: both, aggregate: sum, of: delay, windows: [1h]}
+    - {name: departures, aggregate: count, source: departure, windows: [1h]}
+",
+    );
+    let view = catalog.view("v").unwrap();
+    assert_eq!(view.sources[1].key_columns, [Arc::from("plane")]);
+    assert!(view.sources.iter().all(|s| s.inputs[0].is_some()));
+    let filter = view.layout.slots[1].filter.unwrap();
+    assert!(view.sources[0].inputs[filter].is_some() && view.sources[1].inputs[filter].is_none());
+}
+
+#[test]
+fn the_state_id_follows_what_is_kept_and_nothing_else() {
+    let id = |features: &str| compile(&view(features)).view("v").unwrap().state_id.clone();
+    let one = id("    - {name: a, aggregate: avg, of: delay, windows: [1h]}");
+    assert_eq!(
+        one,
+        id("    - {aggregate: avg, windows: [2h, 3h], name: b, of: delay, description: new}")
+    );
+    assert_ne!(
+        one,
+        id("    - {name: a, aggregate: avg, of: delay + 1, windows: [1h]}")
+    );
+    assert_ne!(
+        one,
+        id("    - {name: a, aggregate: max, of: delay, windows: [1h]}")
+    );
+}
+
+#[test]
+fn a_plan_says_what_changes_and_whom_it_affects() {
+    let one = compile(&view(
+        "    - {name: a, aggregate: avg, of: delay, windows: [1h]}",
+    ));
+    let two = compile(&view(
+        "    - {name: a, aggregate: max, of: delay, windows: [1h, 2h]}",
+    ));
+    assert!(plan(&one, &one).is_empty());
+    let added = plan(&Catalog::default(), &one);
+    assert!(added.items.iter().all(|i| i.action == Action::Add));
+    let changed = plan(&one, &two);
+    let item = changed.items.iter().find(|i| i.kind == "view").unwrap();
+    assert_eq!(
+        (item.action, item.owner.as_deref()),
+        (Action::Recompute, Some("ops"))
+    );
+    assert!(
+        item.details.iter().any(|d| d == "adds the feature a_2h"),
+        "{:?}",
+        item.details
+    );
+    assert_eq!(changed.affected, ["feature set s (owner: ml)"]);
+    let text = changed.to_string();
+    assert!(
+        text.contains("↻ view v  (owner: ops)") && text.contains("1 to compute again"),
+        "{text}"
+    );
+}
