@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow::array::{Array, UInt32Array};
@@ -83,8 +83,8 @@ pub struct EmbeddedFactLog {
     env: Env,
     options: FactLogOptions,
     writer: Mutex<Writer>,
-    reader: LogReader,
-    index: Arc<Index>,
+    pub(crate) reader: LogReader,
+    pub(crate) index: Arc<Index>,
     counters: Counters,
 }
 
@@ -145,7 +145,7 @@ impl EmbeddedFactLog {
             }
         }
         facts.index.forget_other_specs()?;
-        facts.backfill(&fresh, reached)?;
+        facts.fill_indexes(&fresh, reached, &AtomicBool::new(false))?;
         facts.index.specs_complete()?;
         let indexed_again = facts.replay_index()?;
         let report = RecoveryReport {
@@ -153,19 +153,6 @@ impl EmbeddedFactLog {
             indexed_again,
         };
         Ok((facts, report))
-    }
-
-    fn backfill(&self, specs: &[IndexSpec], until: Sequence) -> Result<(), Problem> {
-        if specs.is_empty() {
-            return Ok(());
-        }
-        self.each_batch(self.reader.first_sequence(), until, |batch| {
-            for spec in specs.iter().filter(|s| s.contract == batch.batch.contract) {
-                self.index.backfill(spec, batch);
-            }
-            self.index.settle()
-        })?;
-        self.index.flush()
     }
 
     fn replay_index(&self) -> Result<u64, Problem> {
@@ -178,7 +165,7 @@ impl EmbeddedFactLog {
         Ok((last + 1).saturating_sub(from))
     }
 
-    fn each_batch(
+    pub(crate) fn each_batch(
         &self,
         from: Sequence,
         until: Sequence,
@@ -196,19 +183,6 @@ impl EmbeddedFactLog {
             next = end + 1;
         }
         Ok(())
-    }
-
-    /// Adds an index, brought up to date from the log.
-    pub fn ensure_index(&self, spec: IndexSpec) -> Result<(), Problem> {
-        let _writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
-        if self.index.has_spec(&spec) {
-            return Ok(());
-        }
-        let reached = self.index.reached();
-        if self.index.add_spec(spec.clone())? < reached {
-            self.backfill(std::slice::from_ref(&spec), reached)?;
-        }
-        self.index.specs_complete()
     }
 
     /// Tells new rows from known ones. `earlier` are the ids of requests in the same group.
@@ -267,6 +241,11 @@ impl EmbeddedFactLog {
             sorted.batch = take(batch, &fresh)?;
         }
         Ok(sorted)
+    }
+
+    /// Holds appends back.
+    pub(crate) fn hold_appends(&self) -> impl Drop + '_ {
+        self.writer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn sync_now(&self, writer: &Writer) -> bool {

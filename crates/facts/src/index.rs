@@ -51,6 +51,8 @@ pub struct Index {
     postings: Keyspace,
     meta: Keyspace,
     specs: Mutex<Vec<IndexSpec>>,
+    /// Indexes that lack earlier facts, with the sequence up to which they do.
+    building: Mutex<Vec<(IndexSpec, Sequence)>>,
     gathered: Mutex<Gathered>,
     /// What a thread is writing to the store; still looked at until it is done.
     writing: Mutex<Option<Arc<Gathered>>>,
@@ -102,6 +104,7 @@ impl Index {
             meta: keyspace("meta")?,
             database,
             specs: Mutex::default(),
+            building: Mutex::default(),
             gathered: Mutex::default(),
             writing: Mutex::default(),
             writer: Mutex::default(),
@@ -139,9 +142,33 @@ impl Index {
         lock(&self.specs).contains(spec)
     }
 
-    /// Says that every index has been brought to the same sequence.
+    /// Adds an index to a log in use; what is in the log already is still to be put into it, unless
+    /// there is nothing.
+    pub fn begin(&self, spec: IndexSpec, nothing_behind: bool) -> Result<(), Problem> {
+        let reached = self.reached();
+        if !nothing_behind {
+            lock(&self.building).push((spec.clone(), reached));
+        }
+        self.add_spec(spec).map(drop)
+    }
+
+    /// The indexes that lack earlier facts.
+    pub fn building(&self) -> Vec<(IndexSpec, Sequence)> {
+        lock(&self.building).clone()
+    }
+
+    /// Says that indexes lack nothing any more.
+    pub fn built(&self, specs: &[IndexSpec]) {
+        lock(&self.building).retain(|(spec, _)| !specs.contains(spec));
+    }
+
+    /// Says that every index but those that are being built has been brought to the same sequence.
     pub fn specs_complete(&self) -> Result<(), Problem> {
+        let building = self.building();
         for spec in lock(&self.specs).iter() {
+            if building.iter().any(|(b, _)| b == spec) {
+                continue;
+            }
             self.meta
                 .insert(marker(spec).as_str(), [1])
                 .map_err(|e| failed(&e))?;
@@ -290,10 +317,23 @@ impl Index {
 
     /// The positions of an entity's facts, ascending, without repeats.
     pub fn positions(&self, lookup: &Lookup) -> Result<Vec<Position>, Problem> {
-        let spec = spec_hash(&IndexSpec {
+        let spec = IndexSpec {
             contract: lookup.contract.clone(),
             key_columns: lookup.key_columns.clone(),
-        });
+        };
+        if lock(&self.building).iter().any(|(b, _)| *b == spec) {
+            return Err(
+                Problem::external("index-building", "facts can't be looked up yet")
+                    .detail(format!(
+                        "the index of `{}` by {} is being built",
+                        spec.contract,
+                        spec.key_columns.join(", ")
+                    ))
+                    .hint("definitions were applied a moment ago: try again a little later")
+                    .retryable(),
+            );
+        }
+        let spec = spec_hash(&spec);
         let key = (spec, lookup.key.as_bytes().to_vec());
         let mut found = Vec::new();
         found.extend(

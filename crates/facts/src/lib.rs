@@ -3,6 +3,7 @@
 //!
 //! It doesn't decode requests (`schema` does) and knows nothing of features.
 
+mod build_index;
 mod embedded;
 mod frame;
 mod index;

@@ -108,6 +108,16 @@ impl ReadPlan {
         Ok(outcomes)
     }
 
+    /// What a view that is still being filled says: nothing yet, whatever the entity.
+    pub fn backfilling(&self) -> Vec<Outcome> {
+        let outcome = |feature: &CompiledFeature| Outcome {
+            value: feature.default.clone().unwrap_or(Value::Null),
+            status: Status::Backfilling,
+            event_time: None,
+        };
+        self.view.features.iter().map(outcome).collect()
+    }
+
     fn read_window(
         &self,
         reads: &WindowReads,
@@ -155,7 +165,9 @@ impl ReadPlan {
             };
             let columns = self.columns(inputs, rows)?;
             let (values, failed) = expression.evaluate_counting(&columns)?;
-            for (row, outcomes) in rows.iter_mut().enumerate() {
+            let read =
+                |row: &(usize, &mut Vec<Outcome>)| row.1[*index].status != Status::Backfilling;
+            for (row, outcomes) in rows.iter_mut().enumerate().filter(read) {
                 let value = match Value::from_array(&values, row) {
                     Value::Float(f) if !f.is_finite() => None,
                     value => Some(value),

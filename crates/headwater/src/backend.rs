@@ -41,7 +41,7 @@ impl Backend for Engine {
     }
 
     fn registry(&self) -> Json {
-        describe(self.catalog())
+        describe(&self.catalog())
     }
 
     fn measures(&self) -> Vec<Measure> {
@@ -52,7 +52,7 @@ impl Backend for Engine {
 impl Engine {
     /// Facts of a contract, of one entity or of all, newest last.
     pub fn facts(&self, query: &FactsQuery) -> Result<Vec<FactRow>, Problem> {
-        let contract = self.contract(&query.contract)?.clone();
+        let contract = self.contract(&query.contract)?;
         let from = query.from.map_or(Position::MIN, Position::before);
         let until = query.to.map_or(Position::MAX, Position::before);
         let found = match &query.entity {
@@ -60,7 +60,8 @@ impl Engine {
                 .facts_log()
                 .scan(&contract.name, from, until, query.limit)?,
             Some(asked) => {
-                let (entity, key) = entity_key_for(self.catalog(), asked)?;
+                let catalog = self.catalog();
+                let (entity, key) = entity_key_for(&catalog, asked)?;
                 let missing = entity
                     .keys
                     .iter()

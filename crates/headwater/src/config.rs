@@ -94,6 +94,10 @@ pub struct StateSettings {
     pub shards: usize,
     /// A checkpoint is written after this many facts.
     pub checkpoint_facts: u64,
+    /// Facts read again at a time while a view is filled beside live facts.
+    pub fill_facts_max: usize,
+    /// A view at most this many facts behind is brought to the present while live facts wait.
+    pub catch_up_facts_max: u64,
     /// Memory for blocks read from disk.
     pub disk_cache_bytes: u64,
 }
@@ -131,6 +135,8 @@ impl Default for StateSettings {
             memory_bytes_max: options.memory_bytes_max,
             shards: 0,
             checkpoint_facts: options.checkpoint_facts,
+            fill_facts_max: options.fill_facts_max,
+            catch_up_facts_max: options.catch_up_facts_max,
             disk_cache_bytes: 64 << 20,
         }
     }
@@ -187,6 +193,8 @@ impl Config {
             },
             memory_bytes_max: state.memory_bytes_max,
             checkpoint_facts: state.checkpoint_facts.max(1),
+            fill_facts_max: state.fill_facts_max.max(1),
+            catch_up_facts_max: state.catch_up_facts_max,
         }
     }
 }

@@ -91,11 +91,18 @@ pub fn apply_project(env: &Env, project: &Project, folder: &Path) -> Result<Plan
     if !plan.problems.is_empty() {
         return Err(plan.problems);
     }
-    let bytes = project.registry.to_bytes().map_err(|p| vec![p])?;
+    write_registry(env, &data, &project.registry).map_err(|p| vec![p])?;
+    Ok(plan)
+}
+
+/// Puts definitions in force for the next start: from here on a crash finds these.
+pub(crate) fn write_registry(
+    env: &Env,
+    data: &DataFolder,
+    registry: &Registry,
+) -> Result<(), Problem> {
+    let bytes = registry.to_bytes()?;
     env.files
         .write_atomic(&data.registry(), &bytes)
-        .map_err(|e| {
-            vec![Problem::external("registry", "the registry can't be written").detail(e)]
-        })?;
-    Ok(plan)
+        .map_err(|e| Problem::external("registry", "the registry can't be written").detail(e))
 }

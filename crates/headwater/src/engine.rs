@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use headwater_api::backend::{
     EntityRequest, FeaturesReply, FeaturesRequest, IngestDone, IngestOptions, IngestReply,
@@ -18,6 +18,7 @@ use headwater_schema::{Contract, FactBatch, Problem};
 use headwater_stream::{Pipeline, Processor, ProcessorStats};
 
 use crate::Config;
+use crate::apply::Filler;
 use crate::data::{DataFolder, read_registry};
 use crate::entity::read_as_typed;
 use crate::reader::Reader;
@@ -27,12 +28,16 @@ const FILE_BATCH_ROWS: usize = 8192;
 
 /// An open project: takes facts and answers reads, in this process, with no server.
 pub struct Engine {
-    env: Env,
-    catalog: Arc<Catalog>,
-    facts: Arc<EmbeddedFactLog>,
-    processor: Arc<Processor>,
+    pub(crate) env: Env,
+    pub(crate) data: DataFolder,
+    pub(crate) facts: Arc<EmbeddedFactLog>,
+    pub(crate) processor: Arc<Processor>,
     pipeline: Pipeline,
-    reader: Reader,
+    /// Fills views that were applied while facts come in.
+    pub(crate) filler: Filler,
+    pub(crate) reader: Reader,
+    /// Held while definitions are replaced.
+    pub(crate) changing: Mutex<()>,
     decode_limits: DecodeLimits,
     report: OpenReport,
     /// Held as long as the engine lives; released last.
@@ -80,10 +85,12 @@ impl Engine {
         drop_expired(&catalog, &facts, &processor)?;
         let pipeline = Pipeline::start(log, processor.clone(), &config.pipeline_options())?;
         Ok(Self {
-            reader: Reader::new(catalog.clone(), processor.clone()),
+            filler: Filler::start(facts.clone(), processor.clone())?,
+            changing: Mutex::default(),
+            data,
+            reader: Reader::new(processor.clone()),
             decode_limits: config.decode_limits(),
             env,
-            catalog,
             facts,
             processor,
             pipeline,
@@ -93,8 +100,8 @@ impl Engine {
     }
 
     /// The definitions in force.
-    pub fn catalog(&self) -> &Arc<Catalog> {
-        &self.catalog
+    pub fn catalog(&self) -> Arc<Catalog> {
+        self.reader.in_force().catalog().clone()
     }
 
     /// What opening found and did.
@@ -114,17 +121,15 @@ impl Engine {
         self.pipeline.stats()
     }
 
-    pub(crate) fn contract(&self, name: &str) -> Result<&Arc<Contract>, Problem> {
-        self.catalog
-            .contract(name)
-            .ok_or_else(|| self.unknown_contract(name))
-    }
-
-    fn unknown_contract(&self, name: &str) -> Problem {
-        let names: Vec<&str> = self.catalog.contracts().map(|c| c.name.as_ref()).collect();
-        Problem::user("unknown-contract", format!("there is no contract `{name}`"))
-            .detail(format!("known are: {}", names.join(", ")))
-            .hint("apply the project that defines it, or mend the name")
+    pub(crate) fn contract(&self, name: &str) -> Result<Arc<Contract>, Problem> {
+        let catalog = self.catalog();
+        let contract = catalog.contract(name).cloned();
+        contract.ok_or_else(|| {
+            let names: Vec<&str> = catalog.contracts().map(|c| c.name.as_ref()).collect();
+            Problem::user("unknown-contract", format!("there is no contract `{name}`"))
+                .detail(format!("known are: {}", names.join(", ")))
+                .hint("apply the project that defines it, or mend the name")
+        })
     }
 
     /// Takes facts in; returns when they are durable and every later read sees them.
@@ -173,7 +178,7 @@ impl Engine {
         body: &[u8],
         mut told: impl FnMut(IngestReply),
     ) -> Result<(), Problem> {
-        let contract = self.contract(contract)?.clone();
+        let contract = self.contract(contract)?;
         let limits = DecodeLimits::files();
         decode_each(
             &contract,
@@ -198,7 +203,7 @@ impl Engine {
         let rows = RowNumbers {
             row_numbers: (0..batch.len()).collect(),
             rejected: Vec::new(),
-            id_field: id_field(contract),
+            id_field: id_field(&contract),
         };
         let append = AppendRequest {
             batch,
@@ -221,8 +226,8 @@ impl Engine {
         options: IngestOptions,
     ) -> Result<Result<(AppendRequest, RowNumbers), IngestReply>, Problem> {
         let contract = self.contract(contract)?;
-        let decoded = decode(contract, format, body, &self.decode_limits)?;
-        let (append, rows) = request(contract, decoded, options.all_or_nothing);
+        let decoded = decode(&contract, format, body, &self.decode_limits)?;
+        let (append, rows) = request(&contract, decoded, options.all_or_nothing);
         if options.all_or_nothing && !append.rejected.is_empty() {
             return Ok(Err(IngestReply {
                 accepted: 0,
@@ -241,7 +246,7 @@ impl Engine {
 
     /// Reads key values that came as text as the types of the keys they name.
     pub fn read_keys_as_typed(&self, asked: &mut EntityRequest) {
-        for entity in self.catalog.entities() {
+        for entity in self.catalog().entities() {
             read_as_typed(entity, asked);
         }
     }
@@ -254,6 +259,7 @@ impl Engine {
     /// Answers everything that waits, writes a checkpoint and lets the data go.
     pub fn close(mut self) -> Result<(), Problem> {
         self.pipeline.stop();
+        self.filler.stop();
         self.processor.checkpoint()?;
         self.facts.checkpoint()
     }
@@ -325,7 +331,7 @@ fn nothing_applied(folder: &Path) -> Problem {
 
 /// The columns that facts are looked up by: the keys of every view's sources, and the keys of every
 /// entity whose columns a contract has.
-fn indexes(catalog: &Catalog) -> Vec<IndexSpec> {
+pub(crate) fn indexes(catalog: &Catalog) -> Vec<IndexSpec> {
     let mut indexes = BTreeSet::new();
     for view in catalog.views() {
         for source in &view.sources {

@@ -3,6 +3,7 @@
 //! The binary is a thin main over it. This crate alone chooses implementations, starts and stops them
 //! in order, and knows where things lie.
 
+mod apply;
 mod backend;
 mod config;
 mod data;

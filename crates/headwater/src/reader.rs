@@ -5,10 +5,10 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use headwater_aggregate::Outcome;
 use headwater_api::backend::{FeatureRow, FeaturesReply, FeaturesRequest, Names};
-use headwater_features::{Catalog, ReadPlan, Resolved};
+use headwater_features::{ReadPlan, Resolved};
 use headwater_schema::{Cursor, Problem, Sequence};
 
-use headwater_stream::Processor;
+use headwater_stream::{InForce, Processor, ServedView};
 
 use crate::entity::entity_key;
 
@@ -17,9 +17,15 @@ const PLANS_MAX: usize = 256;
 
 /// Answers feature reads over a processor.
 pub(crate) struct Reader {
-    catalog: Arc<Catalog>,
     processor: Arc<Processor>,
-    plans: RwLock<HashMap<Names, Arc<Plan>>>,
+    current: RwLock<Current>,
+}
+
+/// The definitions that reads go by, and the plans made of them. One look at it begins a read, which
+/// then sees one catalog to its end.
+struct Current {
+    in_force: Arc<InForce>,
+    plans: HashMap<Names, Arc<Plan>>,
 }
 
 /// How to answer one list of features.
@@ -30,19 +36,37 @@ struct Plan {
 
 /// The features of the list that one view gives.
 struct ViewReads {
-    view: usize,
+    view: Arc<ServedView>,
     plan: ReadPlan,
     /// For each feature of `plan`, its place in the answer.
     places: Vec<usize>,
 }
 
 impl Reader {
-    pub(crate) fn new(catalog: Arc<Catalog>, processor: Arc<Processor>) -> Self {
+    pub(crate) fn new(processor: Arc<Processor>) -> Self {
+        let current = Current {
+            in_force: processor.in_force(),
+            plans: HashMap::new(),
+        };
         Self {
-            catalog,
             processor,
-            plans: RwLock::default(),
+            current: RwLock::new(current),
         }
+    }
+
+    /// The definitions that reads go by.
+    pub(crate) fn in_force(&self) -> Arc<InForce> {
+        let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
+        current.in_force.clone()
+    }
+
+    /// Lets later reads go by other definitions.
+    pub(crate) fn replace(&self, in_force: Arc<InForce>) {
+        let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
+        *current = Current {
+            in_force,
+            plans: HashMap::new(),
+        };
     }
 
     /// Reads features at one cursor. `now` is the default of `as_of`.
@@ -90,7 +114,10 @@ impl Reader {
         for (index, asked) in request.entities.iter().enumerate() {
             let key =
                 entity_key(entity, asked).map_err(|p| p.field(format!("entities[{index}]")))?;
-            outcomes.push(self.processor.read(reads.view, &reads.plan, &key, cursor)?);
+            outcomes.push(
+                self.processor
+                    .read(&reads.view, &reads.plan, &key, cursor)?,
+            );
         }
         reads.plan.derive(&mut outcomes)?;
         for (row, outcomes) in rows.iter_mut().zip(&outcomes) {
@@ -103,53 +130,53 @@ impl Reader {
     }
 
     fn plan(&self, names: &Names) -> Result<Arc<Plan>, Problem> {
-        let plans = self.plans.read().unwrap_or_else(PoisonError::into_inner);
-        if let Some(plan) = plans.get(names) {
+        let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some(plan) = current.plans.get(names) {
             return Ok(plan.clone());
         }
-        drop(plans);
+        let in_force = current.in_force.clone();
+        drop(current);
         let resolved = match names {
-            Names::Set(set) => self.catalog.resolve_set(set)?,
-            Names::List(list) => self.catalog.resolve(list)?,
+            Names::Set(set) => in_force.catalog().resolve_set(set)?,
+            Names::List(list) => in_force.catalog().resolve(list)?,
         };
-        let plan = Arc::new(self.compile(&resolved)?);
-        let mut plans = self.plans.write().unwrap_or_else(PoisonError::into_inner);
-        if plans.len() >= PLANS_MAX {
-            plans.clear();
+        let plan = Arc::new(compile(&in_force, &resolved)?);
+        let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
+        if Arc::ptr_eq(&current.in_force, &in_force) {
+            if current.plans.len() >= PLANS_MAX {
+                current.plans.clear();
+            }
+            current.plans.insert(names.clone(), plan.clone());
         }
-        plans.insert(names.clone(), plan.clone());
         Ok(plan)
     }
+}
 
-    fn compile(&self, resolved: &Resolved) -> Result<Plan, Problem> {
-        let mut views: Vec<(usize, Vec<usize>, Vec<usize>)> = Vec::new();
-        let mut names = Vec::new();
-        for (place, feature) in resolved.features.iter().enumerate() {
-            let view = self
-                .processor
-                .view_index(&feature.view.name)
-                .ok_or_else(|| {
-                    Problem::internal("unknown-view", "a feature's view isn't served")
-                })?;
-            names.push(feature.view.features[feature.index].full_name.clone());
-            match views.iter_mut().find(|(v, _, _)| *v == view) {
-                Some((_, wanted, places)) => {
-                    wanted.push(feature.index);
-                    places.push(place);
-                }
-                None => views.push((view, vec![feature.index], vec![place])),
+fn compile(in_force: &InForce, resolved: &Resolved) -> Result<Plan, Problem> {
+    let mut views: Vec<(&Arc<ServedView>, Vec<usize>, Vec<usize>)> = Vec::new();
+    let mut names = Vec::new();
+    for (place, feature) in resolved.features.iter().enumerate() {
+        let view = in_force
+            .view(&feature.view.name)
+            .ok_or_else(|| Problem::internal("unknown-view", "a feature's view isn't served"))?;
+        names.push(feature.view.features[feature.index].full_name.clone());
+        match views.iter_mut().find(|(v, _, _)| Arc::ptr_eq(v, view)) {
+            Some((_, wanted, places)) => {
+                wanted.push(feature.index);
+                places.push(place);
             }
+            None => views.push((view, vec![feature.index], vec![place])),
         }
-        let reads = |(view, wanted, places): (usize, Vec<usize>, Vec<usize>)| ViewReads {
-            view,
-            plan: ReadPlan::new(self.processor.view(view).clone(), wanted),
-            places,
-        };
-        Ok(Plan {
-            names: names.into(),
-            views: views.into_iter().map(reads).collect(),
-        })
     }
+    let reads = |(view, wanted, places): (&Arc<ServedView>, Vec<usize>, Vec<usize>)| ViewReads {
+        view: view.clone(),
+        plan: ReadPlan::new(view.view().clone(), wanted),
+        places,
+    };
+    Ok(Plan {
+        names: names.into(),
+        views: views.into_iter().map(reads).collect(),
+    })
 }
 
 fn row(outcomes: Vec<Option<Outcome>>) -> FeatureRow {

@@ -6,9 +6,13 @@
 //! checkpoints and recovers by replaying the log. It knows nothing of HTTP.
 
 mod cold;
+mod in_force;
 mod pipeline;
 mod processor;
+mod replace;
 mod shard;
 
+pub use in_force::{InForce, ServedView};
 pub use pipeline::{Done, Pipeline, PipelineOptions, PipelineStats};
 pub use processor::{Processor, ProcessorOptions, ProcessorStats, RecoveryStats, ViewStats};
+pub use replace::FillStats;

@@ -2,21 +2,22 @@
 
 use std::collections::BTreeMap;
 use std::hash::BuildHasher;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use foldhash::fast::FixedState;
 use headwater_aggregate::Outcome;
 use headwater_facts::FactLog;
 use headwater_features::{
-    Catalog, CompiledSource, CompiledView, FeatureStore, PreparedFacts, ReadPlan, StoreWrite,
-    StoredState, prepare,
+    Catalog, CompiledSource, FeatureStore, PreparedFacts, ReadPlan, StoreWrite, StoredState,
+    prepare,
 };
 use headwater_schema::{
     Cursor, EntityKey, FactBatch, Micros, Problem, Sequence, SequencedBatch, evolve,
 };
 
 use crate::cold::rebuild;
+use crate::in_force::{InForce, ServedView, ViewRuntime};
 use crate::shard::Shard;
 
 /// Batches smaller than this are applied on the calling thread.
@@ -35,6 +36,11 @@ pub struct ProcessorOptions {
     pub memory_bytes_max: usize,
     /// A checkpoint is written after this many facts.
     pub checkpoint_facts: u64,
+    /// Facts read from the log at a time while a view is filled: few, so that live facts and reads
+    /// hardly wait for the shards.
+    pub fill_facts_max: usize,
+    /// A view at most this many facts behind is brought to the present while live facts wait.
+    pub catch_up_facts_max: u64,
 }
 
 impl Default for ProcessorOptions {
@@ -43,6 +49,8 @@ impl Default for ProcessorOptions {
             shards: std::thread::available_parallelism().map_or(1, usize::from),
             memory_bytes_max: 1 << 30,
             checkpoint_facts: 1_000_000,
+            fill_facts_max: 8192,
+            catch_up_facts_max: 16_384,
         }
     }
 }
@@ -68,6 +76,8 @@ pub struct ViewStats {
     pub cold_reads: u64,
     /// The newest event time of its facts, capped at their arrival; none before the first.
     pub newest: Option<Micros>,
+    /// The sequence that it has been filled to, while it is being filled.
+    pub filled_to: Option<Sequence>,
 }
 
 /// What an operator wants to know of the processor.
@@ -82,28 +92,26 @@ pub struct ProcessorStats {
 
 /// Applies facts to views and reads features.
 pub struct Processor {
-    catalog: Arc<Catalog>,
-    views: Vec<ViewRuntime>,
-    shards: Vec<Mutex<Shard>>,
-    facts: Arc<dyn FactLog>,
-    store: Arc<dyn FeatureStore>,
-    options: ProcessorOptions,
+    /// Replaced under `applying` only.
+    in_force: RwLock<Arc<InForce>>,
+    pub(crate) shards: Vec<Mutex<Shard>>,
+    pub(crate) facts: Arc<dyn FactLog>,
+    pub(crate) store: Arc<dyn FeatureStore>,
+    pub(crate) options: ProcessorOptions,
     hasher: FixedState,
     applied: AtomicU64,
     checkpointed: AtomicU64,
     checkpoints: AtomicU64,
-    /// Held while facts are applied or a checkpoint is written, so that the two never mix.
-    applying: Mutex<()>,
+    /// Held while facts are applied, a checkpoint is written or definitions are replaced, so that
+    /// they never mix.
+    pub(crate) applying: Mutex<Applying>,
 }
 
-struct ViewRuntime {
-    view: Arc<CompiledView>,
-    /// The last sequence that the view had been brought to when it was opened.
-    opened_at: Sequence,
-    newest: AtomicI64,
-    null_keys: AtomicU64,
-    non_finite: AtomicU64,
-    cold_reads: AtomicU64,
+/// What only its holder may touch.
+#[derive(Default)]
+pub(crate) struct Applying {
+    /// What ran views that have been dropped, as long as somebody may still read them.
+    pub retired: Vec<Arc<ViewRuntime>>,
 }
 
 impl Processor {
@@ -118,22 +126,25 @@ impl Processor {
         let kept: Vec<String> = catalog.views().map(|v| v.state_id.clone()).collect();
         store.retain(&kept)?;
         let positions = store.positions()?;
-        let views: Vec<Arc<CompiledView>> = catalog.views().cloned().collect();
         let shards_count = options.shards.max(1);
         let bytes_max = options.memory_bytes_max / shards_count;
-        let shards = (0..shards_count).map(|_| Mutex::new(Shard::new(&views, bytes_max)));
-        let runtime = |view: &Arc<CompiledView>| ViewRuntime {
-            opened_at: positions.get(&view.state_id).copied().unwrap_or(0),
-            view: view.clone(),
-            newest: AtomicI64::new(Micros::MIN),
-            null_keys: AtomicU64::new(0),
-            non_finite: AtomicU64::new(0),
-            cold_reads: AtomicU64::new(0),
-        };
+        let shards = (0..shards_count).map(|_| {
+            let mut shard = Shard::new(bytes_max);
+            for (slot, view) in catalog.views().enumerate() {
+                shard.put(slot, view);
+            }
+            Mutex::new(shard)
+        });
+        let shards = shards.collect();
+        let views = catalog.views().enumerate().map(|(slot, view)| {
+            let reached = positions.get(&view.state_id).copied().unwrap_or(0);
+            let runtime = Arc::new(ViewRuntime::new(slot, reached, false));
+            ServedView::new(&catalog, view, runtime).map(Arc::new)
+        });
+        let views = views.collect::<Result<_, _>>()?;
         Ok(Self {
-            views: views.iter().map(runtime).collect(),
-            shards: shards.collect(),
-            catalog,
+            in_force: RwLock::new(Arc::new(InForce::new(catalog, views))),
+            shards,
             facts,
             store,
             options,
@@ -141,12 +152,21 @@ impl Processor {
             applied: AtomicU64::new(0),
             checkpointed: AtomicU64::new(0),
             checkpoints: AtomicU64::new(0),
-            applying: Mutex::new(()),
+            applying: Mutex::default(),
         })
     }
 
-    pub fn catalog(&self) -> &Arc<Catalog> {
-        &self.catalog
+    /// The definitions in force and what runs them.
+    pub fn in_force(&self) -> Arc<InForce> {
+        let in_force = self.in_force.read();
+        in_force.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn put_in_force(&self, new: Arc<InForce>) {
+        *self
+            .in_force
+            .write()
+            .unwrap_or_else(PoisonError::into_inner) = new;
     }
 
     /// The last sequence that every view has seen.
@@ -157,7 +177,9 @@ impl Processor {
     /// Brings every view to the end of the log. `progress` hears how many facts of how many are done.
     pub fn recover(&self, mut progress: impl FnMut(u64, u64)) -> Result<RecoveryStats, Problem> {
         let last = self.facts.last_sequence();
-        let oldest = self.views.iter().map(|v| v.opened_at).min().unwrap_or(last);
+        let in_force = self.in_force();
+        let reached = in_force.views.iter().map(|v| v.runtime.reached());
+        let oldest = reached.min().unwrap_or(last);
         let start = oldest.max(self.facts.first_sequence().saturating_sub(1));
         self.applied.store(start, Ordering::Release);
         self.checkpointed.store(start, Ordering::Release);
@@ -183,7 +205,8 @@ impl Processor {
     /// sequences; what a view has seen already changes nothing.
     pub fn apply(&self, batch: &SequencedBatch) -> Result<(), Problem> {
         let guard = lock(&self.applying);
-        self.apply_batch(batch)?;
+        let in_force = self.in_force();
+        self.apply_batch(&in_force, false, batch)?;
         self.applied
             .fetch_max(batch.last_sequence(), Ordering::AcqRel);
         let since = self.applied() - self.checkpointed.load(Ordering::Acquire);
@@ -193,11 +216,17 @@ impl Processor {
         Ok(())
     }
 
-    fn apply_batch(&self, batch: &SequencedBatch) -> Result<(), Problem> {
-        let Some(contract) = self.catalog.contract(&batch.batch.contract) else {
+    /// Applies a batch to the views that haven't seen it: those that are being filled, or all others.
+    pub(crate) fn apply_batch(
+        &self,
+        in_force: &InForce,
+        filling: bool,
+        batch: &SequencedBatch,
+    ) -> Result<(), Problem> {
+        let Some(contract) = in_force.catalog().contract(&batch.batch.contract) else {
             return Ok(());
         };
-        let uses = self.uses(batch);
+        let uses = uses(in_force, filling, batch);
         if uses.is_empty() {
             return Ok(());
         }
@@ -209,9 +238,8 @@ impl Processor {
         let newest = batch.batch.event_times.iter().max().copied();
         let newest = newest.map_or(Micros::MIN, |t| t.min(batch.ingest_time));
         let mut prepared = Vec::with_capacity(uses.len());
-        for (view, source) in uses {
+        for (runtime, source) in uses {
             let facts = prepare(source, &facts, &sequences)?;
-            let runtime = &self.views[view];
             runtime.newest.fetch_max(newest, Ordering::Relaxed);
             runtime
                 .null_keys
@@ -219,22 +247,9 @@ impl Processor {
             runtime
                 .non_finite
                 .fetch_add(facts.non_finite, Ordering::Relaxed);
-            prepared.push((view, facts));
+            prepared.push((runtime.slot, facts));
         }
         self.route(&prepared)
-    }
-
-    /// The (view, source) pairs that take facts of the batch's contract and haven't seen it.
-    fn uses(&self, batch: &SequencedBatch) -> Vec<(usize, &CompiledSource)> {
-        let mut uses = Vec::new();
-        for (index, runtime) in self.views.iter().enumerate() {
-            if runtime.opened_at < batch.last_sequence() {
-                let sources = runtime.view.sources.iter();
-                let same = sources.filter(|s| s.contract == batch.batch.contract);
-                uses.extend(same.map(|source| (index, source)));
-            }
-        }
-        uses
     }
 
     fn shard_of(&self, key: &[u8]) -> usize {
@@ -325,13 +340,17 @@ impl Processor {
         Ok(())
     }
 
-    /// The event time before which each view needs its facts only in its base.
+    /// The event time before which each view needs its facts only in its base, by slot.
     fn floors(&self) -> Vec<Option<Micros>> {
-        let floor = |v: &ViewRuntime| {
-            let newest = v.newest.load(Ordering::Relaxed);
-            (newest > Micros::MIN).then(|| newest.saturating_sub(v.view.retention))
-        };
-        self.views.iter().map(floor).collect()
+        let in_force = self.in_force();
+        let slots = in_force.views.iter().map(|v| v.runtime.slot + 1).max();
+        let mut floors = vec![None; slots.unwrap_or(0)];
+        for served in &in_force.views {
+            let newest = served.runtime.newest.load(Ordering::Relaxed);
+            floors[served.runtime.slot] =
+                (newest > Micros::MIN).then(|| newest.saturating_sub(served.view.retention));
+        }
+        floors
     }
 
     /// Writes every changed state and the position they stand for, so that a restart replays only
@@ -341,8 +360,15 @@ impl Processor {
         self.write_checkpoint(&guard)
     }
 
-    fn write_checkpoint(&self, _applying: &MutexGuard<'_, ()>) -> Result<(), Problem> {
+    fn write_checkpoint(&self, _applying: &MutexGuard<'_, Applying>) -> Result<(), Problem> {
         let position = self.applied();
+        // A view that is being filled stands where it has been filled to, its states there or further.
+        let in_force = self.in_force();
+        let positions = in_force.views.iter().map(|v| {
+            let reached = v.filled_to().unwrap_or(position);
+            (v.view.state_id.clone(), reached)
+        });
+        let positions = positions.collect();
         let floors = self.floors();
         for shard in &self.shards {
             let mut guard = lock(shard);
@@ -351,10 +377,6 @@ impl Processor {
             self.store_states(states)?;
             self.store_states(guard.evict())?;
         }
-        let positions = self.views.iter();
-        let positions = positions
-            .map(|v| (v.view.state_id.clone(), position))
-            .collect();
         self.store.write(&StoreWrite {
             states: Vec::new(),
             positions,
@@ -364,39 +386,33 @@ impl Processor {
         Ok(())
     }
 
-    /// A view by its index.
-    pub fn view(&self, index: usize) -> &Arc<CompiledView> {
-        &self.views[index].view
-    }
-
-    /// The index of a view by its name.
-    pub fn view_index(&self, name: &str) -> Option<usize> {
-        self.views.iter().position(|v| v.view.name.as_ref() == name)
-    }
-
     /// Reads the features of a plan for one entity at a cursor, all features of the view in its
-    /// order; derived ones are still to be worked out by [`ReadPlan::derive`].
+    /// order; derived ones are still to be worked out by [`ReadPlan::derive`]. `served` may have
+    /// been replaced since the caller looked it up: the answer is the same.
     pub fn read(
         &self,
-        view: usize,
+        served: &ServedView,
         plan: &ReadPlan,
         key: &EntityKey,
         cursor: &Cursor,
     ) -> Result<Vec<Outcome>, Problem> {
+        if served.is_filling() {
+            return Ok(plan.backfilling());
+        }
         let bytes = key.as_bytes();
         let mut shard = lock(&self.shards[self.shard_of(bytes)]);
-        let answer = shard.read(view, bytes, self.store.as_ref(), |state| {
+        let slot = served.runtime.slot;
+        let answer = shard.read(slot, bytes, self.store.as_ref(), |state| {
             plan.read(state, cursor)
         })?;
         drop(shard);
         match answer {
-            Ok(outcomes) => Ok(outcomes),
-            Err(_) => {
-                let runtime = &self.views[view];
-                runtime.cold_reads.fetch_add(1, Ordering::Relaxed);
-                let contract = |name: &str| self.catalog.contract(name).cloned();
+            Some(Ok(outcomes)) => Ok(outcomes),
+            Some(Err(_)) | None => {
+                served.runtime.cold_reads.fetch_add(1, Ordering::Relaxed);
+                let contract = |name: &str| served.contract(name);
                 let (facts, oldest) = (self.facts.as_ref(), plan.oldest(cursor));
-                let state = rebuild(facts, &runtime.view, contract, key, cursor, oldest)?;
+                let state = rebuild(facts, &served.view, contract, key, cursor, oldest)?;
                 plan.read(state.as_ref(), cursor).map_err(|_| {
                     Problem::internal("cold-read", "a state made from all facts has folded some")
                 })
@@ -405,21 +421,23 @@ impl Processor {
     }
 
     pub fn stats(&self) -> ProcessorStats {
-        let view = |(index, v): (usize, &ViewRuntime)| {
+        let view = |v: &Arc<ServedView>| {
+            let runtime = &v.runtime;
             let mut stats = ViewStats {
                 view: v.view.name.clone(),
                 facts: 0,
-                null_keys: v.null_keys.load(Ordering::Relaxed),
-                non_finite: v.non_finite.load(Ordering::Relaxed),
+                null_keys: runtime.null_keys.load(Ordering::Relaxed),
+                non_finite: runtime.non_finite.load(Ordering::Relaxed),
                 entities_in_memory: 0,
                 bytes_in_memory: 0,
                 evictions: 0,
                 loads: 0,
-                cold_reads: v.cold_reads.load(Ordering::Relaxed),
-                newest: Some(v.newest.load(Ordering::Relaxed)).filter(|t| *t > Micros::MIN),
+                cold_reads: runtime.cold_reads.load(Ordering::Relaxed),
+                newest: Some(runtime.newest.load(Ordering::Relaxed)).filter(|t| *t > Micros::MIN),
+                filled_to: v.filled_to(),
             };
             for shard in &self.shards {
-                let counters = lock(shard).counters(index);
+                let counters = lock(shard).counters(runtime.slot);
                 stats.facts += counters.facts;
                 stats.entities_in_memory += counters.entities;
                 stats.bytes_in_memory += counters.bytes;
@@ -429,7 +447,7 @@ impl Processor {
             stats
         };
         ProcessorStats {
-            views: self.views.iter().enumerate().map(view).collect(),
+            views: self.in_force().views.iter().map(view).collect(),
             applied: self.applied(),
             checkpointed: self.checkpointed.load(Ordering::Acquire),
             checkpoints: self.checkpoints.load(Ordering::Relaxed),
@@ -438,7 +456,26 @@ impl Processor {
     }
 }
 
+/// What runs the views that take facts of the batch's contract and haven't seen it, with the source
+/// that takes them.
+fn uses<'a>(
+    in_force: &'a InForce,
+    filling: bool,
+    batch: &SequencedBatch,
+) -> Vec<(&'a ViewRuntime, &'a CompiledSource)> {
+    let mut uses = Vec::new();
+    for served in &in_force.views {
+        let reached = served.runtime.reached();
+        if served.is_filling() == filling && reached < batch.last_sequence() {
+            let sources = served.view.sources.iter();
+            let same = sources.filter(|s| s.contract == batch.batch.contract);
+            uses.extend(same.map(|source| (served.runtime.as_ref(), source)));
+        }
+    }
+    uses
+}
+
 /// A lock whose holder panicked still guards states that are whole: each fact is applied or not.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -25,6 +25,8 @@ struct ViewShard {
     view: Arc<CompiledView>,
     entities: HashMap<EntityKey, Entry, FixedState>,
     counters: ViewCounters,
+    /// Whether the view is gone and its slot waits for another.
+    dropped: bool,
 }
 
 /// What a shard counts of one view.
@@ -46,17 +48,38 @@ struct Entry {
 }
 
 impl Shard {
-    pub(crate) fn new(views: &[Arc<CompiledView>], bytes_max: usize) -> Self {
-        let view = |view: &Arc<CompiledView>| ViewShard {
-            view: view.clone(),
-            entities: HashMap::with_hasher(FixedState::default()),
-            counters: ViewCounters::default(),
-        };
+    pub(crate) fn new(bytes_max: usize) -> Self {
         Self {
-            views: views.iter().map(view).collect(),
+            views: Vec::new(),
             bytes: 0,
             bytes_max,
         }
+    }
+
+    /// Puts a view in its slot: a new one, or another definition over the same state.
+    pub(crate) fn put(&mut self, slot: usize, view: &Arc<CompiledView>) {
+        match self.views.get_mut(slot) {
+            Some(shard) => {
+                shard.view = view.clone();
+                shard.dropped = false;
+            }
+            None => self.views.push(ViewShard {
+                view: view.clone(),
+                entities: HashMap::with_hasher(FixedState::default()),
+                counters: ViewCounters::default(),
+                dropped: false,
+            }),
+        }
+    }
+
+    /// Lets a view's states go; its slot takes no more facts.
+    pub(crate) fn remove(&mut self, slot: usize) {
+        let shard = &mut self.views[slot];
+        let bytes: usize = shard.entities.values().map(|e| e.bytes).sum();
+        self.bytes = self.bytes.saturating_sub(bytes);
+        shard.entities = HashMap::with_hasher(FixedState::default());
+        shard.counters = ViewCounters::default();
+        shard.dropped = true;
     }
 
     /// Applies the rows of prepared facts that belong to this shard.
@@ -67,6 +90,9 @@ impl Shard {
         rows: impl Iterator<Item = usize>,
         store: &dyn FeatureStore,
     ) -> Result<(), Problem> {
+        if self.views[view].dropped {
+            return Ok(());
+        }
         let layout = &self.views[view].view.clone().layout;
         let row_bytes = row_bytes(layout);
         for row in rows {
@@ -108,21 +134,24 @@ impl Shard {
         Ok(entry)
     }
 
-    /// Shows the state of an entity to `read`; none where the view knows nothing of it.
+    /// Shows the state of an entity to `read`, where it knows one; none where the view was dropped.
     pub(crate) fn read<T>(
         &mut self,
         view: usize,
         key: &[u8],
         store: &dyn FeatureStore,
         read: impl FnOnce(Option<&EntityState>) -> T,
-    ) -> Result<T, Problem> {
+    ) -> Result<Option<T>, Problem> {
         let shard = &mut self.views[view];
+        if shard.dropped {
+            return Ok(None);
+        }
         if let Some(entry) = shard.entities.get_mut(key) {
             entry.used = true;
-            return Ok(read(Some(&entry.state)));
+            return Ok(Some(read(Some(&entry.state))));
         }
         match load(&shard.view, key, store)? {
-            None => Ok(read(None)),
+            None => Ok(Some(read(None))),
             Some(state) => {
                 shard.counters.loads += 1;
                 let bytes = state.size_bytes();
@@ -135,7 +164,7 @@ impl Shard {
                 };
                 let answer = read(Some(&entry.state));
                 shard.entities.insert(EntityKey::from_bytes(key), entry);
-                Ok(answer)
+                Ok(Some(answer))
             }
         }
     }

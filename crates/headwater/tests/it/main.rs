@@ -7,6 +7,7 @@
     reason = "tests use the real disk and clock, and stop loudly"
 )]
 
+mod apply;
 mod cli;
 mod crash;
 mod damage;

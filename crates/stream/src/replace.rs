@@ -1,0 +1,171 @@
+//! Other definitions for a running processor: views whose state stays the same keep it, new ones are
+//! filled from the log beside the stream of facts, dropped ones vanish.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use headwater_features::{Catalog, CompiledView};
+use headwater_schema::{Problem, Sequence};
+
+use crate::in_force::{InForce, ServedView, ViewRuntime};
+use crate::processor::{Processor, lock};
+
+/// Rounds in which a view may fall back before live facts have to wait for it.
+const LOST_ROUNDS_MAX: u32 = 8;
+
+/// What filling did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct FillStats {
+    /// Facts read again from the log.
+    pub replayed: u64,
+}
+
+impl Processor {
+    /// Puts another catalog in force. `commit` makes the change durable; where it fails, nothing has
+    /// changed. Reads under way go on with what was in force when they began. Call
+    /// [`Processor::fill`] afterwards.
+    pub fn replace(
+        &self,
+        catalog: Arc<Catalog>,
+        commit: impl FnOnce() -> Result<(), Problem>,
+    ) -> Result<Arc<InForce>, Problem> {
+        let mut applying = lock(&self.applying);
+        let old = self.in_force();
+        let positions = self.store.positions()?;
+        let mut taken: BTreeSet<usize> = old.views.iter().map(|v| v.runtime.slot).collect();
+        // A dropped view that somebody still reads keeps its place, so that nobody takes another's state for its.
+        applying.retired.retain(|r| Arc::strong_count(r) > 1);
+        taken.extend(applying.retired.iter().map(|r| r.slot));
+        let mut views = Vec::new();
+        for view in catalog.views() {
+            let kept = old.views.iter().find(|v| v.view.state_id == view.state_id);
+            let runtime = kept.map(|v| v.runtime.clone()).unwrap_or_else(|| {
+                let slot = (0..).find(|slot| !taken.contains(slot)).unwrap_or(0);
+                taken.insert(slot);
+                let stored = positions.get(&view.state_id).copied().unwrap_or(0);
+                Arc::new(self.new_runtime(view, slot, stored))
+            });
+            views.push(Arc::new(ServedView::new(&catalog, view, runtime)?));
+        }
+        commit()?;
+        let new = Arc::new(InForce::new(catalog, views));
+        let used: BTreeSet<usize> = new.views.iter().map(|v| v.runtime.slot).collect();
+        for shard in &self.shards {
+            let mut shard = lock(shard);
+            for dropped in old.views.iter().filter(|v| !used.contains(&v.runtime.slot)) {
+                shard.remove(dropped.runtime.slot);
+            }
+            for view in &new.views {
+                shard.put(view.runtime.slot, &view.view);
+            }
+        }
+        let gone = old.views.iter().map(|v| &v.runtime);
+        let gone = gone.filter(|r| !used.contains(&r.slot)).cloned();
+        applying.retired.extend(gone);
+        self.put_in_force(new.clone());
+        let kept: Vec<String> = new.views.iter().map(|v| v.view.state_id.clone()).collect();
+        if let Err(problem) = self.store.retain(&kept) {
+            // They only take room until the next start drops them.
+            tracing::warn!(%problem, "the states of dropped views can't be removed");
+        }
+        Ok(new)
+    }
+
+    /// What runs a view that is new, or whose state is. It needs no filling where there is nothing
+    /// behind it.
+    fn new_runtime(&self, view: &CompiledView, slot: usize, stored: Sequence) -> ViewRuntime {
+        let applied = self.applied();
+        let first = self.facts.first_sequence().saturating_sub(1);
+        let mut sources = view.sources.iter();
+        let no_facts = sources.all(|s| self.facts.newest(&s.contract).is_none());
+        if no_facts || stored.max(first) >= applied {
+            return ViewRuntime::new(slot, applied, false);
+        }
+        ViewRuntime::new(slot, stored.max(first), true)
+    }
+
+    /// Brings the views that are being filled to the present, while live facts go on coming in;
+    /// returns once there is none left, or `stop` is set.
+    pub fn fill(&self, stop: &AtomicBool) -> Result<FillStats, Problem> {
+        let mut stats = FillStats::default();
+        let (mut behind, mut lost, mut unsaved) = (u64::MAX, 0, 0);
+        while !stop.load(Ordering::Acquire) {
+            let in_force = self.in_force();
+            let views = in_force.views.iter().filter(|v| v.is_filling());
+            let views: Vec<Arc<ServedView>> = views.cloned().collect();
+            let Some(from) = views.iter().map(|v| v.runtime.reached()).min() else {
+                break;
+            };
+            let left = self.applied().saturating_sub(from);
+            lost = if left < behind { 0 } else { lost + 1 };
+            behind = left;
+            let caught_up = left <= self.options.catch_up_facts_max || lost > LOST_ROUNDS_MAX;
+            let replayed = if caught_up {
+                self.catch_up(&in_force, &views, from)?
+            } else {
+                self.fill_some(&in_force, &views, from, self.applied())?
+            };
+            stats.replayed += replayed;
+            unsaved += replayed;
+            if unsaved >= self.options.checkpoint_facts {
+                self.checkpoint()?;
+                unsaved = 0;
+            }
+        }
+        if unsaved > 0 {
+            self.checkpoint()?;
+        }
+        Ok(stats)
+    }
+
+    /// Reads the rest while live facts wait; from then on the views take live facts themselves.
+    fn catch_up(
+        &self,
+        in_force: &Arc<InForce>,
+        views: &[Arc<ServedView>],
+        from: Sequence,
+    ) -> Result<u64, Problem> {
+        let _applying = lock(&self.applying);
+        if !Arc::ptr_eq(in_force, &self.in_force()) {
+            return Ok(0);
+        }
+        let (applied, mut at) = (self.applied(), from);
+        while at < applied {
+            let replayed = self.fill_some(in_force, views, at, applied)?;
+            if replayed == 0 {
+                break;
+            }
+            at += replayed;
+        }
+        for view in views {
+            view.runtime.reach(applied);
+            view.runtime.filling.store(false, Ordering::Release);
+        }
+        Ok(at - from)
+    }
+
+    /// Applies some of the facts after `from` and up to `until` to views that haven't seen them; how
+    /// many sequences that was.
+    fn fill_some(
+        &self,
+        in_force: &InForce,
+        views: &[Arc<ServedView>],
+        from: Sequence,
+        until: Sequence,
+    ) -> Result<u64, Problem> {
+        let mut at = from;
+        for batch in self.facts.read(from + 1, self.options.fill_facts_max)? {
+            // Facts that are durable and not applied yet come to the views as live ones.
+            if batch.last_sequence() > until {
+                break;
+            }
+            self.apply_batch(in_force, true, &batch)?;
+            at = batch.last_sequence();
+            for view in views.iter().filter(|v| v.runtime.reached() < at) {
+                view.runtime.reach(at);
+            }
+        }
+        Ok(at - from)
+    }
+}
