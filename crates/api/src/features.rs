@@ -165,12 +165,20 @@ fn read_entity(
     index: usize,
     entity: &BTreeMap<String, serde_json::Value>,
 ) -> Result<EntityRequest, ApiError> {
+    entity_request(entity).map_err(|problem| {
+        let field = problem.field.clone().unwrap_or_default();
+        ApiError(problem.field(format!("entities[{index}].{field}")))
+    })
+}
+
+/// The entities of one row, as a request writes them.
+pub fn entity_request(
+    entity: &BTreeMap<String, serde_json::Value>,
+) -> Result<EntityRequest, Problem> {
     let wrong = |name: &str| {
-        ApiError(
-            Problem::user("wrong-key-type", "an entity's key is neither text, integer nor bool")
-                .field(format!("entities[{index}].{name}"))
-                .hint("write {\"plane\": \"N14228\"}, or several columns as {\"route\": {\"origin\": \"EWR\", \"dest\": \"IAH\"}}"),
-        )
+        Problem::user("wrong-key-type", "an entity's key is neither text, integer nor bool")
+            .field(name)
+            .hint("write {\"plane\": \"N14228\"}, or several columns as {\"route\": {\"origin\": \"EWR\", \"dest\": \"IAH\"}}")
     };
     let mut keys = EntityRequest::new();
     for (name, json) in entity {

@@ -15,6 +15,7 @@ mod openapi;
 mod server;
 
 pub use backend::Backend;
+pub use features::entity_request;
 pub use json::value_to_json;
 pub use limits::Limits;
 pub use openapi::openapi;

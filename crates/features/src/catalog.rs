@@ -131,12 +131,13 @@ struct Sorted<'a> {
     sets: Vec<&'a YamlDocument>,
 }
 
-const KINDS: [&str; 5] = [
+const KINDS: [&str; 6] = [
     "DataContract",
     "Entity",
     "FeatureView",
     "FeatureSet",
     "Project",
+    "Test",
 ];
 /// Kinds that are known, and not available in this version.
 const LATER_KINDS: [&str; 3] = ["Model", "Label", "Monitor"];
@@ -392,7 +393,8 @@ fn sort<'a>(documents: &'a [YamlDocument], problems: &mut Vec<Problem>) -> Sorte
             Some("Entity") => sorted.entities.push(document),
             Some("FeatureView") => sorted.views.push(document),
             Some("FeatureSet") => sorted.sets.push(document),
-            Some("Project") => {}
+            // Settings, and tests of the definitions, are none of them.
+            Some("Project" | "Test") => {}
             Some(kind) if LATER_KINDS.contains(&kind) => {
                 problems.push(not_available("kind", kind).at(document.locate("/kind")));
             }

@@ -19,7 +19,7 @@ pub use catalog::{
     Catalog, CompiledFeature, CompiledSource, CompiledView, Entity, FeatureKind, FeatureRef,
     FeatureSet, Resolved, SET_FEATURES_MAX, VIEW_FEATURES_MAX,
 };
-pub use definition::{API_VERSION, Storage, json_schemas};
+pub use definition::{API_VERSION, Definition, Storage, json_schemas, read as read_definition};
 pub use evaluate::{PreparedFacts, ReadPlan, prepare};
 pub use expression::{EXPRESSION_CHARACTERS_MAX, Expression};
 pub use plan::{Action, Plan, PlanItem, plan};

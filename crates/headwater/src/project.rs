@@ -9,6 +9,7 @@ use headwater_schema::Problem;
 use headwater_schema::yaml::YamlDocument;
 
 use crate::Config;
+use crate::fixture::{FixtureTest, is_test};
 
 /// The file that makes a folder a project.
 pub const PROJECT_FILE: &str = "headwater.yaml";
@@ -24,6 +25,8 @@ pub struct Project {
     pub config: Config,
     pub catalog: Arc<Catalog>,
     pub registry: Registry,
+    /// The project's own tests of its definitions.
+    pub tests: Vec<FixtureTest>,
 }
 
 impl Project {
@@ -42,19 +45,25 @@ impl Project {
         }
         documents.retain(|d| d.value.get("kind").and_then(|k| k.as_str()) != Some("Project"));
         documents.retain(|d| d.file != PROJECT_FILE || d.value.get("kind").is_some());
-        let registry = Registry::from_documents(&documents);
-        match Catalog::compile(&documents) {
+        let (tests, documents): (Vec<_>, Vec<_>) = documents.into_iter().partition(is_test);
+        let catalog = Catalog::compile(&documents);
+        let tests = match &catalog {
+            Ok(catalog) => read_tests(&tests, catalog, &mut problems),
+            // Tests of definitions that are wrong would only repeat what is wrong with them.
+            Err(found) => {
+                problems.extend(found.iter().cloned());
+                Vec::new()
+            }
+        };
+        match catalog {
             Ok(catalog) if problems.is_empty() => Ok(Self {
                 folder: folder.to_owned(),
                 config,
                 catalog: Arc::new(catalog),
-                registry,
+                registry: Registry::from_documents(&documents),
+                tests,
             }),
-            Ok(_) => Err(problems),
-            Err(found) => {
-                problems.extend(found);
-                Err(problems)
-            }
+            _ => Err(problems),
         }
     }
 
@@ -93,6 +102,29 @@ impl Project {
             Path::to_owned,
         )
     }
+}
+
+/// Reads tests, noting what is wrong with them.
+fn read_tests(
+    documents: &[YamlDocument],
+    catalog: &Catalog,
+    problems: &mut Vec<Problem>,
+) -> Vec<FixtureTest> {
+    let mut tests: Vec<FixtureTest> = Vec::with_capacity(documents.len());
+    for document in documents {
+        match FixtureTest::read(document, catalog) {
+            Ok(test) => match tests.iter().find(|t| t.name == test.name) {
+                Some(_) => problems.push(
+                    Problem::user("name-clash", format!("there are two tests `{}`", test.name))
+                        .hint("rename one of them")
+                        .at(test.location),
+                ),
+                None => tests.push(test),
+            },
+            Err(found) => problems.extend(found),
+        }
+    }
+    tests
 }
 
 fn parse_config(document: &YamlDocument) -> Result<Config, Problem> {

@@ -7,24 +7,27 @@ use super::{Context, Failure, print};
 
 /// Checks every definition.
 pub fn check(context: &Context) -> Result<(), Failure> {
-    let catalog = context.project()?.catalog;
+    let project = context.project()?;
+    let catalog = &project.catalog;
     let counts = json!({
         "contracts": catalog.contracts().count(),
         "entities": catalog.entities().count(),
         "views": catalog.views().count(),
         "features": catalog.views().map(|v| v.features.len()).sum::<usize>(),
         "feature_sets": catalog.sets().count(),
+        "tests": project.tests.len(),
     });
     if context.json {
         print::json(&counts);
     } else {
         println!(
-            "All good: {} contracts, {} entities, {} views with {} features, {} feature sets.",
+            "All good: {} contracts, {} entities, {} views with {} features, {} feature sets, {} tests.",
             counts["contracts"],
             counts["entities"],
             counts["views"],
             counts["features"],
-            counts["feature_sets"]
+            counts["feature_sets"],
+            counts["tests"]
         );
     }
     for contract in catalog.contracts() {

@@ -21,6 +21,7 @@ pub struct InitArguments {
 
 const CONTRACT: &str = include_str!("init/contract.yaml");
 const FEATURES: &str = include_str!("init/features.yaml");
+const TESTS: &str = include_str!("init/tests.yaml");
 
 /// Makes a project. What is there already is never overwritten.
 pub fn run(context: &Context, arguments: &InitArguments) -> Result<(), Failure> {
@@ -39,6 +40,7 @@ pub fn run(context: &Context, arguments: &InitArguments) -> Result<(), Failure> 
     if arguments.from.is_empty() {
         files.push(("contracts/purchase.yaml".into(), CONTRACT.into()));
         files.push(("features/customers.yaml".into(), FEATURES.into()));
+        files.push(("tests/customers.yaml".into(), TESTS.into()));
     }
     if let Some((file, _)) = files
         .iter()
@@ -67,7 +69,7 @@ pub fn run(context: &Context, arguments: &InitArguments) -> Result<(), Failure> 
     } else {
         format!(" --project {}", folder.display())
     };
-    println!("Next: `headwater{at} check`, then `apply` and `serve`.");
+    println!("Next: `headwater{at} check` and `test`, then `apply` and `serve`.");
     Ok(())
 }
 

@@ -17,6 +17,7 @@ mod remote;
 mod replay;
 mod schema;
 mod serve;
+mod test;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -55,6 +56,8 @@ enum Verb {
     Plan,
     /// Put the project's definitions in force.
     Apply,
+    /// Run the project's own tests: facts in, expected features out.
+    Test(test::TestArguments),
     /// Serve the project over HTTP.
     Serve(serve::ServeArguments),
     /// Send facts from files.
@@ -143,6 +146,7 @@ pub fn run() -> ExitCode {
         Verb::Check => check::check(&context),
         Verb::Plan => check::plan(&context),
         Verb::Apply => check::apply(&context),
+        Verb::Test(arguments) => test::run(&context, &arguments),
         Verb::Serve(arguments) => serve::run(&context, &arguments),
         Verb::Ingest(arguments) => ingest::run(&context, &arguments),
         Verb::Facts(verb) => facts::run(&context, verb),

@@ -29,6 +29,7 @@ pub fn run(context: &Context, arguments: &SchemaArguments) -> Result<(), Failure
     let mut files = headwater_features::json_schemas();
     let project: Json = schemars::schema_for!(Config).into();
     files.push(("project.schema.json".into(), project));
+    files.push(("test.schema.json".into(), headwater::test_schema()));
     files.push(("openapi.json".into(), headwater_api::openapi()));
     for (name, schema) in &files {
         let path = arguments.out.join(name);

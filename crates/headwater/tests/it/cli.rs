@@ -11,6 +11,11 @@ fn a_new_project_goes_from_init_to_a_feature() {
     project.run_ok(&["init", "shop"]);
     let at = |arguments: &[&str]| project.run_ok(&[&["--project", "shop"], arguments].concat());
     assert!(at(&["check"]).starts_with("All good: 1 contracts, 1 entities, 1 views"));
+    let tested = at(&["test"]);
+    assert!(
+        tested.contains("1 tests with 3 cases: 1 passed, 0 failed."),
+        "{tested}"
+    );
     let plan = at(&["plan"]);
     assert!(plan.contains("+ view spending"), "{plan}");
     assert!(at(&["apply"]).ends_with("Applied.\n"));

@@ -11,6 +11,7 @@ mod apply;
 mod cli;
 mod crash;
 mod damage;
+mod fixtures;
 mod golden;
 mod http;
 mod oracle;
