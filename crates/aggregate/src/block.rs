@@ -154,15 +154,10 @@ impl Block {
 
     /// Adds row `row` to a slot's aggregate.
     pub fn add_row(&self, slot: &Slot, row: usize, partial: &mut Partial) {
-        if let Some(filter) = slot.filter
-            && !self.columns[filter].is_true(row)
-        {
-            return;
+        let fact = slot.contribution(self.position(row), |input| self.value(input, row));
+        if let Some(fact) = fact {
+            partial.add(slot, &fact);
         }
-        let value = slot
-            .input
-            .map_or(Value::Null, |input| self.columns[input].get(row));
-        partial.update(slot, self.position(row), &value);
     }
 
     /// Adds the facts of `rows` to a slot's aggregate: the same as [`Block::add_row`] for each,
@@ -171,7 +166,8 @@ impl Block {
         if rows.is_empty() {
             return;
         }
-        let done = slot.filter.is_none() && self.add_rows_typed(slot, rows.clone(), partial);
+        let plain = slot.filter.is_none() && slot.is_plain();
+        let done = plain && self.add_rows_typed(slot, rows.clone(), partial);
         if !done {
             for row in rows {
                 self.add_row(slot, row, partial);
@@ -186,9 +182,11 @@ impl Block {
         partial: &mut Partial,
     ) -> bool {
         let Some(input) = slot.input else {
-            partial.count += rows.len() as u64;
-            partial.newest = partial.newest.max(self.event_times[rows.end - 1]);
-            return true;
+            let counts = matches!(partial.data, PartialData::Count);
+            if counts {
+                partial.count(rows.len() as u64, self.position(rows.end - 1));
+            }
+            return counts;
         };
         let (count, last) = match (&mut partial.data, &self.columns[input]) {
             (PartialData::Moments(sums), Column::Float(values)) if sums.len() == 1 => {
@@ -216,15 +214,14 @@ impl Block {
 
     fn count_rows(&self, partial: &mut Partial, start: usize, count: usize, last: usize) {
         if count > 0 {
-            partial.count += count as u64;
-            partial.newest = partial.newest.max(self.event_times[start + last]);
+            partial.count(count as u64, self.position(start + last));
         }
     }
 
     /// The partial aggregates of all facts, slot by slot.
     pub fn partials(&self, layout: &Layout) -> Box<[Partial]> {
         let of = |slot: &Slot| {
-            let mut partial = Partial::empty(slot.kind);
+            let mut partial = Partial::empty(slot);
             self.add_rows(slot, 0..self.len(), &mut partial);
             partial
         };

@@ -104,11 +104,6 @@ impl Column {
         }
     }
 
-    /// Whether a bool column says that the row counts.
-    pub fn is_true(&self, row: usize) -> bool {
-        matches!(self, Self::Bool(v) if v[row] == 1)
-    }
-
     /// Inserts a value before `row`. A value of another type than the column's becomes null.
     pub fn insert(&mut self, row: usize, value: Value) {
         let len = self.len();
@@ -194,6 +189,36 @@ fn finite_or_null(value: f64) -> f64 {
     }
 }
 
+/// The floats within a value that aren't kept as they are.
+fn floats_within(value: &Value, count: fn(f64) -> bool) -> u64 {
+    let within = |v: &Value| floats_within(v, count);
+    match value {
+        Value::Float(v) => u64::from(count(*v)),
+        Value::List(items) => items.iter().map(within).sum(),
+        Value::Struct(members) => members.iter().map(|(_, v)| within(v)).sum(),
+        Value::Map(entries) => entries.iter().map(|(_, v)| within(v)).sum(),
+        _ => 0,
+    }
+}
+
+/// [`finite_or_null`] of every float within a value.
+fn clean(value: &Value) -> Value {
+    match value {
+        Value::Float(v) if !v.is_finite() => Value::Null,
+        Value::Float(v) => Value::Float(v + 0.0),
+        Value::List(items) => Value::List(items.iter().map(clean).collect()),
+        Value::Struct(members) => {
+            let members = members.iter();
+            Value::Struct(members.map(|(n, v)| (n.clone(), clean(v))).collect())
+        }
+        Value::Map(entries) => {
+            let entries = entries.iter();
+            Value::Map(entries.map(|(k, v)| (k.clone(), clean(v))).collect())
+        }
+        other => other.clone(),
+    }
+}
+
 /// One input of a batch of facts, ready to be read row by row without another type check.
 pub enum InputColumn {
     /// No source feeds the input: null in every row.
@@ -232,6 +257,10 @@ impl InputColumn {
     pub fn non_finite(&self) -> u64 {
         match self {
             Self::Float(a) => a.iter().flatten().filter(|v| !v.is_finite()).count() as u64,
+            Self::Other(a) if a.data_type().is_nested() => {
+                let within = |row| floats_within(&Value::from_array(a, row), |v| !v.is_finite());
+                (0..a.len()).map(within).sum()
+            }
             _ => 0,
         }
     }
@@ -247,7 +276,14 @@ impl InputColumn {
                 Value::Float(a.value(row) + 0.0)
             }
             Self::String(a) if a.is_valid(row) => Value::string(a.value(row)),
-            Self::Other(a) => Value::from_array(a, row),
+            Self::Other(a) => {
+                let value = Value::from_array(a, row);
+                let dirty = |v: f64| !v.is_finite() || (v == 0.0 && v.is_sign_negative());
+                match floats_within(&value, dirty) {
+                    0 => value,
+                    _ => clean(&value),
+                }
+            }
             _ => Value::Null,
         }
     }

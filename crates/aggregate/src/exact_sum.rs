@@ -4,6 +4,7 @@
 //! `i128` mantissa; anything wider continues in a big integer. The result is rounded once, to
 //! nearest even, when it is read.
 
+use headwater_schema::Value;
 use num_bigint::{BigInt, BigUint, Sign};
 use num_traits::{Signed, ToPrimitive, Zero};
 
@@ -40,18 +41,8 @@ impl ExactSum {
         self.add_scaled(i128::from(mantissa), exponent);
     }
 
-    /// Adds `value^power`, exactly.
-    pub fn add_float_power(&mut self, value: f64, power: u32) {
-        let (mantissa, exponent) = decompose(value);
-        self.add_power(i128::from(mantissa), exponent, power);
-    }
-
-    /// Adds `value^power`, exactly.
-    pub fn add_int_power(&mut self, value: i128, power: u32) {
-        self.add_power(value, 0, power);
-    }
-
-    fn add_power(&mut self, mantissa: i128, exponent: i32, power: u32) {
+    /// Adds `(mantissa × 2^exponent)^power`, exactly.
+    pub fn add_power(&mut self, mantissa: i128, exponent: i32, power: u32) {
         let exponent = exponent * power as i32;
         match mantissa.checked_pow(power) {
             Some(raised) if bits(raised) <= SMALL_BITS_MAX => self.add_scaled(raised, exponent),
@@ -59,10 +50,23 @@ impl ExactSum {
         }
     }
 
+    /// Adds `mantissa × factor × 2^exponent`, exactly.
+    pub fn add_product(&mut self, mantissa: i128, factor: u64, exponent: i32) {
+        match mantissa.checked_mul(i128::from(factor)) {
+            Some(product) if bits(product) <= SMALL_BITS_MAX => self.add_scaled(product, exponent),
+            _ => self.add_big(&(BigInt::from(mantissa) * factor), exponent),
+        }
+    }
+
     pub fn merge(&mut self, other: &Self) {
+        self.merge_shifted(other, 0);
+    }
+
+    /// Adds `other × 2^shift`, exactly.
+    pub fn merge_shifted(&mut self, other: &Self, shift: i32) {
         match &other.0 {
-            Repr::Small { mantissa, exponent } => self.add_scaled(*mantissa, *exponent),
-            Repr::Big(big) => self.add_big(&big.0, big.1),
+            Repr::Small { mantissa, exponent } => self.add_scaled(*mantissa, *exponent + shift),
+            Repr::Big(big) => self.add_big(&big.0, big.1 + shift),
         }
     }
 
@@ -151,7 +155,7 @@ impl ExactSum {
             return Some(*mantissa as f64 / divisor as f64);
         }
         let (mantissa, exponent) = self.to_big();
-        ratio_to_float(&mantissa, &BigUint::from(divisor), exponent)
+        ratio_to_float(&mantissa, &BigUint::from(divisor), i64::from(exponent))
     }
 }
 
@@ -167,6 +171,19 @@ fn add_aligned(a: (i128, i32), b: (i128, i32)) -> Option<(i128, i32)> {
 
 fn bits(value: i128) -> u32 {
     128 - value.unsigned_abs().leading_zeros()
+}
+
+/// A number as `mantissa × 2^exponent`, a decimal without its scale; none for anything else.
+pub fn scaled(value: &Value) -> Option<(i128, i32)> {
+    match value {
+        Value::Int(v) => Some((i128::from(*v), 0)),
+        Value::Float(v) => {
+            let (mantissa, exponent) = decompose(*v);
+            Some((i128::from(mantissa), exponent))
+        }
+        Value::Decimal { unscaled, .. } => Some((*unscaled, 0)),
+        _ => None,
+    }
 }
 
 /// A finite float as `mantissa × 2^exponent`: whole numbers with exponent 0, others with an odd mantissa.
@@ -189,7 +206,7 @@ fn decompose(value: f64) -> (i64, i32) {
 }
 
 /// The float nearest to `numerator / denominator × 2^exponent`, ties to even.
-pub fn ratio_to_float(numerator: &BigInt, denominator: &BigUint, exponent: i32) -> Option<f64> {
+pub fn ratio_to_float(numerator: &BigInt, denominator: &BigUint, exponent: i64) -> Option<f64> {
     if denominator.is_zero() {
         return None;
     }
@@ -207,7 +224,7 @@ pub fn ratio_to_float(numerator: &BigInt, denominator: &BigUint, exponent: i32) 
     };
     let quotient = &scaled / &divisor;
     let more = &quotient * &divisor != scaled;
-    let exponent = i64::from(exponent) - shift;
+    let exponent = exponent - shift;
     let rounded = round(quotient.to_u128()?, more, exponent)?;
     Some(if numerator.is_negative() {
         -rounded
@@ -218,6 +235,9 @@ pub fn ratio_to_float(numerator: &BigInt, denominator: &BigUint, exponent: i32) 
 
 /// The float nearest to `(mantissa, plus a little if more) × 2^exponent`.
 fn round(mantissa: u128, more: bool, exponent: i64) -> Option<f64> {
+    if mantissa == 0 {
+        return Some(0.0);
+    }
     let top = i64::from(127 - mantissa.leading_zeros()) + exponent;
     if top > 1023 {
         return None;
@@ -247,21 +267,25 @@ fn power_of_two(exponent: i64) -> f64 {
     }
 }
 
-/// The population or sample variance of `count` values from their exact sums of powers 1 and 2,
-/// rounded once: `(n·Σx² − (Σx)²) / (n·d)` with `d` = n or n − 1.
-pub fn variance(count: u64, sum: &ExactSum, squares: &ExactSum, sample: bool) -> Option<f64> {
-    let divisor = if sample { count.checked_sub(1)? } else { count };
-    if divisor == 0 {
+/// The float nearest to the square root of `numerator / denominator × 2^exponent`, ties to even.
+pub fn root_to_float(numerator: &BigUint, denominator: &BigUint, exponent: i64) -> Option<f64> {
+    if denominator.is_zero() {
         return None;
     }
-    let (sum, sum_exponent) = sum.to_big();
-    let (squares, squares_exponent) = squares.to_big();
-    let common = squares_exponent.min(2 * sum_exponent);
-    let squares = squares << (squares_exponent - common) as u32;
-    let squared_sum = (&sum * &sum) << (2 * sum_exponent - common) as u32;
-    let numerator = squares * BigInt::from(count) - squared_sum;
-    let denominator = BigUint::from(count) * BigUint::from(divisor);
-    ratio_to_float(&numerator, &denominator, common)
+    // Twice the bits of a quotient: its root then has enough.
+    const SQUARE_BITS: i64 = 134;
+    let wanted = SQUARE_BITS + denominator.bits() as i64 - numerator.bits() as i64;
+    // An even exponent has a whole root.
+    let shift = wanted + (exponent - wanted).rem_euclid(2);
+    let (scaled, divisor) = if shift >= 0 {
+        (numerator << shift as u64, denominator.clone())
+    } else {
+        (numerator.clone(), denominator << shift.unsigned_abs())
+    };
+    let quotient = &scaled / &divisor;
+    let root = quotient.sqrt();
+    let more = &root * &root != quotient || &quotient * &divisor != scaled;
+    round(root.to_u128()?, more, (exponent - shift) / 2)
 }
 
 /// The bytes of a big integer with its sign, for storage.
@@ -280,6 +304,7 @@ pub fn big_from_bytes(bytes: &[u8]) -> BigInt {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::moments::{Shape, variance};
     use num_rational::BigRational;
     use proptest::prelude::*;
 
@@ -314,7 +339,8 @@ mod tests {
             for (i, v) in values.iter().enumerate() {
                 let (sum, squares) = if i < split { (&mut sum, &mut squares) } else { (&mut sum_2, &mut squares_2) };
                 sum.add_float(*v);
-                squares.add_float_power(*v, 2);
+                let (mantissa, exponent) = decompose(*v);
+                squares.add_power(i128::from(mantissa), exponent, 2);
             }
             sum_2.merge(&sum);
             squares_2.merge(&squares);
@@ -326,7 +352,8 @@ mod tests {
             prop_assert_eq!(sum_2.divided_by(n), nearest(&(&exact / &count)));
             let mean = &exact / &count;
             let population = exact_squares / &count - &mean * &mean;
-            prop_assert_eq!(variance(n, &sum_2, &squares_2, false), nearest(&population));
+            let got = variance(n, &[sum_2, squares_2], false, 0);
+            prop_assert_eq!(got, Shape::from(nearest(&population)));
         }
 
         #[test]

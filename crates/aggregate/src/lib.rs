@@ -7,21 +7,32 @@
 mod block;
 mod bottom_k;
 mod column;
+mod decayed;
 mod exact_sum;
+mod exp2;
+mod finalize;
 mod function;
+mod histogram;
 mod layout;
+mod moments;
 #[cfg(any(test, feature = "oracle"))]
 pub mod oracle;
+mod ordered;
 mod outcome;
 mod partial;
+mod parts;
+mod quantile;
 mod state;
 mod window;
 
 pub use block::InputBatch;
 pub use column::InputColumn;
-pub use function::{Aggregate, CATEGORIES_MAX_DEFAULT, EXACT_UP_TO_DEFAULT};
-pub use layout::{Layout, Slot, SlotKind};
+pub use finalize::Reading;
+pub use function::{Aggregate, CATEGORIES_MAX_DEFAULT, EXACT_UP_TO_DEFAULT, Quantiles};
+pub use layout::{Contribution, Layout, Slot, SlotKind, Spread};
 pub use outcome::{Outcome, Status};
 pub use partial::Partial;
+pub use parts::PLACES_MAX;
+pub use quantile::BILLION as QUANTILE_WHOLE;
 pub use state::{Aged, BLOCK_ROWS, Corrupt, EntityState};
 pub use window::{Window, WindowKind, WindowRange};

@@ -1,15 +1,15 @@
 //! The naive oracle: every aggregate over a plain list of facts, one fact at a time, with rational
 //! arithmetic. Slow and obviously right; tests hold the engine to it bit for bit.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
-use headwater_schema::{Cursor, DataType, Position, Sequence, Value};
-use num_bigint::BigInt;
-use num_rational::BigRational;
-use num_traits::{ToPrimitive, Zero};
+use headwater_schema::{Cursor, DataType, Position, Sequence, Value, value_to_text};
 
-use crate::bottom_k::hash_value;
-use crate::{Aggregate, Outcome, Status, Window, WindowKind};
+use self::functions::{Row, aggregate};
+use crate::{Aggregate, Outcome, PLACES_MAX, Spread, Status, Window, WindowKind};
+
+mod functions;
+mod numbers;
 
 /// One fact of one entity, as the oracle sees it.
 #[derive(Debug, Clone)]
@@ -21,6 +21,38 @@ pub struct OracleFact {
     pub value: Value,
     /// Whether the feature's `where` holds.
     pub counts: bool,
+    /// The value of the feature's `order_by`, where it has one.
+    pub order: Value,
+    /// The value of the feature's `by`, where it has one.
+    pub category: Value,
+}
+
+/// What a feature asks of the facts in its window.
+#[derive(Debug, Clone)]
+pub struct Question<'a> {
+    pub function: &'a Aggregate,
+    /// The type of `of`; none where the feature has none.
+    pub input: Option<&'a DataType>,
+    pub spread: Spread,
+    /// Whether there is a `by`.
+    pub grouped: bool,
+    /// The `n` of a `by`.
+    pub largest: Option<usize>,
+    pub categories_max: usize,
+}
+
+impl<'a> Question<'a> {
+    /// A function of whole values, not grouped.
+    pub fn plain(function: &'a Aggregate, input: Option<&'a DataType>) -> Self {
+        Self {
+            function,
+            input,
+            spread: Spread::Whole,
+            grouped: false,
+            largest: None,
+            categories_max: usize::MAX,
+        }
+    }
 }
 
 /// The facts in a window at a cursor, in the total order.
@@ -68,176 +100,175 @@ pub fn evaluate(
     window: &Window,
     cursor: &Cursor,
 ) -> Outcome {
-    let keep_nulls = matches!(
-        function,
-        Aggregate::First { keep_nulls: true }
-            | Aggregate::Last { keep_nulls: true }
-            | Aggregate::FirstN {
-                keep_nulls: true,
-                ..
-            }
-            | Aggregate::LastN {
-                keep_nulls: true,
-                ..
-            }
-    );
+    let question = Question::plain(function, with_input.then_some(input));
+    answer(facts, &question, window, cursor)
+}
+
+/// The answer to a question over a window at a cursor.
+pub fn answer(
+    facts: &[OracleFact],
+    question: &Question<'_>,
+    window: &Window,
+    cursor: &Cursor,
+) -> Outcome {
     let counted: Vec<&OracleFact> = in_window(facts, window, cursor)
         .into_iter()
-        .filter(|f| f.counts && (!with_input || keep_nulls || !f.value.is_null()))
+        .filter(|f| f.counts && !(question.function.needs_order() && f.order.is_null()))
+        .filter(|f| !(question.grouped && f.category.is_null()))
         .collect();
-    let time = counted.last().map(|f| f.position.event_time);
-    let values: Vec<&Value> = counted.iter().map(|f| &f.value).collect();
-    let seconds = |f: &OracleFact| {
-        let as_of = cursor.as_of - window.offset;
-        Value::Float((as_of - f.position.event_time) as f64 / 1e6)
+    let at = Moment {
+        as_of: cursor.as_of - window.offset,
+        width: window.width(),
     };
-    let value = match function {
-        Aggregate::Count => Value::Int(counted.len() as i64),
-        Aggregate::TimeSinceFirst => counted.first().map_or(Value::Null, |f| seconds(f)),
-        Aggregate::TimeSinceLast => counted.last().map_or(Value::Null, |f| seconds(f)),
-        Aggregate::Min => values.iter().min().map_or(Value::Null, |v| (*v).clone()),
-        Aggregate::Max => values.iter().max().map_or(Value::Null, |v| (*v).clone()),
-        Aggregate::First { .. } => {
-            return single(counted.first().copied());
-        }
-        Aggregate::Last { .. } => {
-            return single(counted.last().copied());
-        }
-        Aggregate::FirstN { n, .. } => {
-            Value::List(values.iter().take(*n).map(|v| (*v).clone()).collect())
-        }
-        Aggregate::LastN { n, .. } => {
-            Value::List(values.iter().rev().take(*n).map(|v| (*v).clone()).collect())
-        }
-        Aggregate::DistinctCount { exact_up_to } => Value::Int(distinct(&values, *exact_up_to)),
-        Aggregate::Histogram { n, categories_max } => {
-            return histogram(&values, *n, *categories_max, time);
-        }
-        Aggregate::Sum => return sum(&values, input, time),
-        Aggregate::Avg => return float(mean(&values), time, !values.is_empty()),
-        Aggregate::Variance { sample } => {
-            let variance = variance(&values, *sample);
-            return float(variance.clone(), time, variance.is_some());
-        }
-        Aggregate::Stddev { sample } => {
-            let variance = variance(&values, *sample);
-            let mut outcome = float(variance.clone(), time, variance.is_some());
-            if let Value::Float(v) = outcome.value {
-                outcome.value = Value::Float(v.sqrt());
+    let rows = |facts: &[&OracleFact]| -> Vec<Row> {
+        let row = |f: &&OracleFact| Row {
+            position: f.position,
+            value: f.value.clone(),
+            order: f.order.clone(),
+        };
+        facts.iter().map(row).collect()
+    };
+    if !question.grouped {
+        return spread(question, &rows(&counted), &at).outcome;
+    }
+    let mut categories: BTreeMap<&Value, Vec<&OracleFact>> = BTreeMap::new();
+    for fact in &counted {
+        categories.entry(&fact.category).or_default().push(fact);
+    }
+    let results = categories.into_iter().map(|(category, facts)| {
+        let answer = spread(question, &rows(&facts), &at);
+        (category.clone(), answer)
+    });
+    by_category(results.collect(), question.categories_max, question.largest)
+}
+
+/// The moment of a read.
+pub struct Moment {
+    pub as_of: i64,
+    pub width: Option<i64>,
+}
+
+/// An outcome, and the time of the newest fact that gave a value.
+pub struct Answer {
+    pub outcome: Outcome,
+    pub newest: Option<i64>,
+}
+
+fn spread(question: &Question<'_>, rows: &[Row], at: &Moment) -> Answer {
+    let function = question.function;
+    let with = |row: &Row, value: &Value| Row {
+        value: value.clone(),
+        ..row.clone()
+    };
+    match question.spread {
+        Spread::Whole => aggregate(function, rows, question.input, at),
+        Spread::Elements => {
+            let mut elements = Vec::new();
+            for row in rows {
+                if let Value::List(items) = &row.value {
+                    elements.extend(items.iter().map(|item| with(row, item)));
+                }
             }
-            return outcome;
+            aggregate(function, &elements, item_type(question.input), at)
         }
-    };
-    Outcome::present(value, time)
-}
-
-fn single(fact: Option<&OracleFact>) -> Outcome {
-    Outcome::present(
-        fact.map_or(Value::Null, |f| f.value.clone()),
-        fact.map(|f| f.position.event_time),
-    )
-}
-
-fn rational(value: &Value) -> BigRational {
-    match value {
-        Value::Int(v) => BigRational::from_integer(BigInt::from(*v)),
-        Value::Float(v) => BigRational::from_float(*v).unwrap_or_else(BigRational::zero),
-        Value::Decimal { unscaled, scale } => {
-            let power = BigInt::from(10).pow(u32::from(scale.unsigned_abs()));
-            BigRational::new(BigInt::from(*unscaled), power)
+        Spread::Entries => {
+            let mut keys: BTreeMap<Value, Vec<Row>> = BTreeMap::new();
+            for row in rows {
+                if let Value::Map(entries) = &row.value {
+                    for (key, value) in entries.iter() {
+                        keys.entry(key.clone()).or_default().push(with(row, value));
+                    }
+                }
+            }
+            let keys = keys.into_iter();
+            let results = keys.map(|(key, rows)| {
+                let answer = aggregate(function, &rows, item_type(question.input), at);
+                (key, answer)
+            });
+            // The largest of a map's keys are chosen where nothing else groups.
+            let largest = question.largest.filter(|_| !question.grouped);
+            let outcome = by_category(results.collect(), question.categories_max, largest);
+            Answer {
+                newest: outcome.event_time,
+                outcome,
+            }
         }
-        _ => BigRational::zero(),
+        Spread::Positions => by_place(question, rows, at),
     }
 }
 
-fn total(values: &[&Value]) -> BigRational {
-    values.iter().map(|v| rational(v)).sum()
-}
-
-fn mean(values: &[&Value]) -> Option<BigRational> {
-    (!values.is_empty()).then(|| total(values) / BigInt::from(values.len()))
-}
-
-fn variance(values: &[&Value], sample: bool) -> Option<BigRational> {
-    let divisor = values.len().checked_sub(usize::from(sample))?;
-    if divisor == 0 {
-        return None;
-    }
-    let mean = mean(values)?;
-    let squares: BigRational = values
-        .iter()
-        .map(|v| (rational(v) - &mean) * (rational(v) - &mean))
-        .sum();
-    Some(squares / BigInt::from(divisor))
-}
-
-fn float(value: Option<BigRational>, time: Option<i64>, defined: bool) -> Outcome {
-    if !defined {
-        return Outcome::present(Value::Null, time);
-    }
-    match value.and_then(|v| v.to_f64()).filter(|v| v.is_finite()) {
-        Some(v) => Outcome::present(Value::Float(v), time),
-        None => overflow(time),
-    }
-}
-
-fn overflow(time: Option<i64>) -> Outcome {
-    Outcome {
-        value: Value::Null,
-        status: Status::Overflow,
-        event_time: time,
-    }
-}
-
-fn sum(values: &[&Value], input: &DataType, time: Option<i64>) -> Outcome {
-    if values.is_empty() {
-        return Outcome::present(Value::Null, time);
-    }
-    let total = total(values);
+fn item_type(input: Option<&DataType>) -> Option<&DataType> {
     match input {
-        DataType::Int64 => match total.to_integer().to_i64() {
-            Some(v) => Outcome::present(Value::Int(v), time),
-            None => overflow(time),
-        },
-        _ => float(Some(total), time, true),
+        Some(DataType::List(item) | DataType::Map(item)) => Some(item),
+        other => other,
     }
 }
 
-fn distinct(values: &[&Value], exact_up_to: usize) -> i64 {
-    let distinct: BTreeSet<&Value> = values.iter().copied().collect();
-    if distinct.len() <= exact_up_to {
-        return distinct.len() as i64;
-    }
-    let mut hashes: Vec<u64> = distinct.iter().map(|v| hash_value(v)).collect();
-    hashes.sort_unstable();
-    (((exact_up_to as u128) << 64) / u128::from(hashes[exact_up_to])) as i64
-}
-
-fn histogram(
-    values: &[&Value],
-    n: Option<usize>,
+fn by_category(
+    results: Vec<(Value, Answer)>,
     categories_max: usize,
-    time: Option<i64>,
+    largest: Option<usize>,
 ) -> Outcome {
-    let mut counts: BTreeMap<&Value, i64> = BTreeMap::new();
-    for value in values {
-        *counts.entry(value).or_default() += 1;
-    }
-    if counts.len() > categories_max {
-        return overflow(time);
-    }
-    let mut entries: Vec<_> = counts.into_iter().collect();
-    entries.sort_by(|a, b| b.1.cmp(&a.1).then(a.0.cmp(b.0)));
-    entries.truncate(n.unwrap_or(usize::MAX));
-    let mut named: Vec<(Value, Value)> = entries
+    let mut there: Vec<(Value, Answer)> = results
         .into_iter()
-        .map(|(v, c)| {
-            (
-                Value::string(headwater_schema::value_to_text(v)),
-                Value::Int(c),
-            )
-        })
+        .filter(|(_, answer)| answer.newest.is_some())
+        .collect();
+    let time = there.iter().filter_map(|(_, answer)| answer.newest).max();
+    if there.len() > categories_max {
+        return failed(Status::Overflow, time);
+    }
+    if let Some(n) = largest {
+        there.sort_by(|a, b| (&b.1.outcome.value, &a.0).cmp(&(&a.1.outcome.value, &b.0)));
+        there.truncate(n);
+    }
+    let mut named: Vec<(Value, Value)> = there
+        .into_iter()
+        .map(|(key, answer)| (Value::string(value_to_text(&key)), answer.outcome.value))
         .collect();
     named.sort();
     Outcome::present(Value::Map(named.into()), time)
+}
+
+fn by_place(question: &Question<'_>, rows: &[Row], at: &Moment) -> Answer {
+    let lists: Vec<(&Row, &[Value])> = rows
+        .iter()
+        .filter_map(|row| match &row.value {
+            Value::List(items) => Some((row, items.as_ref())),
+            _ => None,
+        })
+        .collect();
+    let newest = lists.iter().map(|(row, _)| row.position.event_time).max();
+    let places = lists.first().map_or(0, |(_, items)| items.len());
+    if lists.iter().any(|(_, items)| items.len() > PLACES_MAX) {
+        let outcome = failed(Status::Overflow, newest);
+        return Answer { outcome, newest };
+    }
+    if lists.iter().any(|(_, items)| items.len() != places) {
+        let outcome = failed(Status::Undefined, newest);
+        return Answer { outcome, newest };
+    }
+    let place = |place: usize| {
+        let rows: Vec<Row> = lists
+            .iter()
+            .map(|(row, items)| Row {
+                value: items[place].clone(),
+                ..(*row).clone()
+            })
+            .collect();
+        let answer = aggregate(question.function, &rows, item_type(question.input), at);
+        answer.outcome.value
+    };
+    let values = (0..places).map(place).collect();
+    Answer {
+        outcome: Outcome::present(Value::List(values), newest),
+        newest,
+    }
+}
+
+fn failed(status: Status, event_time: Option<i64>) -> Outcome {
+    Outcome {
+        value: Value::Null,
+        status,
+        event_time,
+    }
 }

@@ -1,13 +1,18 @@
 //! Partial aggregates: what a slot knows of some facts, mergeable in any order and grouping.
 
-use std::collections::BTreeMap;
-
 use headwater_schema::{Micros, Position, Value};
 use smallvec::SmallVec;
 
 use crate::bottom_k::{BottomK, hash_value};
-use crate::exact_sum::ExactSum;
-use crate::{Slot, SlotKind};
+use crate::decayed::Decayed;
+use crate::exact_sum::{ExactSum, scaled};
+use crate::histogram::Histogram;
+use crate::layout::{Contribution, Slot, SlotKind, Spread};
+use crate::ordered::{
+    Chosen, Placed, insert_newest, insert_newest_distinct, insert_oldest, insert_ranked,
+};
+use crate::parts::{Groups, Places, add_elements};
+use crate::quantile::Samples;
 
 /// The aggregate of one slot over some facts.
 #[derive(Debug, Clone)]
@@ -28,62 +33,33 @@ pub enum PartialData {
     Min(Option<Value>),
     Max(Option<Value>),
     /// At most `n` values, oldest first.
-    First(Vec<(Position, Value)>),
+    First(Vec<Placed>),
     /// At most `n` values, newest first.
-    Last(Vec<(Position, Value)>),
+    Last(Vec<Placed>),
     Distinct(BottomK),
     Histogram(Histogram),
-}
-
-/// Value → count, of at most a bound of values.
-#[derive(Debug, Clone, Default)]
-pub struct Histogram {
-    pub counts: BTreeMap<Value, u64>,
-    /// More values than the bound were seen; the counts are then dropped.
-    pub overflowed: bool,
-}
-
-impl Histogram {
-    fn add(&mut self, value: &Value, count: u64, categories_max: usize) {
-        if self.overflowed {
-            return;
-        }
-        if let Some(known) = self.counts.get_mut(value) {
-            *known += count;
-            return;
-        }
-        self.counts.insert(value.clone(), count);
-        if self.counts.len() > categories_max {
-            self.overflowed = true;
-            self.counts.clear();
-        }
-    }
-
-    fn merge(&mut self, other: &Self, categories_max: usize) {
-        if other.overflowed {
-            self.overflowed = true;
-            self.counts.clear();
-        }
-        for (value, count) in &other.counts {
-            self.add(value, *count, categories_max);
-        }
-    }
+    /// At most `n` distinct values, newest first.
+    LastDistinct(Vec<Placed>),
+    /// At most `n` values, the greatest or the least first.
+    Ranked(Vec<Value>),
+    Chosen(Option<Box<Chosen>>),
+    Quantile(Samples),
+    Decayed(Decayed),
+    /// One per category, or per key of maps.
+    Groups(Box<Groups>),
+    /// One per place of lists.
+    Places(Box<Places>),
 }
 
 impl Partial {
     /// The aggregate of no facts.
-    pub fn empty(kind: SlotKind) -> Self {
-        let data = match kind {
-            SlotKind::Count => PartialData::Count,
-            SlotKind::Moments { order } => {
-                PartialData::Moments((0..order).map(|_| ExactSum::default()).collect())
-            }
-            SlotKind::Min => PartialData::Min(None),
-            SlotKind::Max => PartialData::Max(None),
-            SlotKind::First { .. } => PartialData::First(Vec::new()),
-            SlotKind::Last { .. } => PartialData::Last(Vec::new()),
-            SlotKind::Distinct { .. } => PartialData::Distinct(BottomK::default()),
-            SlotKind::Histogram { .. } => PartialData::Histogram(Histogram::default()),
+    pub fn empty(slot: &Slot) -> Self {
+        let data = if slot.is_grouped() {
+            PartialData::Groups(Box::default())
+        } else if slot.spread == Spread::Positions {
+            PartialData::Places(Box::default())
+        } else {
+            PartialData::empty(slot.kind)
         };
         Self {
             count: 0,
@@ -92,32 +68,47 @@ impl Partial {
         }
     }
 
-    /// Counts one fact that passed the slot's filter. `value` is null for a slot without an input.
-    pub fn update(&mut self, slot: &Slot, position: Position, value: &Value) {
-        let kept_null = matches!(
-            slot.kind,
-            SlotKind::First {
-                keep_nulls: true,
-                ..
-            } | SlotKind::Last {
-                keep_nulls: true,
-                ..
+    /// Counts what one fact brings.
+    pub fn add(&mut self, slot: &Slot, fact: &Contribution) {
+        if slot.is_grouped() {
+            if let PartialData::Groups(groups) = &mut self.data {
+                let counted = groups.add(slot, fact);
+                self.count(counted, fact.position);
             }
-        );
-        if slot.input.is_some() && value.is_null() && !kept_null {
             return;
         }
-        self.note(position);
+        match slot.spread {
+            Spread::Elements => add_elements(self, slot, fact),
+            Spread::Positions => self.add_places(slot, fact),
+            Spread::Whole | Spread::Entries => self.add_value(slot, fact),
+        }
+    }
+
+    fn add_places(&mut self, slot: &Slot, fact: &Contribution) {
+        if let (PartialData::Places(places), Value::List(items)) = (&mut self.data, &fact.value) {
+            places.add(slot, fact, items, self.count == 0);
+            self.count(1, fact.position);
+        }
+    }
+
+    fn add_value(&mut self, slot: &Slot, fact: &Contribution) {
+        let Contribution {
+            position, value, ..
+        } = fact;
+        if slot.input.is_some() && value.is_null() && !slot.kind.keeps_nulls() {
+            return;
+        }
+        self.count(1, *position);
         match (&mut self.data, slot.kind) {
             (PartialData::Count, _) => {}
             (PartialData::Moments(sums), _) => add_powers(sums, value),
             (PartialData::Min(least), _) => keep(least, value, |new, old| new < old),
             (PartialData::Max(greatest), _) => keep(greatest, value, |new, old| new > old),
             (PartialData::First(list), SlotKind::First { n, .. }) => {
-                insert_oldest(list, n, position, value);
+                insert_oldest(list, n, *position, value);
             }
             (PartialData::Last(list), SlotKind::Last { n, .. }) => {
-                insert_newest(list, n, position, value);
+                insert_newest(list, n, *position, value);
             }
             (PartialData::Distinct(sketch), SlotKind::Distinct { exact_up_to }) => {
                 sketch.insert(hash_value(value), exact_up_to);
@@ -125,14 +116,34 @@ impl Partial {
             (PartialData::Histogram(map), SlotKind::Histogram { categories_max }) => {
                 map.add(value, 1, categories_max);
             }
+            (PartialData::LastDistinct(list), SlotKind::LastDistinct { n }) => {
+                insert_newest_distinct(list, n, *position, value);
+            }
+            (PartialData::Ranked(list), kind) => rank(list, kind, value),
+            (PartialData::Chosen(kept), kind) => {
+                let new = Chosen {
+                    order: fact.order.clone(),
+                    position: *position,
+                    value: value.clone(),
+                };
+                Chosen::keep(kept, &new, kind == SlotKind::MaxBy);
+            }
+            (PartialData::Quantile(samples), SlotKind::Quantile { exact_up_to }) => {
+                samples.add(value, exact_up_to);
+            }
+            (PartialData::Decayed(sums), SlotKind::Decayed { half_life }) => {
+                sums.add(half_life, position.event_time, value);
+            }
             _ => debug_assert!(false, "the partial is of another slot"),
         }
     }
 
-    /// Counts a fact without its value.
-    pub(crate) fn note(&mut self, position: Position) {
-        self.count += 1;
-        self.newest = self.newest.max(position.event_time);
+    /// Counts facts, of which the newest stands at `position`.
+    pub(crate) fn count(&mut self, facts: u64, position: Position) {
+        if facts > 0 {
+            self.count += facts;
+            self.newest = self.newest.max(position.event_time);
+        }
     }
 
     /// Joins the aggregate of other facts into this one.
@@ -140,40 +151,96 @@ impl Partial {
         if other.count == 0 {
             return;
         }
+        let first = self.count == 0;
         self.count += other.count;
         self.newest = self.newest.max(other.newest);
-        match (&mut self.data, &other.data, slot.kind) {
-            (PartialData::Moments(sums), PartialData::Moments(others), _) => {
+        match (&mut self.data, &other.data) {
+            (PartialData::Groups(groups), PartialData::Groups(others)) => {
+                groups.merge(slot, others);
+            }
+            (PartialData::Places(places), PartialData::Places(others)) => {
+                places.merge(slot, others, first);
+            }
+            (data, other) => data.merge(slot.kind, other),
+        }
+    }
+}
+
+impl PartialData {
+    fn empty(kind: SlotKind) -> Self {
+        match kind {
+            SlotKind::Count => Self::Count,
+            SlotKind::Moments { order } => {
+                Self::Moments((0..order).map(|_| ExactSum::default()).collect())
+            }
+            SlotKind::Min => Self::Min(None),
+            SlotKind::Max => Self::Max(None),
+            SlotKind::First { .. } => Self::First(Vec::new()),
+            SlotKind::Last { .. } => Self::Last(Vec::new()),
+            SlotKind::Distinct { .. } => Self::Distinct(BottomK::default()),
+            SlotKind::Histogram { .. } => Self::Histogram(Histogram::default()),
+            SlotKind::LastDistinct { .. } => Self::LastDistinct(Vec::new()),
+            SlotKind::Top { .. } | SlotKind::Bottom { .. } => Self::Ranked(Vec::new()),
+            SlotKind::MinBy | SlotKind::MaxBy => Self::Chosen(None),
+            SlotKind::Quantile { .. } => Self::Quantile(Samples::None),
+            SlotKind::Decayed { .. } => Self::Decayed(Decayed::default()),
+        }
+    }
+
+    fn merge(&mut self, kind: SlotKind, other: &Self) {
+        match (self, other, kind) {
+            (Self::Moments(sums), Self::Moments(others), _) => {
                 for (sum, other) in sums.iter_mut().zip(others) {
                     sum.merge(other);
                 }
             }
-            (PartialData::Min(least), PartialData::Min(Some(value)), _) => {
+            (Self::Min(least), Self::Min(Some(value)), _) => {
                 keep(least, value, |new, old| new < old);
             }
-            (PartialData::Max(greatest), PartialData::Max(Some(value)), _) => {
+            (Self::Max(greatest), Self::Max(Some(value)), _) => {
                 keep(greatest, value, |new, old| new > old);
             }
-            (PartialData::First(list), PartialData::First(others), SlotKind::First { n, .. }) => {
+            (Self::First(list), Self::First(others), SlotKind::First { n, .. }) => {
                 for (position, value) in others {
                     insert_oldest(list, n, *position, value);
                 }
             }
-            (PartialData::Last(list), PartialData::Last(others), SlotKind::Last { n, .. }) => {
-                for (position, value) in others {
+            (Self::Last(list), Self::Last(others), SlotKind::Last { n, .. }) => {
+                for (position, value) in others.iter().rev() {
                     insert_newest(list, n, *position, value);
                 }
             }
+            (Self::Distinct(sketch), Self::Distinct(other), SlotKind::Distinct { exact_up_to }) => {
+                sketch.merge(other, exact_up_to);
+            }
             (
-                PartialData::Distinct(sketch),
-                PartialData::Distinct(other),
-                SlotKind::Distinct { exact_up_to },
-            ) => sketch.merge(other, exact_up_to),
-            (
-                PartialData::Histogram(map),
-                PartialData::Histogram(other),
+                Self::Histogram(map),
+                Self::Histogram(other),
                 SlotKind::Histogram { categories_max },
             ) => map.merge(other, categories_max),
+            (
+                Self::LastDistinct(list),
+                Self::LastDistinct(others),
+                SlotKind::LastDistinct { n },
+            ) => {
+                for (position, value) in others.iter().rev() {
+                    insert_newest_distinct(list, n, *position, value);
+                }
+            }
+            (Self::Ranked(list), Self::Ranked(others), kind) => {
+                others.iter().for_each(|value| rank(list, kind, value));
+            }
+            (Self::Chosen(kept), Self::Chosen(Some(other)), kind) => {
+                Chosen::keep(kept, other, kind == SlotKind::MaxBy);
+            }
+            (
+                Self::Quantile(samples),
+                Self::Quantile(others),
+                SlotKind::Quantile { exact_up_to },
+            ) => {
+                samples.merge(others, exact_up_to);
+            }
+            (Self::Decayed(sums), Self::Decayed(others), _) => sums.merge(others),
             _ => {}
         }
     }
@@ -186,51 +253,19 @@ pub(crate) fn keep(kept: &mut Option<Value>, value: &Value, better: fn(&Value, &
     }
 }
 
-fn add_powers(sums: &mut [ExactSum], value: &Value) {
-    for (i, sum) in sums.iter_mut().enumerate() {
-        let power = i as u32 + 1;
-        match (value, power) {
-            (Value::Int(v), 1) => sum.add_int(i128::from(*v)),
-            (Value::Int(v), _) => sum.add_int_power(i128::from(*v), power),
-            (Value::Float(v), 1) => sum.add_float(*v),
-            (Value::Float(v), _) => sum.add_float_power(*v, power),
-            (Value::Decimal { unscaled, .. }, _) => sum.add_int_power(*unscaled, power),
-            _ => {}
-        }
+fn rank(list: &mut Vec<Value>, kind: SlotKind, value: &Value) {
+    match kind {
+        SlotKind::Top { n } => insert_ranked(list, n, value, |a, b| b.cmp(a)),
+        SlotKind::Bottom { n } => insert_ranked(list, n, value, Ord::cmp),
+        _ => {}
     }
 }
 
-/// Inserts into a list of the `n` oldest values, oldest first.
-pub(crate) fn insert_oldest(
-    list: &mut Vec<(Position, Value)>,
-    n: usize,
-    position: Position,
-    value: &Value,
-) {
-    let at = list.partition_point(|(p, _)| *p < position);
-    insert_within(list, n, at, position, value);
-}
-
-/// Inserts into a list of the `n` newest values, newest first.
-pub(crate) fn insert_newest(
-    list: &mut Vec<(Position, Value)>,
-    n: usize,
-    position: Position,
-    value: &Value,
-) {
-    let at = list.partition_point(|(p, _)| *p > position);
-    insert_within(list, n, at, position, value);
-}
-
-fn insert_within(
-    list: &mut Vec<(Position, Value)>,
-    n: usize,
-    at: usize,
-    position: Position,
-    value: &Value,
-) {
-    if at < n {
-        list.truncate(n - 1);
-        list.insert(at, (position, value.clone()));
+fn add_powers(sums: &mut [ExactSum], value: &Value) {
+    let Some((mantissa, exponent)) = scaled(value) else {
+        return;
+    };
+    for (sum, power) in sums.iter_mut().zip(1..) {
+        sum.add_power(mantissa, exponent, power);
     }
 }

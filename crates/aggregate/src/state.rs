@@ -211,7 +211,7 @@ impl EntityState {
                 &[]
             };
             Box::new(Base {
-                partials: slots.iter().map(|s| Partial::empty(s.kind)).collect(),
+                partials: slots.iter().map(Partial::empty).collect(),
                 newest: Position::MIN,
                 sequence_max: 0,
             })
@@ -431,14 +431,9 @@ fn add_known(
 fn add_removed(removed: &Removed, layout: &Layout, slots: &[usize], partials: &mut [Partial]) {
     for (slot, partial) in slots.iter().zip(partials) {
         let slot = &layout.slots[*slot];
-        let counts = slot
-            .filter
-            .is_none_or(|f| removed.values[f] == Value::Bool(true));
-        if counts {
-            let value = slot
-                .input
-                .map_or(&Value::Null, |input| &removed.values[input]);
-            partial.update(slot, removed.position, value);
+        let fact = slot.contribution(removed.position, |input| removed.values[input].clone());
+        if let Some(fact) = fact {
+            partial.add(slot, &fact);
         }
     }
 }

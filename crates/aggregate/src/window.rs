@@ -68,6 +68,14 @@ impl Window {
         }
     }
 
+    /// The time that the window spans, where that is the same at every cursor.
+    pub fn width(&self) -> Option<Micros> {
+        match self.kind {
+            WindowKind::Exact { width } | WindowKind::Range { width } => Some(width),
+            WindowKind::Rows { .. } | WindowKind::Lifetime => None,
+        }
+    }
+
     /// How far back from the cursor the window reaches, or none where it has no end.
     pub fn reach(&self) -> Option<Micros> {
         match self.kind {

@@ -16,8 +16,7 @@ fn layout() -> Layout {
     let functions = [Aggregate::Count, Aggregate::Sum, Aggregate::Max];
     let slot = |function: &Aggregate| Slot {
         input: function.needs_input().then_some(0),
-        filter: None,
-        kind: function.slot_kind(),
+        ..Slot::new(function.slot_kind())
     };
     Layout {
         inputs: vec![DataType::Float64],
@@ -67,11 +66,8 @@ fn benches(criterion: &mut Criterion) {
                     at = (at + 7919) % FACTS as i64;
                     let cursor = Cursor::inclusive(at * MINUTE);
                     let range = window.range(&cursor);
-                    let mut partials: Vec<Partial> = layout
-                        .slots
-                        .iter()
-                        .map(|s| Partial::empty(s.kind))
-                        .collect();
+                    let mut partials: Vec<Partial> =
+                        layout.slots.iter().map(Partial::empty).collect();
                     let _ =
                         state.query(&layout, &range, cursor.known_at, &[0, 1, 2], &mut partials);
                     partials

@@ -63,8 +63,7 @@ fn tail(fact: usize) -> usize {
 fn states(facts: usize) {
     let slot = |function: Aggregate| Slot {
         input: function.needs_input().then_some(0),
-        filter: None,
-        kind: function.slot_kind(),
+        ..Slot::new(function.slot_kind())
     };
     let layout = Layout {
         inputs: vec![DataType::Float64],

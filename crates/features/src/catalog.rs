@@ -70,6 +70,8 @@ pub struct CompiledFeature {
     pub ttl: Option<Micros>,
     /// A value older than `ttl` is returned all the same.
     pub stale_keep: bool,
+    /// The largest relative error of a value that is estimated; none where all are exact.
+    pub error_bound: Option<f64>,
     pub description: Option<String>,
 }
 
@@ -80,6 +82,8 @@ pub enum FeatureKind {
         function: Aggregate,
         slot: usize,
         window: Window,
+        /// How many of the categories with the largest results are kept.
+        largest: Option<usize>,
     },
     /// The newest value, null or not.
     Latest { slot: usize },

@@ -134,18 +134,18 @@ pub struct FeatureSpec {
     pub source: Option<String>,
     #[serde(default)]
     pub windows: Option<Vec<WindowSpec>>,
-    /// How many values, for `first_n`, `last_n` and `histogram`.
+    /// How many values: of a list, of the most frequent, or of the categories with the largest results.
     #[serde(default)]
     pub n: Option<usize>,
-    /// `true`: the sample form of variance and stddev.
+    /// `true`: the sample form of variance, stddev, skew and kurtosis.
     #[serde(default)]
     pub sample: Option<bool>,
     #[serde(default)]
     pub nulls: Option<Nulls>,
-    /// Distinct values counted exactly; more are estimated.
+    /// Distinct values counted exactly, values of a quantile kept one by one; more are estimated.
     #[serde(default)]
     pub exact_up_to: Option<usize>,
-    /// Categories of a histogram.
+    /// The most categories, values of a histogram or keys of maps that are told apart.
     #[serde(default)]
     pub max_categories: Option<usize>,
     /// The value in place of null.
@@ -156,18 +156,32 @@ pub struct FeatureSpec {
     pub ttl: Option<String>,
     #[serde(default)]
     pub stale: Option<Stale>,
+    /// A column or SQL expression whose values are the categories to group by; the feature is then a map.
     #[serde(default)]
     pub by: Option<String>,
+    /// What `min_by` and `max_by` compare: a column or SQL expression.
     #[serde(default)]
     pub order_by: Option<String>,
+    /// Between 0 and 1, or a list.
     #[serde(default)]
-    pub quantile: Option<serde_json::Value>,
+    pub quantile: Option<QuantileSpec>,
+    /// After how long a fact weighs half.
     #[serde(default)]
     pub half_life: Option<String>,
+    /// Aggregates the elements of lists, or maps key by key.
     #[serde(default)]
-    pub unnest: Option<serde_json::Value>,
+    pub unnest: Option<bool>,
+    /// Aggregates lists of equal length place by place.
     #[serde(default)]
     pub element_wise: Option<bool>,
+}
+
+/// One quantile, or a list of them.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum QuantileSpec {
+    One(f64),
+    Many(Vec<f64>),
 }
 
 /// Whether `first`, `last` and their lists count nulls.

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions};
 use arrow::datatypes::Schema;
 use headwater_aggregate::{
-    Aged, Aggregate, EntityState, InputBatch, InputColumn, Outcome, Partial, Status, Window,
-    WindowKind,
+    Aged, Aggregate, EntityState, InputBatch, InputColumn, Outcome, Partial, Reading, Status,
+    Window, WindowKind,
 };
 use headwater_schema::{
     Cursor, FactBatch, Field, Micros, Problem, Sequence, Value, array_from_values,
@@ -38,6 +38,8 @@ struct WindowReads {
 }
 
 const LIFETIME: Window = Window::new(WindowKind::Lifetime);
+/// What a latest value is read as.
+const LATEST: Aggregate = Aggregate::Last { keep_nulls: true };
 
 impl ReadPlan {
     /// A plan for some features of a view, by index.
@@ -130,7 +132,7 @@ impl ReadPlan {
         let mut partials: Vec<Partial> = reads
             .slots
             .iter()
-            .map(|slot| Partial::empty(layout.slots[*slot].kind))
+            .map(|slot| Partial::empty(&layout.slots[*slot]))
             .collect();
         if let Some(state) = state {
             let range = reads.window.range(cursor);
@@ -139,13 +141,21 @@ impl ReadPlan {
         let as_of = cursor.as_of.saturating_sub(reads.window.offset);
         for (index, place) in &reads.features {
             let feature = &self.view.features[*index];
-            let input = layout.slots[reads.slots[*place]].input;
-            let input = input.map(|i| &layout.inputs[i]);
-            let function = match &feature.kind {
-                FeatureKind::Aggregate { function, .. } => *function,
-                _ => Aggregate::Last { keep_nulls: true },
+            let slot = &layout.slots[reads.slots[*place]];
+            let (function, largest) = match &feature.kind {
+                FeatureKind::Aggregate {
+                    function, largest, ..
+                } => (function, *largest),
+                _ => (&LATEST, None),
             };
-            let outcome = function.finalize(&partials[*place], input, as_of);
+            let reading = Reading {
+                slot,
+                input: slot.input.map(|i| &layout.inputs[i]),
+                as_of,
+                width: reads.window.width(),
+                largest,
+            };
+            let outcome = function.finalize(&partials[*place], &reading);
             let outcome = apply_ttl(feature, outcome, cursor);
             outcomes[*index] = finish(feature, outcome, found);
         }

@@ -10,6 +10,7 @@ mod definition;
 mod derive;
 mod evaluate;
 mod expression;
+mod function;
 mod plan;
 mod registry;
 mod store;

@@ -1,20 +1,16 @@
-//! Windows and functions as they are written, read into what `aggregate` runs.
+//! Windows as they are written, read into what `aggregate` runs.
 
-use headwater_aggregate::{
-    Aggregate, CATEGORIES_MAX_DEFAULT, EXACT_UP_TO_DEFAULT, Window, WindowKind,
-};
+use headwater_aggregate::{Window, WindowKind};
 use headwater_schema::time::Duration;
 use headwater_schema::{Micros, Problem};
 
-use crate::catalog::{not_available, unknown};
-use crate::definition::{FeatureSpec, Nulls, WindowMap, WindowSpec};
+use crate::catalog::not_available;
+use crate::definition::{WindowMap, WindowSpec};
 
 /// A width below a millisecond is refused.
 const WIDTH_MIN: Micros = 1000;
-/// The most values that `first_n` and `last_n` list, and facts of a `rows` window.
+/// The most values that a function lists, and facts of a `rows` window.
 pub const LIST_MAX: usize = 10_000;
-/// The most distinct values that are counted exactly, and categories of a histogram.
-pub const DISTINCT_MAX: usize = 100_000;
 
 /// A window and the name of its feature.
 #[derive(Debug)]
@@ -103,7 +99,8 @@ fn read_map(feature: &str, map: &WindowMap) -> Result<NamedWindow, Problem> {
     Ok(NamedWindow { window, name })
 }
 
-fn count(what: &str, n: usize, max: usize) -> Result<usize, Problem> {
+/// A number between 1 and `max`.
+pub fn count(what: &str, n: usize, max: usize) -> Result<usize, Problem> {
     if n == 0 || n > max {
         return Err(Problem::user("invalid-window", format!("`{what}` is {n}"))
             .hint(format!("it is between 1 and {max}")));
@@ -128,133 +125,4 @@ fn width(text: &str) -> Result<Micros, Problem> {
             .hint("make it at least 1ms"));
     }
     Ok(width)
-}
-
-/// Functions that are planned and not there yet.
-const LATER: [&str; 16] = [
-    "skew",
-    "kurtosis",
-    "distinct_n",
-    "quantile",
-    "top_n",
-    "bottom_n",
-    "min_by",
-    "max_by",
-    "top_values",
-    "decayed_sum",
-    "decayed_count",
-    "decayed_avg",
-    "rate",
-    "median",
-    "mode",
-    "percentile",
-];
-const FUNCTIONS: [&str; 15] = [
-    "count",
-    "sum",
-    "avg",
-    "min",
-    "max",
-    "first",
-    "last",
-    "first_n",
-    "last_n",
-    "variance",
-    "stddev",
-    "distinct_count",
-    "histogram",
-    "time_since_first",
-    "time_since_last",
-];
-
-/// Reads the aggregate function of a feature.
-pub fn read_function(name: &str, spec: &FeatureSpec) -> Result<Aggregate, Problem> {
-    let keep_nulls = spec.nulls == Some(Nulls::Keep);
-    let sample = spec.sample.unwrap_or(false);
-    let n = || match spec.n {
-        Some(n) => count("n", n, LIST_MAX),
-        None => Err(
-            Problem::user("invalid-feature", format!("`{name}` needs `n`"))
-                .hint("write how many values to list, as in `n: 5`"),
-        ),
-    };
-    let function = match name {
-        "count" => Aggregate::Count,
-        "sum" => Aggregate::Sum,
-        "avg" => Aggregate::Avg,
-        "min" => Aggregate::Min,
-        "max" => Aggregate::Max,
-        "first" => Aggregate::First { keep_nulls },
-        "last" => Aggregate::Last { keep_nulls },
-        "first_n" => Aggregate::FirstN {
-            n: n()?,
-            keep_nulls,
-        },
-        "last_n" => Aggregate::LastN {
-            n: n()?,
-            keep_nulls,
-        },
-        "variance" => Aggregate::Variance { sample },
-        "stddev" => Aggregate::Stddev { sample },
-        "distinct_count" => {
-            let exact_up_to = spec.exact_up_to.unwrap_or(EXACT_UP_TO_DEFAULT);
-            Aggregate::DistinctCount {
-                exact_up_to: count("exact_up_to", exact_up_to, DISTINCT_MAX)?,
-            }
-        }
-        "histogram" => {
-            let categories = spec.max_categories.unwrap_or(CATEGORIES_MAX_DEFAULT);
-            Aggregate::Histogram {
-                n: spec.n.map(|n| count("n", n, DISTINCT_MAX)).transpose()?,
-                categories_max: count("max_categories", categories, DISTINCT_MAX)?,
-            }
-        }
-        "time_since_first" => Aggregate::TimeSinceFirst,
-        "time_since_last" => Aggregate::TimeSinceLast,
-        later if LATER.contains(&later) => return Err(not_available("aggregate", later)),
-        other => {
-            let mut problem = unknown("function", "aggregate", other, FUNCTIONS.into_iter());
-            problem.code = "unknown-aggregate";
-            return Err(problem);
-        }
-    };
-    refuse_unused(name, &function, spec)?;
-    Ok(function)
-}
-
-/// A parameter that the function doesn't read is a mistake, not a no-op.
-fn refuse_unused(name: &str, function: &Aggregate, spec: &FeatureSpec) -> Result<(), Problem> {
-    use Aggregate as A;
-    let lists = matches!(
-        function,
-        A::FirstN { .. } | A::LastN { .. } | A::Histogram { .. }
-    );
-    let ordered = matches!(
-        function,
-        A::First { .. } | A::Last { .. } | A::FirstN { .. } | A::LastN { .. }
-    );
-    let unused = [
-        ("n", spec.n.is_some() && !lists),
-        ("nulls", spec.nulls.is_some() && !ordered),
-        (
-            "sample",
-            spec.sample.is_some() && !matches!(function, A::Variance { .. } | A::Stddev { .. }),
-        ),
-        (
-            "exact_up_to",
-            spec.exact_up_to.is_some() && !matches!(function, A::DistinctCount { .. }),
-        ),
-        (
-            "max_categories",
-            spec.max_categories.is_some() && !matches!(function, A::Histogram { .. }),
-        ),
-    ];
-    match unused.iter().find(|(_, wrong)| *wrong) {
-        Some((key, _)) => Err(
-            Problem::user("invalid-feature", format!("`{name}` has no `{key}`"))
-                .field(*key)
-                .hint("leave it out"),
-        ),
-        None => Ok(()),
-    }
 }

@@ -1,19 +1,19 @@
 //! A state as bytes, for checkpoints and for states that live on disk. The first byte is the
 //! version of the format. Partials of sealed blocks aren't stored: they are made again from the facts.
 
-use std::collections::BTreeMap;
-
 use headwater_schema::codec::{decode_value, encode_value};
 use headwater_schema::{Position, Value};
 
+use self::partial::{get_partial, put_partial};
 use super::{BLOCK_ROWS, Base, EntityState, Removed};
+use crate::Layout;
 use crate::block::Block;
-use crate::bottom_k::BottomK;
-use crate::exact_sum::{ExactSum, big_from_bytes, big_to_bytes};
-use crate::partial::{Histogram, Partial, PartialData};
-use crate::{Layout, SlotKind};
 
-const FORMAT: u8 = 1;
+mod partial;
+
+/// Version 1 knew fewer kinds of partial aggregates, and wrote them the same way.
+const FORMAT: u8 = 2;
+const FORMAT_LEAST: u8 = 1;
 /// No list in a state is longer than this; a greater length in stored bytes is corruption.
 const LIST_MAX: u64 = 1 << 32;
 
@@ -64,7 +64,7 @@ impl EntityState {
     /// The state of bytes that [`EntityState::encode`] gave for the same layout.
     pub fn decode(layout: &Layout, bytes: &[u8]) -> Result<Self, Corrupt> {
         let input = &mut &bytes[..];
-        if byte(input)? != FORMAT {
+        if !(FORMAT_LEAST..=FORMAT).contains(&byte(input)?) {
             return Err(Corrupt("the format's version is unknown"));
         }
         let applied = get(input)?;
@@ -128,7 +128,7 @@ fn get_base(layout: &Layout, input: &mut &[u8]) -> Result<Base, Corrupt> {
         newest,
         sequence_max,
         partials: slots
-            .map(|slot| get_partial(slot.kind, input))
+            .map(|slot| get_partial(slot, input))
             .collect::<Result<_, _>>()?,
     })
 }
@@ -139,103 +139,6 @@ fn get_values(layout: &Layout, input: &mut &[u8]) -> Result<Vec<Value>, Corrupt>
 
 fn get_value(input: &mut &[u8]) -> Result<Value, Corrupt> {
     decode_value(input).map_err(|_| Corrupt("a value can't be read"))
-}
-
-fn put_partial(out: &mut Vec<u8>, partial: &Partial) {
-    put(out, partial.count);
-    put_signed(out, partial.newest);
-    match &partial.data {
-        PartialData::Count => {}
-        PartialData::Moments(sums) => {
-            for sum in sums {
-                let (mantissa, exponent) = sum.to_big();
-                put_signed(out, i64::from(exponent));
-                let bytes = big_to_bytes(&mantissa);
-                put(out, bytes.len() as u64);
-                out.extend(bytes);
-            }
-        }
-        PartialData::Min(value) | PartialData::Max(value) => {
-            encode_value(out, value.as_ref().unwrap_or(&Value::Null));
-        }
-        PartialData::First(list) | PartialData::Last(list) => {
-            put(out, list.len() as u64);
-            for (position, value) in list {
-                put_position(out, *position);
-                encode_value(out, value);
-            }
-        }
-        PartialData::Distinct(sketch) => {
-            put(out, sketch.hashes().len() as u64);
-            let hashes = sketch.hashes().iter();
-            hashes.for_each(|hash| out.extend(hash.to_le_bytes()));
-        }
-        PartialData::Histogram(histogram) => {
-            out.push(u8::from(histogram.overflowed));
-            put(out, histogram.counts.len() as u64);
-            for (value, count) in &histogram.counts {
-                encode_value(out, value);
-                put(out, *count);
-            }
-        }
-    }
-}
-
-fn get_partial(kind: SlotKind, input: &mut &[u8]) -> Result<Partial, Corrupt> {
-    let count = get(input)?;
-    let newest = get_signed(input)?;
-    let data = match kind {
-        SlotKind::Count => PartialData::Count,
-        SlotKind::Moments { order } => PartialData::Moments(
-            (0..order)
-                .map(|_| get_sum(input))
-                .collect::<Result<_, _>>()?,
-        ),
-        SlotKind::Min => PartialData::Min(some(get_value(input)?)),
-        SlotKind::Max => PartialData::Max(some(get_value(input)?)),
-        SlotKind::First { .. } => PartialData::First(get_list(input)?),
-        SlotKind::Last { .. } => PartialData::Last(get_list(input)?),
-        SlotKind::Distinct { .. } => {
-            let hashes = (0..get_length(input)?).map(|_| {
-                let bytes = take(input, 8)?;
-                let mut hash = [0; 8];
-                hash.copy_from_slice(bytes);
-                Ok(u64::from_le_bytes(hash))
-            });
-            PartialData::Distinct(BottomK::from_hashes(hashes.collect::<Result<_, _>>()?))
-        }
-        SlotKind::Histogram { .. } => {
-            let overflowed = byte(input)? != 0;
-            let entries = (0..get_length(input)?).map(|_| Ok((get_value(input)?, get(input)?)));
-            let counts = entries.collect::<Result<BTreeMap<_, _>, Corrupt>>()?;
-            PartialData::Histogram(Histogram { counts, overflowed })
-        }
-    };
-    Ok(Partial {
-        count,
-        newest,
-        data,
-    })
-}
-
-fn get_sum(input: &mut &[u8]) -> Result<ExactSum, Corrupt> {
-    let exponent =
-        i32::try_from(get_signed(input)?).map_err(|_| Corrupt("an exponent is too large"))?;
-    let length = get_length(input)?;
-    Ok(ExactSum::from_big(
-        big_from_bytes(take(input, length)?),
-        exponent,
-    ))
-}
-
-fn get_list(input: &mut &[u8]) -> Result<Vec<(Position, Value)>, Corrupt> {
-    (0..get_length(input)?)
-        .map(|_| Ok((get_position(input)?, get_value(input)?)))
-        .collect()
-}
-
-fn some(value: Value) -> Option<Value> {
-    (!value.is_null()).then_some(value)
 }
 
 fn put(out: &mut Vec<u8>, mut value: u64) {

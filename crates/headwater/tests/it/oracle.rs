@@ -194,6 +194,8 @@ impl Run {
                             removed_at: None,
                             value: amount.map_or(Value::Null, |a| Value::Float(cents(a))),
                             counts: true,
+                            order: Value::Null,
+                            category: Value::Null,
                         });
                     }
                 }
