@@ -19,6 +19,8 @@ const MARK: [u8; 4] = *b"HWF1";
 pub const HEADER_BYTES: usize = 12;
 /// The longest frame; a greater length is damage.
 pub const FRAME_BYTES_MAX: usize = 1 << 30;
+/// No byte of lz4 stands for more bytes than this.
+const COMPRESSION_MAX: usize = 256;
 /// Payloads below this aren't worth compressing.
 const COMPRESS_BYTES_MIN: usize = 256;
 
@@ -31,6 +33,16 @@ const QUARANTINE: u8 = 3;
 pub enum Frame {
     Facts(Arc<SequencedBatch>),
     Quarantine(Vec<QuarantinedRow>),
+}
+
+impl Frame {
+    /// The first sequence that the frame takes; none where it takes none.
+    pub fn first_sequence(&self) -> Option<Sequence> {
+        match self {
+            Self::Facts(batch) => Some(batch.first_sequence),
+            Self::Quarantine(_) => None,
+        }
+    }
 }
 
 /// Why bytes are no frame.
@@ -46,6 +58,11 @@ pub enum Damage {
     },
     /// A segment begins with another sequence than its name says.
     FirstSequence(Sequence),
+    /// A whole record that doesn't belong where it stands.
+    Sequence {
+        expected: Sequence,
+        found: Sequence,
+    },
 }
 
 impl std::fmt::Display for Damage {
@@ -56,6 +73,12 @@ impl std::fmt::Display for Damage {
             Self::Length(length) => write!(f, "a record of {length} bytes is impossible"),
             Self::FirstSequence(found) => {
                 write!(f, "the file begins with sequence {found}, unlike its name")
+            }
+            Self::Sequence { expected, found } => {
+                write!(
+                    f,
+                    "the record of sequence {found} stands where {expected} is due"
+                )
             }
             Self::Checksum { stored, actual } => {
                 write!(f, "the checksum is {actual:08x}, stored is {stored:08x}")
@@ -164,7 +187,7 @@ pub fn decode(body: &[u8]) -> Result<Frame, Problem> {
             let size = encoded
                 .first_chunk::<4>()
                 .map_or(0, |b| u32::from_le_bytes(*b) as usize);
-            if size > FRAME_BYTES_MAX {
+            if size > FRAME_BYTES_MAX.min(encoded.len().saturating_mul(COMPRESSION_MAX)) {
                 return Err(unreadable(&format!("it would unpack to {size} bytes")));
             }
             decompressed =

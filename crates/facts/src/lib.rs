@@ -6,6 +6,8 @@
 mod build_index;
 mod embedded;
 mod frame;
+#[cfg(feature = "fuzz")]
+pub mod fuzz;
 mod index;
 mod log;
 mod log_trait;

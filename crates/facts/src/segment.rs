@@ -200,10 +200,13 @@ impl Segment {
         while at < bytes.len() {
             match frame::split(&bytes[at..]) {
                 Ok((body, length)) => {
-                    segment.note(
-                        &frame::decode(body).map_err(|p| at_offset(p, path, at))?,
-                        length as u64,
-                    );
+                    let frame = frame::decode(body).map_err(|p| at_offset(p, path, at))?;
+                    let expected = segment.next_sequence;
+                    if let Some(found) = frame.first_sequence().filter(|f| *f != expected) {
+                        let damage = Damage::Sequence { expected, found };
+                        return Err(damaged(path, at as u64, &damage));
+                    }
+                    segment.note(&frame, length as u64);
                     at += length;
                 }
                 Err(damage) => {

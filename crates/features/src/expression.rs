@@ -10,7 +10,7 @@ use arrow::array::{Array, ArrayRef, RecordBatch, new_null_array};
 use arrow::compute::{cast, concat};
 use datafusion_common::config::ConfigOptions;
 use datafusion_common::tree_node::{TreeNode, TreeNodeRecursion};
-use datafusion_common::{DFSchema, DataFusionError, TableReference, not_impl_err};
+use datafusion_common::{DFSchema, DataFusionError, ScalarValue, TableReference, not_impl_err};
 use datafusion_expr::execution_props::ExecutionProps;
 use datafusion_expr::physical_planning_context::PhysicalPlanningContext;
 use datafusion_expr::planner::{ContextProvider, ExprPlanner};
@@ -32,6 +32,8 @@ use headwater_schema::{DataType, Field, Problem};
 pub const EXPRESSION_CHARACTERS_MAX: usize = 16_384;
 /// Calls and operators within each other.
 const NESTING_MAX: usize = 64;
+/// How many times longer than its row's own text an expression may make a text.
+const GROWTH_MAX: u64 = 10_000;
 
 /// A compiled expression.
 #[derive(Debug, Clone)]
@@ -182,7 +184,9 @@ fn simplify(expr: Expr, schema: &DFSchema) -> Result<Expr, DataFusionError> {
 
 fn refuse_unsuitable(expr: &Expr, sql: &str) -> Result<(), Problem> {
     let mut found = None;
+    let mut growth = 1u64;
     let walked = expr.apply(|node| {
+        growth = growth.saturating_mul(growth_of(node));
         found = match node {
             Expr::AggregateFunction(f) => Some(format!("the aggregate `{}`", f.func.name())),
             Expr::WindowFunction(_) => Some("a window function".to_owned()),
@@ -196,6 +200,9 @@ fn refuse_unsuitable(expr: &Expr, sql: &str) -> Result<(), Problem> {
                 ))
             }
             Expr::ScalarVariable(..) | Expr::Placeholder(_) => Some("a variable".to_owned()),
+            _ if growth > GROWTH_MAX => Some(format!(
+                "a length, count or replacement that isn't written out, or makes text more than {GROWTH_MAX} times longer"
+            )),
             _ => None,
         };
         Ok(if found.is_some() {
@@ -209,6 +216,29 @@ fn refuse_unsuitable(expr: &Expr, sql: &str) -> Result<(), Problem> {
         (_, what) => Err(Problem::user("invalid-expression", "the expression can't be used here")
             .detail(format!("`{sql}` uses {}", what.unwrap_or_default()))
             .hint("write a scalar expression over the row's own columns; aggregate with `aggregate:`")),
+    }
+}
+
+/// How many times longer a call may make its text. What facts say must not decide how much memory
+/// they take, so lengths and counts have to be literals, and what replaces a match too.
+fn growth_of(node: &Expr) -> u64 {
+    let Expr::ScalarFunction(call) = node else {
+        return 1;
+    };
+    let at = match call.func.name() {
+        "repeat" | "lpad" | "rpad" => 1,
+        "replace" | "regexp_replace" => 2,
+        _ => return 1,
+    };
+    let Some(Expr::Literal(literal, _)) = call.args.get(at) else {
+        return u64::MAX;
+    };
+    match literal.try_as_str() {
+        Some(text) => text.map_or(1, |text| text.len().max(1) as u64),
+        None => match literal.cast_to(&arrow::datatypes::DataType::Int64) {
+            Ok(ScalarValue::Int64(count)) => count.unwrap_or(1).max(1).unsigned_abs(),
+            _ => u64::MAX,
+        },
     }
 }
 

@@ -29,6 +29,11 @@ pub use types::parse_type;
 
 /// Characters of the names of contracts and fields.
 pub const NAME_LENGTH_MAX: usize = 128;
+/// Whether a field may be called so.
+pub(crate) fn is_usable_name(name: &str) -> bool {
+    !name.is_empty() && name.len() <= NAME_LENGTH_MAX && !name.chars().any(char::is_control)
+}
+
 /// Fields of one contract.
 pub const FIELDS_MAX: usize = 4096;
 /// Types within types.

@@ -29,6 +29,7 @@ pub fn infer_contract(name: &str, format: BodyFormat, sample: &[u8]) -> Result<S
             }
         }
     }
+    let left_out = row.leave_out_unnamed();
     if row.seen == 0 || row.members.is_empty() {
         return Err(Problem::user(
             "empty-sample",
@@ -41,7 +42,7 @@ pub fn infer_contract(name: &str, format: BodyFormat, sample: &[u8]) -> Result<S
             .detail(format!("Columns are {}", row.names()))
             .hint("Add a column of RFC 3339 times such as 2013-01-01T10:17:00Z, or of integers named like a time")
     })?;
-    Ok(write::document(name, &row, &guess))
+    Ok(write::document(name, &row, &guess, left_out))
 }
 
 fn observe_json(sample: &[u8], row: &mut Profile) -> Result<(), Problem> {

@@ -87,7 +87,7 @@ fn read_value(tag: u8, tail: &[u8]) -> Option<(Value, &[u8])> {
     match tag {
         BOOL => {
             let (v, tail) = tail.split_first()?;
-            Some((Value::Bool(*v != 0), tail))
+            (*v <= 1).then_some((Value::Bool(*v == 1), tail))
         }
         INT | TIMESTAMP | DATE => {
             let (bytes, tail) = tail.split_first_chunk::<8>()?;
@@ -111,11 +111,12 @@ fn read_value(tag: u8, tail: &[u8]) -> Option<(Value, &[u8])> {
                     [0, 0, tail @ ..] => {
                         return Some((Value::string(String::from_utf8(text).ok()?), tail));
                     }
+                    // A zero that is neither escaped nor the end is of no key that we made.
+                    [0, ..] | [] => return None,
                     [byte, tail @ ..] => {
                         text.push(*byte);
                         rest = tail;
                     }
-                    [] => return None,
                 }
             }
         }

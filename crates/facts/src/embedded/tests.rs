@@ -306,6 +306,30 @@ fn a_flipped_bit_is_named_and_nothing_is_cut_off() {
 }
 
 #[test]
+fn a_whole_record_in_a_wrong_place_is_refused() {
+    let bench = Bench::new(5);
+    let (log, _) = bench.open().expect("opens");
+    log.append(vec![request(&[(1, 1, 1, 1)])]).expect("appends");
+    let path = bench.segments().pop().expect("a segment");
+    let before = bench.env.files.read(&path).expect("readable").len();
+    log.append(vec![request(&[(2, 1, 2, 2)])]).expect("appends");
+    drop(log);
+    let whole = bench.env.files.read(&path).expect("readable");
+    for bytes in [
+        [&whole[..], &whole[before..]].concat(),
+        [&whole[..16], &whole[before..]].concat(),
+    ] {
+        bench
+            .env
+            .files
+            .write_atomic(&path, &bytes)
+            .expect("written");
+        let problem = bench.open().err().expect("refused");
+        assert!(problem.detail.contains("stands where"), "{problem}");
+    }
+}
+
+#[test]
 fn a_missing_segment_is_named() {
     let bench = Bench::new(6);
     let (log, _) = bench.open().expect("opens");

@@ -124,3 +124,27 @@ fn the_canonical_spelling_ignores_how_it_was_written() {
         [1, 3]
     );
 }
+
+#[test]
+fn facts_never_decide_how_long_a_text_gets() {
+    let columns = columns();
+    for sql in [
+        "repeat(\"Name\", a)",
+        "repeat('x', 1000000000)",
+        "lpad(\"Name\", 2147483647)",
+        "rpad(\"Name\", 2 + 3)",
+        "replace(\"Name\", 'a', \"Name\")",
+        "repeat(repeat(\"Name\", 200), 200)",
+    ] {
+        let problem = Expression::compile(sql, &columns).expect_err(sql);
+        assert_eq!(problem.code, "invalid-expression", "{sql}");
+    }
+    assert_eq!(
+        values("lpad(repeat(replace(\"Name\", 'd', '--'), 2), 10, '*') || substr(\"Name\", 2)"),
+        [
+            Value::string("**a--aa--ada"),
+            Value::Null,
+            Value::string("**********")
+        ]
+    );
+}

@@ -15,6 +15,8 @@ use super::{FeatureStore, StoreWrite};
 const FORMAT: u8 = 1;
 const POSITIONS: &str = "positions";
 const HEADER_BYTES: usize = 5;
+/// No byte of lz4 stands for more bytes than this.
+const COMPRESSION_MAX: usize = 256;
 
 /// Keeps states under one folder. One process at a time.
 pub struct EmbeddedFeatureStore {
@@ -91,6 +93,12 @@ fn unpack(view: &str, bytes: &[u8]) -> Result<Vec<u8>, Problem> {
         .ok_or_else(|| corrupt(view))?;
     let [format, checksum @ ..] = *header;
     if format != FORMAT || u32::from_le_bytes(checksum) != crc32fast::hash(compressed) {
+        return Err(corrupt(view));
+    }
+    let size = compressed
+        .first_chunk::<4>()
+        .map_or(0, |b| u32::from_le_bytes(*b) as usize);
+    if size > compressed.len().saturating_mul(COMPRESSION_MAX) {
         return Err(corrupt(view));
     }
     lz4_flex::decompress_size_prepended(compressed).map_err(|_| corrupt(view))

@@ -7,7 +7,10 @@ use serde_json::Value;
 
 use super::custom::{HeadwaterProperties, read_custom};
 use super::property::read_property;
-use super::{Contract, FIELDS_MAX, FieldSpec, NAME_LENGTH_MAX, NotEnforced, schema_of, standard};
+use super::{
+    Contract, FIELDS_MAX, FieldSpec, NAME_LENGTH_MAX, NotEnforced, is_usable_name, schema_of,
+    standard,
+};
 use crate::{DataType, Location, Problem};
 
 /// A reading in progress: what was found wrong, and what is kept but not enforced.
@@ -249,7 +252,7 @@ pub(super) fn read_fields(
     for (index, property) in properties.iter().take(FIELDS_MAX).enumerate() {
         let pointer = format!("{pointer}/properties/{index}");
         let name = text(property, "name").unwrap_or_default();
-        if name.is_empty() || name.len() > NAME_LENGTH_MAX || name.chars().any(char::is_control) {
+        if !is_usable_name(name) {
             let problem = Problem::user("bad-name", "A field has no usable name")
                 .hint(format!("Give it a name of 1 to {NAME_LENGTH_MAX} bytes"));
             reading.report(&format!("{pointer}/name"), problem);

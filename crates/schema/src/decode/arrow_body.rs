@@ -2,6 +2,7 @@
 //! every row, and so a problem of the whole body; single values are checked row by row.
 
 use std::borrow::Cow;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use arrow::array::{
@@ -31,9 +32,10 @@ pub(crate) fn read_record_batches(format: BodyFormat, body: &[u8]) -> Result<Bat
     if format == BodyFormat::Parquet {
         // The reader wants an owner of the bytes.
         let bytes = bytes::Bytes::copy_from_slice(body);
-        let builder = ParquetRecordBatchReaderBuilder::try_new(bytes).map_err(unreadable)?;
-        let reader = builder.build().map_err(unreadable)?;
-        return Ok(Box::new(reader.map(|batch| batch.map_err(unreadable))));
+        let mut reader = guarded(|| ParquetRecordBatchReaderBuilder::try_new(bytes)?.build())?;
+        return Ok(Box::new(std::iter::from_fn(move || {
+            guarded(|| reader.next().transpose()).transpose()
+        })));
     }
     // Decoding from a buffer takes slices of it: lengths that lie allocate nothing.
     let mut rest = Buffer::from(body);
@@ -43,12 +45,12 @@ pub(crate) fn read_record_batches(format: BodyFormat, body: &[u8]) -> Result<Bat
         if ended {
             return None;
         }
-        match decoder.decode(&mut rest) {
+        match guarded(|| decoder.decode(&mut rest)) {
             Ok(Some(batch)) => return Some(Ok(batch)),
             Ok(None) => ended = true,
-            Err(error) => {
+            Err(problem) => {
                 ended = true;
-                return Some(Err(unreadable(error)));
+                return Some(Err(problem));
             }
         }
         // A stream that stops before its end was cut off.
@@ -58,6 +60,15 @@ pub(crate) fn read_record_batches(format: BodyFormat, body: &[u8]) -> Result<Bat
             Err(error) => Some(Err(unreadable(error))),
         }
     })))
+}
+
+/// Runs a library's reader over bytes from outside. Both readers panic on some metadata that lies
+/// (a field without a type, a decimal without a precision), which is the sender's fault, not ours.
+fn guarded<T, E: std::fmt::Display>(read: impl FnOnce() -> Result<T, E>) -> Result<T, Problem> {
+    match catch_unwind(AssertUnwindSafe(read)) {
+        Ok(read) => read.map_err(unreadable),
+        Err(_) => Err(unreadable("Its metadata contradicts itself")),
+    }
 }
 
 fn unreadable(error: impl std::fmt::Display) -> Problem {

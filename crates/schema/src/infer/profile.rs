@@ -4,6 +4,7 @@ use std::collections::HashSet;
 
 use arrow::array::{Array, RecordBatch};
 
+use crate::contract::is_usable_name;
 use crate::decode::{CsvCell, Kind, Scanner, Syntax};
 use crate::time::{TimeUnit, TimeZone, parse_date, parse_timestamp};
 use crate::{DataType, Value};
@@ -49,6 +50,16 @@ impl Profile {
             }
         };
         &mut self.members[index].1
+    }
+
+    /// Drops members whose names no contract may use; how many.
+    pub fn leave_out_unnamed(&mut self) -> usize {
+        let before = self.members.len();
+        self.members.retain(|(name, _)| is_usable_name(name));
+        let here = before - self.members.len();
+        let members = self.members.iter_mut().map(|(_, member)| member);
+        let below = members.chain(self.items.as_deref_mut());
+        here + below.map(Self::leave_out_unnamed).sum::<usize>()
     }
 
     pub fn names(&self) -> String {

@@ -6,23 +6,8 @@ use super::profile::{Guess, Profile};
 use crate::DataType;
 
 /// The document with a comment on every guess.
-pub fn document(name: &str, row: &Profile, guess: &Guess) -> String {
-    let mut out = String::new();
-    let name = contract_name(name);
-    let rows = row.seen;
-    // Writing to a string cannot fail.
-    let _ = writeln!(
-        out,
-        "# Inferred from {rows} rows. Check the types, what is required, and the guesses below."
-    );
-    let _ = writeln!(
-        out,
-        "kind: DataContract\napiVersion: v3.1.0\nid: {name}\nname: {name}"
-    );
-    let _ = writeln!(
-        out,
-        "version: 0.1.0\nstatus: draft\nschema:\n  - name: {name}\n    logicalType: object\n    properties:"
-    );
+pub fn document(name: &str, row: &Profile, guess: &Guess, left_out: usize) -> String {
+    let mut out = heading(&contract_name(name), row.seen, left_out);
     for (index, (column, profile)) in row.members.iter().enumerate() {
         let is_time = index == guess.event_time;
         property(&mut out, "      ", Some(column), profile, row.seen, is_time);
@@ -86,6 +71,31 @@ pub fn document(name: &str, row: &Profile, guess: &Guess) -> String {
             );
         }
     }
+    out
+}
+
+/// What stands before the columns.
+fn heading(name: &str, rows: usize, left_out: usize) -> String {
+    let mut out = String::new();
+    // Writing to a string cannot fail.
+    let _ = writeln!(
+        out,
+        "# Inferred from {rows} rows. Check the types, what is required, and the guesses below."
+    );
+    if left_out > 0 {
+        let _ = writeln!(
+            out,
+            "# Left out are {left_out} columns without a name that a contract may use."
+        );
+    }
+    let _ = writeln!(
+        out,
+        "kind: DataContract\napiVersion: v3.1.0\nid: {name}\nname: {name}"
+    );
+    let _ = writeln!(
+        out,
+        "version: 0.1.0\nstatus: draft\nschema:\n  - name: {name}\n    logicalType: object\n    properties:"
+    );
     out
 }
 

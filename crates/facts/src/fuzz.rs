@@ -1,0 +1,115 @@
+//! The log's readers, for fuzzing: bytes in, what was understood out. Behind the feature `fuzz`.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use headwater_env::Env;
+use headwater_schema::{FactBatch, Problem, SequencedBatch};
+
+use crate::QuarantinedRow;
+use crate::frame::{self, Frame};
+
+const FOLDER: &str = "/log";
+const SEGMENT_BYTES_MAX: u64 = u64::MAX;
+
+/// A small log with frames of every kind.
+pub struct SampleLog {
+    pub segment: Vec<u8>,
+    pub sidecar: Vec<u8>,
+    /// The kind and payload of each frame.
+    pub bodies: Vec<Vec<u8>>,
+}
+
+/// Writes a log that holds `batch`, whole and row by row.
+pub fn sample_log(batch: &FactBatch) -> SampleLog {
+    let (env, _, _) = Env::simulated(0);
+    write_sample(&env, batch).unwrap_or_else(|_| SampleLog {
+        segment: Vec::new(),
+        sidecar: Vec::new(),
+        bodies: Vec::new(),
+    })
+}
+
+fn write_sample(env: &Env, batch: &FactBatch) -> Result<SampleLog, Problem> {
+    let folder = Path::new(FOLDER);
+    let (mut writer, reader, _) = crate::log::open(env, folder, SEGMENT_BYTES_MAX)?;
+    let rejected = QuarantinedRow {
+        contract: batch.contract.to_string(),
+        ingest_time: 7,
+        row: 3,
+        field: Some("amount".into()),
+        rule: "type".into(),
+        reason: "it is no number".into(),
+        raw: "{\"amount\":\"x\"}".into(),
+    };
+    let mut parts = vec![batch.clone()];
+    parts.extend((0..batch.len()).map(|row| FactBatch {
+        contract: batch.contract.clone(),
+        columns: batch.columns.slice(row, 1),
+        event_times: vec![batch.event_times[row]],
+        fact_ids: batch.fact_ids.as_ref().map(|ids| ids.slice(row, 1)),
+        unknown_fields: batch.unknown_fields.as_ref().map(|u| u.slice(row, 1)),
+    }));
+    let mut bodies = Vec::new();
+    let mut next = 1;
+    for (index, part) in parts.into_iter().enumerate() {
+        let (mut bytes, mut frames) = (Vec::new(), Vec::new());
+        frame::put_facts(&mut bytes, next, 10 + index as i64, &part);
+        let sequenced = Arc::new(SequencedBatch {
+            first_sequence: next,
+            ingest_time: 10 + index as i64,
+            batch: part,
+        });
+        next = sequenced.last_sequence() + 1;
+        frames.push((Frame::Facts(sequenced), bytes.len()));
+        if index % 2 == 0 {
+            let before = bytes.len();
+            frame::put_quarantine(&mut bytes, std::slice::from_ref(&rejected))?;
+            let rows = vec![rejected.clone()];
+            frames.push((Frame::Quarantine(rows), bytes.len() - before));
+        }
+        let mut at = 0;
+        for (_, length) in &frames {
+            if let Ok((body, _)) = frame::split(&bytes[at..]) {
+                bodies.push(body.to_vec());
+            }
+            at += length;
+        }
+        writer.append(&reader, &bytes, &frames, true)?;
+    }
+    writer.save(&reader)?;
+    let read = |name: &str| {
+        let read = env.files.read(&folder.join(name));
+        read.map_err(|e| Problem::internal("fuzz", "a file isn't there").detail(e))
+    };
+    Ok(SampleLog {
+        segment: read("00000000000000000001.seg")?,
+        sidecar: read("00000000000000000001.idx")?,
+        bodies,
+    })
+}
+
+/// Reads a frame from its kind and payload.
+pub fn read_frame(body: &[u8]) -> Result<(), Problem> {
+    frame::decode(body).map(drop)
+}
+
+/// Opens a log of one segment, as a start after a crash would, and reads everything in it.
+pub fn read_log(
+    segment: &[u8],
+    sidecar: Option<&[u8]>,
+) -> Result<Vec<Arc<SequencedBatch>>, Problem> {
+    let (env, _, _) = Env::simulated(0);
+    let folder = Path::new(FOLDER);
+    let write = |name: &str, bytes: &[u8]| {
+        let written = env.files.write_atomic(&folder.join(name), bytes);
+        written.map_err(|e| Problem::internal("fuzz", "a file can't be written").detail(e))
+    };
+    write("00000000000000000001.seg", segment)?;
+    if let Some(sidecar) = sidecar {
+        write("00000000000000000001.idx", sidecar)?;
+    }
+    let (_, reader, _) = crate::log::open(&env, folder, SEGMENT_BYTES_MAX)?;
+    reader.quarantined("every", usize::MAX)?;
+    reader.read(1, usize::MAX)
+}

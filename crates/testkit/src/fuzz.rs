@@ -1,0 +1,50 @@
+//! Fuzzing of everything that reads bytes from outside or from disk.
+//!
+//! A [`Target`] has valid documents to start from and says what must hold of any bytes. A short run
+//! mutates the documents and needs nothing but `cargo test`; libFuzzer drives the same targets from
+//! the folder `fuzz`. No target may panic, hang, or take memory out of proportion.
+
+mod documents;
+mod mutate;
+mod stored;
+mod text;
+
+pub use mutate::Mutator;
+
+/// A decoder under test.
+pub struct Target {
+    pub name: &'static str,
+    /// Valid inputs, all of which `run` accepts.
+    pub seeds: fn() -> Vec<Vec<u8>>,
+    /// Words of the format, to be written over and between.
+    pub words: &'static [&'static str],
+    /// Decodes; panics where the answer can't be right. Whether the input was accepted.
+    pub run: fn(&[u8]) -> bool,
+}
+
+/// Every target.
+pub const TARGETS: &[Target] = &[
+    text::DEFINITIONS,
+    text::EXPRESSIONS,
+    text::TIMES,
+    text::JSON,
+    text::NDJSON,
+    text::CSV,
+    text::ARROW,
+    text::PARQUET,
+    text::INFER,
+    stored::REGISTRY,
+    stored::BATCH,
+    stored::VALUE,
+    stored::KEY,
+    stored::STATE,
+    stored::FRAME,
+    stored::SEGMENT,
+    stored::SIDECAR,
+];
+
+/// Runs one target, by name, on an input.
+pub fn run(name: &str, input: &[u8]) -> bool {
+    let target = TARGETS.iter().find(|t| t.name == name);
+    (target.expect("a target of that name").run)(input)
+}
