@@ -1,135 +1,162 @@
-//! Loads over HTTP on loopback: reads of 50 features, single durable posts, batches.
+//! Reads over HTTP on loopback: alone, and while facts come in.
 
-use std::sync::Arc;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use headwater::{Config, Engine, Env};
-use headwater_api::{Backend, Server};
 use headwater_schema::Problem;
 use serde_json::json;
 
-use crate::{engine, percentile};
+use crate::client::{Client, each_connection, request};
+use crate::ingest::{NDJSON, PATH};
+use crate::machine::spread;
+use crate::server::ServerProcess;
+use crate::shop;
 
-const FACTS: usize = 100_000;
-const SECOND: usize = 1_000_000;
+/// Facts that are there before the reads begin.
+const FACTS: usize = 200_000;
+/// Facts a second that come in while reads are measured, and how many one request brings.
+const RATE: usize = 20_000;
+const BATCH: usize = 200;
+/// Reads a second that are asked for beside ingestion.
+const READS: usize = 2000;
 
 /// Prints the figures of each load.
-pub fn measure(seconds: u64, connections: usize) -> Result<(), Problem> {
-    let failed = |e: std::io::Error| Problem::external("bench", "the bench can't run").detail(e);
-    let folder = tempfile::tempdir().map_err(failed)?;
-    engine::prepare(folder.path())?;
-    let config = Config::named("bench");
-    let engine = Arc::new(Engine::open(
-        Env::real(),
-        &config,
-        &folder.path().join("data"),
-        |_, _| {},
-    )?);
-    let runtime = tokio::runtime::Runtime::new().map_err(failed)?;
-    let backend: Arc<dyn Backend> = engine;
-    let address = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
-    let server = runtime.block_on(Server::bind(address, backend, config.spec.limits))?;
-    let url = format!("http://{}", server.address());
-    runtime.spawn(server.run(std::future::pending()));
-    let mut next = 0;
-    let start = Instant::now();
-    while next < FACTS {
-        post(&agent(), &url, &lines(&mut next, 1000));
-    }
-    println!(
-        "HTTP, one connection, NDJSON batches of 1,000, durable: {:.0} facts/s",
-        FACTS as f64 / start.elapsed().as_secs_f64()
-    );
+pub fn measure(seconds: u64) -> Result<(), Problem> {
+    let folder = shop::folder()?;
+    shop::prepare(folder.path(), shop::TEN_WINDOWS)?;
     let bound = Duration::from_secs(seconds);
-    load(
-        "HTTP reads, 1 entity × 50 features",
-        connections,
-        bound,
-        |agent, i| {
-            let body = json!({"feature_set": "all", "entities": [{"tailnum": format!("N{}", i % 4000)}], "as_of": FACTS * SECOND});
-            let sent = agent
-                .post(format!("{url}/v1/features"))
-                .content_type("application/json")
-                .send(body.to_string());
-            drop(sent.and_then(|mut reply| reply.body_mut().read_to_vec()));
-        },
-    );
-    load(
-        "HTTP posts of one fact, durable",
-        connections,
-        bound,
-        |agent, i| {
-            let mut id = FACTS + i;
-            post(agent, &url, &lines(&mut id, 1));
-        },
+    let next = AtomicUsize::new(0);
+    let server = ServerProcess::start(folder.path(), Some(0))?;
+    fill(server.address, &next)?;
+    for connections in [1, 4] {
+        reads(server.address, connections, 1, bound, "server on one core, client on the other")?;
+    }
+    reads(server.address, 1, 100, bound, "server on one core, client on the other")?;
+    drop(server);
+    let server = ServerProcess::start(folder.path(), None)?;
+    beside_ingestion(server.address, &next, bound)
+}
+
+fn fill(address: SocketAddr, next: &AtomicUsize) -> Result<(), Problem> {
+    let mut client = Client::connect(address)?;
+    while next.load(Ordering::Relaxed) < FACTS {
+        let first = next.fetch_add(1000, Ordering::Relaxed);
+        client.call(&request(PATH, NDJSON, &shop::lines(first, 1000)))?;
+    }
+    Ok(())
+}
+
+/// A read of fifty features of some entities, at the end of the facts that are there.
+fn read(seed: usize, entities: usize) -> Vec<u8> {
+    let entity = |i: usize| json!({"tailnum": format!("N{}", (seed * 31 + i * 7) % shop::TAILS)});
+    let entities: Vec<_> = (0..entities).map(entity).collect();
+    let as_of = FACTS as i64 * shop::SECOND;
+    let body = json!({"feature_set": "all", "entities": entities, "as_of": as_of});
+    request("/v1/features", "application/json", &body.to_string())
+}
+
+/// Requests made beforehand: a load measures the server.
+fn requests(entities: usize) -> Vec<Vec<u8>> {
+    (0..256).map(|seed| read(seed, entities)).collect()
+}
+
+fn reads(
+    address: SocketAddr,
+    connections: usize,
+    entities: usize,
+    bound: Duration,
+    how: &str,
+) -> Result<(), Problem> {
+    let requests = requests(entities);
+    let start = Instant::now();
+    let times = each_connection(address, connections, |client| {
+        let mut times = Vec::new();
+        while start.elapsed() < bound {
+            let request = &requests[times.len() % requests.len()];
+            let sent = Instant::now();
+            client.call(request)?;
+            times.push(sent.elapsed().as_secs_f64() * 1e3);
+        }
+        Ok(times)
+    })?;
+    let mut times: Vec<f64> = times.into_iter().flatten().collect();
+    println!(
+        "HTTP reads, {entities} × 50 features, {connections} connections, {how}: {:.0}/s; {}",
+        times.len() as f64 / start.elapsed().as_secs_f64(),
+        spread(&mut times)
     );
     Ok(())
 }
 
-fn agent() -> ureq::Agent {
-    let config = ureq::Agent::config_builder()
-        .timeout_global(Some(Duration::from_secs(30)))
-        .no_delay(true);
-    config.build().into()
-}
-
-fn lines(next: &mut usize, count: usize) -> String {
-    let first = *next;
-    *next += count;
-    let line = |i: usize| {
-        let tail = i.wrapping_mul(2_654_435_761) % 4000;
-        format!(
-            "{{\"id\":\"h{i}\",\"tailnum\":\"N{tail}\",\"delay\":{}.5,\"time\":{}}}\n",
-            i % 180,
-            i * SECOND
-        )
-    };
-    (first..first + count).map(line).collect()
-}
-
-fn post(agent: &ureq::Agent, url: &str, body: &str) {
-    let sent = agent
-        .post(format!("{url}/v1/facts/departure"))
-        .content_type("application/x-ndjson")
-        .send(body);
-    drop(sent.and_then(|mut reply| reply.body_mut().read_to_vec()));
-}
-
-/// Calls in a loop on some connections until the time is up, and prints how many and how long they took.
-fn load(
-    name: &str,
-    connections: usize,
+/// Paced reads while facts come in at a steady rate. A read's time counts from when it was due, so
+/// that one slow reply isn't hidden by the reads that waited behind it.
+fn beside_ingestion(
+    address: SocketAddr,
+    next: &AtomicUsize,
     bound: Duration,
-    call: impl Fn(&ureq::Agent, usize) + Sync,
-) {
+) -> Result<(), Problem> {
+    for entities in [1, 100] {
+        let reads_a_second = if entities == 1 { READS } else { 50 };
+        let requests = requests(entities);
+        let over = AtomicBool::new(false);
+        let start = Instant::now();
+        let before = next.load(Ordering::Relaxed);
+        let mut times = std::thread::scope(|scope| {
+            let sender = scope.spawn(|| ingest_steadily(address, next, &over));
+            let times = paced_reads(address, &requests, reads_a_second, bound);
+            over.store(true, Ordering::Relaxed);
+            let sent = sender.join();
+            sent.unwrap_or_else(|_| Err(crate::failed("the sender panicked")))?;
+            times
+        })?;
+        println!(
+            "HTTP reads, {entities} × 50 features, {reads_a_second}/s asked for while {:.0} facts/s come in, everything on the same cores: {}",
+            (next.load(Ordering::Relaxed) - before) as f64 / start.elapsed().as_secs_f64(),
+            spread(&mut times)
+        );
+    }
+    Ok(())
+}
+
+fn paced_reads(
+    address: SocketAddr,
+    requests: &[Vec<u8>],
+    reads_a_second: usize,
+    bound: Duration,
+) -> Result<Vec<f64>, Problem> {
+    let mut client = Client::connect(address)?;
     let start = Instant::now();
-    let call = &call;
-    let one = move |connection: usize| {
-        let agent = agent();
-        let mut times = Vec::new();
-        while start.elapsed() < bound {
-            let sent = Instant::now();
-            call(&agent, times.len() * connections + connection);
-            times.push(sent.elapsed().as_secs_f64() * 1e3);
-        }
-        times
-    };
-    let mut times: Vec<f64> = std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..connections)
-            .map(|c| scope.spawn(move || one(c)))
-            .collect();
-        threads
-            .into_iter()
-            .flat_map(|t| t.join().unwrap_or_default())
-            .collect()
-    });
-    times.sort_by(f64::total_cmp);
-    println!(
-        "{name}, {connections} connections, client on the same cores: {:.0}/s; ms p50 {:.2}, p99 {:.2}, p99.9 {:.2}, worst {:.1}",
-        times.len() as f64 / start.elapsed().as_secs_f64(),
-        percentile(&times, 0.5),
-        percentile(&times, 0.99),
-        percentile(&times, 0.999),
-        percentile(&times, 1.0)
-    );
+    let mut times = Vec::new();
+    while start.elapsed() < bound {
+        let due = start + Duration::from_secs_f64(times.len() as f64 / reads_a_second as f64);
+        wait_until(due);
+        client.call(&requests[times.len() % requests.len()])?;
+        times.push(due.elapsed().as_secs_f64() * 1e3);
+    }
+    Ok(times)
+}
+
+fn ingest_steadily(
+    address: SocketAddr,
+    next: &AtomicUsize,
+    over: &AtomicBool,
+) -> Result<(), Problem> {
+    let mut client = Client::connect(address)?;
+    let start = Instant::now();
+    let mut batches = 0;
+    while !over.load(Ordering::Relaxed) {
+        wait_until(start + Duration::from_secs_f64((batches * BATCH) as f64 / RATE as f64));
+        let first = next.fetch_add(BATCH, Ordering::Relaxed);
+        client.call(&request(PATH, NDJSON, &shop::lines(first, BATCH)))?;
+        batches += 1;
+    }
+    Ok(())
+}
+
+fn wait_until(due: Instant) {
+    let now = Instant::now();
+    if due > now {
+        std::thread::sleep(due - now);
+    }
 }

@@ -1,65 +1,102 @@
 //! `headwater-bench`: measures the whole, prints what it ran on, and how each figure came to be.
 //!
-//! Every run is bounded; servers listen on loopback only.
+//! Every run is bounded; servers listen on loopback only. Pieces of code are measured by the criterion
+//! benches beside it.
 #![allow(
     clippy::print_stdout,
     clippy::disallowed_methods,
     reason = "a program that prints what it measured, with the real clock"
 )]
 
-mod engine;
+mod client;
+mod flights;
 mod http;
+mod ingest;
+mod machine;
+mod memory;
+mod recovery;
+mod server;
+mod shop;
+mod view;
+mod windows;
 
-use clap::Parser;
+use clap::{Parser, Subcommand};
 use headwater_schema::Problem;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Measures Headwater.
 #[derive(Parser)]
 struct Arguments {
-    /// Facts of the engine's own measurements.
-    #[arg(long, default_value_t = 1_000_000)]
-    facts: usize,
+    /// What to measure; everything by default.
+    #[command(subcommand)]
+    what: Option<What>,
     /// Seconds of each load over HTTP.
-    #[arg(long, default_value_t = 10)]
+    #[arg(long, default_value_t = 10, global = true)]
     seconds: u64,
-    /// Connections of each load over HTTP.
-    #[arg(long, default_value_t = 4)]
-    connections: usize,
+}
+
+#[derive(Subcommand, Clone, Copy)]
+enum What {
+    /// One view keyed by tail number, one exact 24 h window, on one core.
+    View,
+    /// Random windows over one entity, in the shape of Chronon's aggregator test.
+    Windows,
+    /// The whole flights project through a durable engine, on one core.
+    Flights,
+    /// Durable ingestion over HTTP: batches, and facts one by one.
+    Ingest,
+    /// Reads over HTTP, alone and while facts come in.
+    Http,
+    /// A million entities with ten windows; a state ten times its memory budget.
+    Memory,
+    /// Serving again after SIGKILL.
+    Recovery {
+        /// Facts in the log.
+        #[arg(long, default_value_t = 10_000_000)]
+        facts: usize,
+    },
+    /// The server that the loads over HTTP measure.
+    #[command(hide = true)]
+    Serve {
+        #[arg(long)]
+        core: Option<usize>,
+    },
 }
 
 fn main() -> Result<(), Problem> {
     let arguments = Arguments::parse();
-    machine();
-    engine::measure(arguments.facts)?;
-    http::measure(arguments.seconds, arguments.connections)
+    if let Some(What::Serve { core }) = arguments.what {
+        return server::serve(core);
+    }
+    machine::print();
+    let every = [
+        What::View,
+        What::Windows,
+        What::Flights,
+        What::Ingest,
+        What::Http,
+        What::Memory,
+        What::Recovery { facts: 10_000_000 },
+    ];
+    let chosen = arguments.what.map_or(every.to_vec(), |what| vec![what]);
+    for what in chosen {
+        match what {
+            What::View => view::measure()?,
+            What::Windows => windows::measure()?,
+            What::Flights => flights::measure()?,
+            What::Ingest => ingest::measure(arguments.seconds)?,
+            What::Http => http::measure(arguments.seconds)?,
+            What::Memory => memory::measure()?,
+            What::Recovery { facts } => recovery::measure(facts)?,
+            What::Serve { .. } => {}
+        }
+    }
+    Ok(())
 }
 
-/// What the figures were made on.
-fn machine() {
-    let cores = std::thread::available_parallelism().map_or(0, usize::from);
-    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
-    let model = read("/proc/cpuinfo");
-    let model = model
-        .lines()
-        .find_map(|l| l.strip_prefix("model name"))
-        .unwrap_or_default();
-    let load = read("/proc/loadavg");
-    let profile = if cfg!(debug_assertions) {
-        "dev"
-    } else {
-        "release"
-    };
-    println!(
-        "{cores} cores{model}; load {}; profile {profile}",
-        load.split(' ').next().unwrap_or_default()
-    );
-}
-
-/// A part of sorted times.
-fn percentile(sorted: &[f64], share: f64) -> f64 {
-    let last = sorted.len().saturating_sub(1);
-    sorted
-        .get((last as f64 * share).round() as usize)
-        .copied()
-        .unwrap_or(f64::NAN)
+/// A failure of the bench itself.
+fn failed(error: impl std::fmt::Display) -> Problem {
+    Problem::external("bench", "the bench can't run").detail(error)
 }

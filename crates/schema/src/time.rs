@@ -257,19 +257,38 @@ pub fn parse_timestamp(text: &str, zone: Option<&TimeZone>) -> Result<Micros, St
 
 /// `2013-01-01T10:17:00Z`, with a fraction of a second only where there is one.
 pub fn format_timestamp(t: Micros) -> String {
+    let mut text = String::with_capacity(TIMESTAMP_CHARACTERS);
+    push_timestamp(&mut text, t);
+    text
+}
+
+/// Room for a timestamp of a year with four digits.
+const TIMESTAMP_CHARACTERS: usize = 27;
+
+/// Appends what [`format_timestamp`] gives.
+pub fn push_timestamp(text: &mut String, t: Micros) {
     let days = t.div_euclid(MICROS_PER_DAY);
     let of_day = t.rem_euclid(MICROS_PER_DAY);
     let (seconds, micros) = (of_day / MICROS_PER_SECOND, of_day % MICROS_PER_SECOND);
-    let (hour, minute, second) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
-    let mut text = format_days(days);
-    text.push_str(&format!("T{hour:02}:{minute:02}:{second:02}"));
+    push_days(text, days);
+    for (mark, number) in [('T', seconds / 3600), (':', seconds / 60 % 60), (':', seconds % 60)] {
+        text.push(mark);
+        push_digits(text, number, 2);
+    }
     if micros != 0 {
-        let digits = format!("{micros:06}");
         text.push('.');
-        text.push_str(digits.trim_end_matches('0'));
+        push_digits(text, micros, 6);
+        text.truncate(text.trim_end_matches('0').len());
     }
     text.push('Z');
-    text
+}
+
+/// Appends a number that isn't negative, with leading zeros up to `width` digits.
+fn push_digits(text: &mut String, number: i64, width: u32) {
+    for place in (0..width).rev() {
+        let digit = number / 10i64.pow(place) % 10;
+        text.push(char::from(b'0' + digit as u8));
+    }
 }
 
 /// Reads `2013-01-31` as days since the Unix epoch.
@@ -283,15 +302,21 @@ pub fn parse_date(text: &str) -> Result<i32, String> {
 
 /// Days since the Unix epoch as `2013-01-31`.
 pub fn format_date(days: i32) -> String {
-    format_days(i64::from(days))
+    let mut text = String::with_capacity(TIMESTAMP_CHARACTERS);
+    push_days(&mut text, i64::from(days));
+    text
 }
 
-fn format_days(days: i64) -> String {
+fn push_days(text: &mut String, days: i64) {
     let (year, month, day) = civil_from_days(days);
     if (0..=9999).contains(&year) {
-        format!("{year:04}-{month:02}-{day:02}")
+        push_digits(text, year, 4);
     } else {
-        format!("{year:+07}-{month:02}-{day:02}")
+        text.push_str(&format!("{year:+07}"));
+    }
+    for number in [month, day] {
+        text.push('-');
+        push_digits(text, number, 2);
     }
 }
 

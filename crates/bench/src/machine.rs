@@ -1,0 +1,96 @@
+//! What a measurement ran on, which core it may use, and what it took.
+
+use std::time::Instant;
+
+use headwater_schema::Problem;
+use rustix::thread::{CpuSet, sched_setaffinity};
+
+use crate::failed;
+
+/// Prints cores, processor, load and profile.
+pub fn print() {
+    let cores = std::thread::available_parallelism().map_or(0, usize::from);
+    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
+    let model = read("/proc/cpuinfo");
+    let model = model
+        .lines()
+        .find_map(|l| l.strip_prefix("model name"))
+        .unwrap_or_default();
+    let load = read("/proc/loadavg");
+    let profile = if cfg!(debug_assertions) {
+        "dev"
+    } else {
+        "release"
+    };
+    println!(
+        "{cores} cores{model}; load {}; profile {profile}",
+        load.split(' ').next().unwrap_or_default()
+    );
+}
+
+/// Keeps the calling thread, and those that it starts from now on, on some cores.
+pub fn pin(cores: &[usize]) -> Result<(), Problem> {
+    let mut set = CpuSet::new();
+    cores.iter().for_each(|core| set.set(*core));
+    sched_setaffinity(None, &set).map_err(failed)
+}
+
+/// Runs `work` on a thread that stays on one core, with the threads that it starts.
+pub fn on_core<T: Send>(
+    core: usize,
+    work: impl FnOnce() -> Result<T, Problem> + Send,
+) -> Result<T, Problem> {
+    std::thread::scope(|scope| {
+        let pinned = scope.spawn(|| {
+            pin(&[core])?;
+            work()
+        });
+        pinned
+            .join()
+            .unwrap_or_else(|_| Err(failed("a thread panicked")))
+    })
+}
+
+/// Bytes of memory that a process has resident (`self`, or a process id).
+pub fn resident_bytes(process: &str) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
+    let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:"));
+    let kilobytes = line.and_then(|l| l.split_whitespace().next()?.parse::<u64>().ok());
+    kilobytes.unwrap_or(0) * 1024
+}
+
+/// Seconds that `work` takes: the median of some runs.
+pub fn median_seconds(
+    runs: usize,
+    mut work: impl FnMut() -> Result<(), Problem>,
+) -> Result<f64, Problem> {
+    let mut times = Vec::with_capacity(runs);
+    for _ in 0..runs {
+        let start = Instant::now();
+        work()?;
+        times.push(start.elapsed().as_secs_f64());
+    }
+    times.sort_by(f64::total_cmp);
+    Ok(percentile(&times, 0.5))
+}
+
+/// A part of sorted times.
+pub fn percentile(sorted: &[f64], share: f64) -> f64 {
+    let last = sorted.len().saturating_sub(1);
+    sorted
+        .get((last as f64 * share).round() as usize)
+        .copied()
+        .unwrap_or(f64::NAN)
+}
+
+/// Times as one line: p50, p99, p99.9 and the worst, in milliseconds.
+pub fn spread(times: &mut [f64]) -> String {
+    times.sort_by(f64::total_cmp);
+    format!(
+        "ms p50 {:.3}, p99 {:.3}, p99.9 {:.3}, worst {:.1}",
+        percentile(times, 0.5),
+        percentile(times, 0.99),
+        percentile(times, 0.999),
+        percentile(times, 1.0)
+    )
+}
