@@ -130,10 +130,12 @@ fn run(
     };
     let store = Arc::new(MemoryFeatureStore::default());
     let processor = Processor::open(catalog.clone(), log, store, options)?;
-    let view = processor
-        .view_index("delays")
+    let served = processor
+        .in_force()
+        .view("delays")
+        .cloned()
         .ok_or_else(|| failed("the view is missing"))?;
-    let compiled = processor.view(view).clone();
+    let compiled = served.view().clone();
     let plan = ReadPlan::new(compiled.clone(), (0..compiled.features.len()).collect());
     let keys = keys(batches)?;
     let start = Instant::now();
@@ -150,7 +152,7 @@ fn run(
                     until: Position::new(time, sequence + 1),
                     known_at: sequence,
                 };
-                let outcomes = processor.read(view, &plan, key, &cursor)?;
+                let outcomes = processor.read(&served, &plan, key, &cursor)?;
                 checked += usize::from(!outcomes[0].value.is_null());
             }
         }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, Int64Array};
 use headwater_aggregate::{
-    Aggregate, EntityState, InputBatch, InputColumn, Layout, Partial, Slot, Window, WindowKind,
+    Aggregate, EntityState, InputBatch, InputColumn, Layout, Partial, Reading, Slot, Window, WindowKind,
 };
 use headwater_schema::{Cursor, DataType, Problem, Value};
 
@@ -50,8 +50,7 @@ fn averages(functions: &[Aggregate], windows: &[Window]) -> Result<(), Problem> 
             .iter()
             .map(|function| Slot {
                 input: Some(0),
-                filter: None,
-                kind: function.slot_kind(),
+                ..Slot::new(function.slot_kind())
             })
             .collect(),
         lifetime: true,
@@ -64,11 +63,7 @@ fn averages(functions: &[Aggregate], windows: &[Window]) -> Result<(), Problem> 
         let as_of = (mixed(cursor ^ 0xC0FFEE) % MONTH as u64) as i64;
         let cursor = Cursor::inclusive(as_of);
         for window in windows {
-            let mut partials: Vec<Partial> = layout
-                .slots
-                .iter()
-                .map(|slot| Partial::empty(slot.kind))
-                .collect();
+            let mut partials: Vec<Partial> = layout.slots.iter().map(Partial::empty).collect();
             state
                 .query(
                     &layout,
@@ -78,8 +73,16 @@ fn averages(functions: &[Aggregate], windows: &[Window]) -> Result<(), Problem> 
                     &mut partials,
                 )
                 .map_err(|_| failed("the state has folded facts"))?;
-            for (function, partial) in functions.iter().zip(&partials) {
-                let outcome = function.finalize(partial, Some(&DataType::Int64), as_of);
+            let slots = layout.slots.iter().zip(&partials);
+            for (function, (slot, partial)) in functions.iter().zip(slots) {
+                let reading = Reading {
+                    slot,
+                    input: Some(&DataType::Int64),
+                    as_of,
+                    width: None,
+                    largest: None,
+                };
+                let outcome = function.finalize(partial, &reading);
                 with_value += usize::from(outcome.value != Value::Null);
             }
         }
