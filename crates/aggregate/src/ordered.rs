@@ -59,6 +59,29 @@ pub fn insert_ranked(
     }
 }
 
+/// Joins two lists of the `n` values that come first in `order`.
+pub fn merge_ranked(
+    list: &mut Vec<Value>,
+    n: usize,
+    others: &[Value],
+    order: fn(&Value, &Value) -> Ordering,
+) {
+    let mut others = others.iter().peekable();
+    let mut merged = Vec::with_capacity(n.min(list.len() + others.len()));
+    for value in list.drain(..) {
+        while let Some(other) = others.next_if(|other| order(other, &value).is_lt()) {
+            merged.push(other.clone());
+        }
+        merged.push(value);
+        if merged.len() >= n {
+            break;
+        }
+    }
+    merged.extend(others.cloned());
+    merged.truncate(n);
+    *list = merged;
+}
+
 /// The value of the fact that `order_by` chooses.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Chosen {

@@ -1,5 +1,7 @@
 //! Partial aggregates: what a slot knows of some facts, mergeable in any order and grouping.
 
+use std::cmp::Ordering;
+
 use headwater_schema::{Micros, Position, Value};
 use smallvec::SmallVec;
 
@@ -10,6 +12,7 @@ use crate::histogram::Histogram;
 use crate::layout::{Contribution, Slot, SlotKind, Spread};
 use crate::ordered::{
     Chosen, Placed, insert_newest, insert_newest_distinct, insert_oldest, insert_ranked,
+    merge_ranked,
 };
 use crate::parts::{Groups, Places, add_elements};
 use crate::quantile::Samples;
@@ -228,7 +231,9 @@ impl PartialData {
                 }
             }
             (Self::Ranked(list), Self::Ranked(others), kind) => {
-                others.iter().for_each(|value| rank(list, kind, value));
+                if let Some((n, order)) = ranking(kind) {
+                    merge_ranked(list, n, others, order);
+                }
             }
             (Self::Chosen(kept), Self::Chosen(Some(other)), kind) => {
                 Chosen::keep(kept, other, kind == SlotKind::MaxBy);
@@ -254,10 +259,19 @@ pub(crate) fn keep(kept: &mut Option<Value>, value: &Value, better: fn(&Value, &
 }
 
 fn rank(list: &mut Vec<Value>, kind: SlotKind, value: &Value) {
+    if let Some((n, order)) = ranking(kind) {
+        insert_ranked(list, n, value, order);
+    }
+}
+
+type ValueOrder = fn(&Value, &Value) -> Ordering;
+
+/// How many values a ranked slot keeps, and the order in which they come first.
+fn ranking(kind: SlotKind) -> Option<(usize, ValueOrder)> {
     match kind {
-        SlotKind::Top { n } => insert_ranked(list, n, value, |a, b| b.cmp(a)),
-        SlotKind::Bottom { n } => insert_ranked(list, n, value, Ord::cmp),
-        _ => {}
+        SlotKind::Top { n } => Some((n, |a, b| b.cmp(a))),
+        SlotKind::Bottom { n } => Some((n, Ord::cmp)),
+        _ => None,
     }
 }
 

@@ -158,10 +158,7 @@ fn encode(rows: &RecordBatch, format: BodyFormat) -> Result<Vec<u8>, Problem> {
         let object: serde_json::Map<String, serde_json::Value> = named
             .map(|(field, column)| {
                 let value = headwater_schema::Value::from_array(column.as_ref(), row);
-                (
-                    field.name().clone(),
-                    headwater_api::value_to_json(&value),
-                )
+                (field.name().clone(), headwater_api::value_to_json(&value))
             })
             .collect();
         text.push_str(&serde_json::Value::from(object).to_string());

@@ -30,9 +30,21 @@ pub fn measure(seconds: u64) -> Result<(), Problem> {
     let server = ServerProcess::start(folder.path(), Some(0))?;
     fill(server.address, &next)?;
     for connections in [1, 4] {
-        reads(server.address, connections, 1, bound, "server on one core, client on the other")?;
+        reads(
+            server.address,
+            connections,
+            1,
+            bound,
+            "server on one core, client on the other",
+        )?;
     }
-    reads(server.address, 1, 100, bound, "server on one core, client on the other")?;
+    reads(
+        server.address,
+        1,
+        100,
+        bound,
+        "server on one core, client on the other",
+    )?;
     drop(server);
     let server = ServerProcess::start(folder.path(), None)?;
     beside_ingestion(server.address, &next, bound)

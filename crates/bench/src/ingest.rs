@@ -41,7 +41,10 @@ pub fn measure(seconds: u64) -> Result<(), Problem> {
         facts as f64 / start.elapsed().as_secs_f64()
     );
     let mut syncs = sync_times(folder.path(), 500)?;
-    println!("the disk's own write and fdatasync of 4 KiB: {}", spread(&mut syncs));
+    println!(
+        "the disk's own write and fdatasync of 4 KiB: {}",
+        spread(&mut syncs)
+    );
     for connections in [1, 8] {
         let start = Instant::now();
         let times = each_connection(server.address, connections, |client| {

@@ -38,7 +38,10 @@ pub fn measure() -> Result<(), Problem> {
         bytes as f64 / (entities * WINDOWS as u64) as f64,
         resident as f64 / 1e9
     );
-    println!("reads of 50 features, all in memory, in process: {}", spread(&mut reads(&engine)?));
+    println!(
+        "reads of 50 features, all in memory, in process: {}",
+        spread(&mut reads(&engine)?)
+    );
     let budget = bytes as usize / 10;
     engine.close()?;
     config.spec.state.memory_bytes_max = budget;

@@ -38,7 +38,11 @@ pub fn measure(facts: usize) -> Result<(), Problem> {
     let server = ServerProcess::start(folder.path(), None)?;
     let mut client = Client::connect(server.address)?;
     let body = json!({"feature_set": "all", "entities": [{"tailnum": "N1"}]});
-    client.call(&request("/v1/features", "application/json", &body.to_string()))?;
+    client.call(&request(
+        "/v1/features",
+        "application/json",
+        &body.to_string(),
+    ))?;
     println!(
         "serving again after SIGKILL with {facts} facts in the log: {:.2} s to the first answer; {:.0} MB resident",
         start.elapsed().as_secs_f64(),

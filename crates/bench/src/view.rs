@@ -116,12 +116,8 @@ fn run(
     answered: bool,
 ) -> Result<f64, Problem> {
     let folder = shop::folder()?;
-    let (log, _) = EmbeddedFactLog::open(
-        env,
-        folder.path(),
-        FactLogOptions::default(),
-        Vec::new(),
-    )?;
+    let (log, _) =
+        EmbeddedFactLog::open(env, folder.path(), FactLogOptions::default(), Vec::new())?;
     let log: Arc<dyn FactLog> = Arc::new(log);
     let options = ProcessorOptions {
         shards: 1,

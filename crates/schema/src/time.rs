@@ -271,7 +271,11 @@ pub fn push_timestamp(text: &mut String, t: Micros) {
     let of_day = t.rem_euclid(MICROS_PER_DAY);
     let (seconds, micros) = (of_day / MICROS_PER_SECOND, of_day % MICROS_PER_SECOND);
     push_days(text, days);
-    for (mark, number) in [('T', seconds / 3600), (':', seconds / 60 % 60), (':', seconds % 60)] {
+    for (mark, number) in [
+        ('T', seconds / 3600),
+        (':', seconds / 60 % 60),
+        (':', seconds % 60),
+    ] {
         text.push(mark);
         push_digits(text, number, 2);
     }
