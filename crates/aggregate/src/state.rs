@@ -14,8 +14,10 @@ use crate::partial::Partial;
 use crate::{Layout, WindowRange};
 
 mod codec;
+mod removed;
 
 pub use codec::Corrupt;
+use removed::{Forgotten, Removed, add_removed};
 
 /// Facts in a block before it is sealed with its partials.
 /// Unit tests use small blocks, so that short streams seal, split and fold.
@@ -23,7 +25,7 @@ pub const BLOCK_ROWS: usize = if cfg!(test) { 4 } else { 128 };
 /// Late facts may grow a sealed block to this many before it is split.
 const BLOCK_ROWS_MAX: usize = 2 * BLOCK_ROWS;
 
-/// The answer needs facts that the state has folded away.
+/// The answer needs facts that the state has folded away or forgotten.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Aged;
 
@@ -36,9 +38,13 @@ pub struct EntityState {
     /// The newest facts, not yet aggregated. Every fact here stands after every sealed one.
     tail: Block,
     /// Facts that were retracted, for reads as of before their retraction.
+    /// In the order of their retraction, at most [`REMOVED_MAX`].
     removed: Vec<Removed>,
-    /// The last sequence that the state has seen; a replay skips what it has.
+    forgotten: Forgotten,
+    /// The sequence of the last fact that the state has seen; a replay skips what it has.
     applied: Sequence,
+    /// The sequence of the last retraction that it has seen.
+    retracted: Sequence,
 }
 
 #[derive(Debug, Clone)]
@@ -57,22 +63,6 @@ struct Base {
     sequence_max: Sequence,
 }
 
-#[derive(Debug, Clone)]
-struct Removed {
-    position: Position,
-    removed_at: Sequence,
-    values: Vec<Value>,
-}
-
-impl Removed {
-    fn visible(&self, range: &WindowRange, known_at: Sequence) -> bool {
-        range.from <= self.position
-            && self.position < range.until
-            && self.position.sequence <= known_at
-            && known_at < self.removed_at
-    }
-}
-
 impl EntityState {
     pub fn new(layout: &Layout) -> Self {
         Self {
@@ -80,13 +70,15 @@ impl EntityState {
             sealed: Vec::new(),
             tail: Block::new(&layout.inputs),
             removed: Vec::new(),
+            forgotten: Forgotten::NOTHING,
             applied: 0,
+            retracted: 0,
         }
     }
 
     /// The last sequence that changed the state.
     pub fn applied(&self) -> Sequence {
-        self.applied
+        self.applied.max(self.retracted)
     }
 
     /// How many facts are held one by one.
@@ -150,47 +142,10 @@ impl EntityState {
         self.sealed.insert(at + 1, Sealed { block, partials });
     }
 
-    /// Takes a fact out again, from sequence `at` on; earlier cursors still see it.
-    /// [`Aged`] where the fact has been folded away.
-    pub fn retract(
-        &mut self,
-        layout: &Layout,
-        position: Position,
-        at: Sequence,
-    ) -> Result<(), Aged> {
-        if at <= self.applied {
-            return Ok(());
-        }
-        let index = self
-            .sealed
-            .partition_point(|s| s.block.last().is_some_and(|last| last < position));
-        let values = match self.sealed.get_mut(index) {
-            Some(sealed) => {
-                let values = sealed.block.remove(position);
-                sealed.partials = sealed.block.partials(layout);
-                values
-            }
-            None => self.tail.remove(position),
-        };
-        self.sealed.retain(|s| !s.block.is_empty());
-        let Some(values) = values else {
-            return match &self.base {
-                Some(base) if position <= base.newest => Err(Aged),
-                _ => Ok(()),
-            };
-        };
-        self.applied = at;
-        self.removed.push(Removed {
-            position,
-            removed_at: at,
-            values,
-        });
-        Ok(())
-    }
-
     /// Folds whole blocks of facts at or before `floor` into the base, keeping the newest that
     /// `rows` windows need.
     pub fn fold(&mut self, layout: &Layout, floor: Micros) {
+        self.forget(|removed| removed.position.event_time <= floor);
         let mut left = self.len();
         let mut folded = 0;
         for sealed in &self.sealed {
@@ -231,14 +186,14 @@ impl EntityState {
             }
         }
         let newest = base.newest;
-        for removed in self.removed.iter().filter(|r| r.position <= newest) {
-            base.sequence_max = base.sequence_max.max(removed.removed_at);
-        }
-        self.removed.retain(|r| r.position > newest);
+        self.forget(|removed| removed.position <= newest);
     }
 
     /// Whether the entity had any fact before `until`, as of `known_at`.
     pub fn any_before(&self, until: Position, known_at: Sequence) -> Result<bool, Aged> {
+        if self.forgotten.matter(Position::MIN, known_at) {
+            return Err(Aged);
+        }
         if let Some(base) = &self.base {
             return if base.newest < until && base.sequence_max <= known_at {
                 Ok(true)
@@ -281,6 +236,9 @@ impl EntityState {
         slots: &[usize],
         partials: &mut [Partial],
     ) -> Result<(), Aged> {
+        if self.forgotten.matter(range.from, known_at) {
+            return Err(Aged);
+        }
         let range = match range.newest {
             Some(newest) => match self.narrow(range, known_at, newest)? {
                 Some(range) => range,
@@ -424,16 +382,6 @@ fn add_known(
             if block.position(row).sequence <= known_at {
                 block.add_row(slot, row, partial);
             }
-        }
-    }
-}
-
-fn add_removed(removed: &Removed, layout: &Layout, slots: &[usize], partials: &mut [Partial]) {
-    for (slot, partial) in slots.iter().zip(partials) {
-        let slot = &layout.slots[*slot];
-        let fact = slot.contribution(removed.position, |input| removed.values[input].clone());
-        if let Some(fact) = fact {
-            partial.add(slot, &fact);
         }
     }
 }

@@ -12,6 +12,26 @@ use headwater_schema::{Micros, Problem, Sequence, Value};
 pub struct IngestOptions {
     /// One bad row refuses them all.
     pub all_or_nothing: bool,
+    /// A fact whose id is known replaces the one that is known.
+    pub revise: bool,
+}
+
+/// What became of a retraction.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RetractReply {
+    pub retracted: usize,
+    /// Ids that no live fact has.
+    pub unknown: Vec<String>,
+    pub sequence: Sequence,
+}
+
+/// How much of the log a read may know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KnownAt {
+    /// What had been appended by this sequence.
+    Sequence(Sequence),
+    /// What had arrived by this instant.
+    Instant(Micros),
 }
 
 /// What became of facts.
@@ -40,6 +60,8 @@ pub struct FactsQuery {
     pub from: Option<Micros>,
     /// The first instant that is left out.
     pub to: Option<Micros>,
+    /// Facts as they were known then; as they are by default.
+    pub known_at: Option<KnownAt>,
     /// The newest of them, this many.
     pub limit: usize,
 }
@@ -90,7 +112,7 @@ pub struct FeaturesRequest {
     pub names: Names,
     pub entities: Vec<EntityRequest>,
     pub as_of: Option<Micros>,
-    pub known_at: Option<Sequence>,
+    pub known_at: Option<KnownAt>,
     /// Whether facts at `as_of` itself count.
     pub inclusive: bool,
 }
@@ -128,6 +150,9 @@ pub struct Measure {
 /// Hears what became of facts.
 pub type IngestDone = Box<dyn FnOnce(Result<IngestReply, Problem>) + Send>;
 
+/// Hears what became of a retraction.
+pub type RetractDone = Box<dyn FnOnce(Result<RetractReply, Problem>) + Send>;
+
 /// Everything the edge can be asked.
 pub trait Backend: Send + Sync + 'static {
     /// Takes facts; `done` hears when they are durable and visible.
@@ -139,6 +164,9 @@ pub trait Backend: Send + Sync + 'static {
         options: IngestOptions,
         done: IngestDone,
     );
+
+    /// Takes back the newest live fact with each id; `done` hears when that is durable and visible.
+    fn retract(&self, contract: &str, fact_ids: Vec<String>, done: RetractDone);
 
     /// Reads features.
     fn features(&self, request: &FeaturesRequest) -> Result<FeaturesReply, Problem>;

@@ -4,9 +4,10 @@ use axum::body::{Body, Bytes};
 use axum::http::{HeaderMap, header};
 use headwater_schema::decode::BodyFormat;
 use headwater_schema::time::parse_timestamp;
-use headwater_schema::{Micros, Problem, Sequence, Value};
+use headwater_schema::{Micros, Problem, Value};
 use serde::de::DeserializeOwned;
 
+use crate::backend::KnownAt;
 use crate::error::{ApiError, malformed};
 
 /// Reads a body of at most `bytes_max`.
@@ -85,16 +86,24 @@ pub fn instant(name: &str, json: &serde_json::Value) -> Result<Micros, ApiError>
     }
 }
 
-/// A sequence token, as a reply gave it.
-pub fn sequence(name: &str, text: &str) -> Result<Sequence, ApiError> {
-    text.parse().map_err(|_| {
-        ApiError(
-            Problem::user("invalid-sequence", format!("`{name}` is no sequence"))
+/// A sequence token, as a reply gave it, or an instant.
+pub fn known_at(name: &str, text: &str) -> Result<KnownAt, ApiError> {
+    if let Ok(sequence) = text.parse() {
+        return Ok(KnownAt::Sequence(sequence));
+    }
+    parse_timestamp(text, None)
+        .map(KnownAt::Instant)
+        .map_err(|e| {
+            ApiError(
+                Problem::user(
+                    "invalid-sequence",
+                    format!("`{name}` is neither a sequence nor an instant"),
+                )
                 .field(name)
-                .detail(format!("`{text}`"))
-                .hint("use a `sequence` that a reply gave"),
-        )
-    })
+                .detail(e)
+                .hint("use a `sequence` that a reply gave, or RFC 3339 with an offset"),
+            )
+        })
 }
 
 /// A key value: a string, an integer or a bool.

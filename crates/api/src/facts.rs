@@ -1,4 +1,4 @@
-//! `POST` and `GET /v1/facts/{contract}`, and its quarantine.
+//! `POST` and `GET /v1/facts/{contract}`, its retractions and its quarantine.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
 use crate::backend::{EntityRequest, FactsQuery, IngestOptions, KeyValue};
-use crate::body::{facts_format, instant, read_body};
+use crate::body::{facts_format, instant, known_at, read_body};
 use crate::error::{ApiError, malformed};
 use crate::features::json_reply;
 use crate::json::JsonValue;
@@ -66,22 +66,24 @@ pub async fn post_facts(
             )));
         }
     };
-    if parameters.revise.as_deref().is_some_and(|r| r != "false") {
-        return Err(ApiError(
-            Problem::user(
-                "not-available",
-                "revisions aren't available in this version",
-            )
-            .field("revise")
-            .hint("leave it out"),
-        ));
-    }
+    let revise = match parameters.revise.as_deref() {
+        None | Some("false") => false,
+        Some("true") => true,
+        Some(other) => {
+            return Err(malformed(format!(
+                "`revise` is `{other}`; it is `true` or `false`"
+            )));
+        }
+    };
     let body = read_body(body, shared.limits.body_bytes_max).await?;
     let format = facts_format(&headers, &body)?;
     let (answer, answered) = oneshot::channel();
     let backend = shared.backend.clone();
     let submit = move || {
-        let options = IngestOptions { all_or_nothing };
+        let options = IngestOptions {
+            all_or_nothing,
+            revise,
+        };
         let done = Box::new(move |reply| drop(answer.send(reply)));
         backend.submit(&contract, format, &body, options, done);
     };
@@ -128,6 +130,8 @@ pub struct ListParameters {
     #[serde(default)]
     to: Option<String>,
     #[serde(default)]
+    known_at: Option<String>,
+    #[serde(default)]
     limit: Option<usize>,
 }
 
@@ -146,6 +150,11 @@ pub async fn get_facts(
         entity: parameters.entity.as_deref().map(parse_entity).transpose()?,
         from: time("from", &parameters.from)?,
         to: time("to", &parameters.to)?,
+        known_at: parameters
+            .known_at
+            .as_deref()
+            .map(|text| known_at("known_at", text))
+            .transpose()?,
         limit: limit(parameters.limit, shared.limits.listed_max)?,
     };
     let backend = shared.backend.clone();

@@ -13,7 +13,7 @@ use serde::ser::{SerializeSeq, Serializer};
 use serde::{Deserialize, Serialize};
 
 use crate::backend::{EntityRequest, FeatureRow, FeaturesReply, FeaturesRequest, KeyValue, Names};
-use crate::body::{instant, key_value, read_body, read_json, sequence};
+use crate::body::{instant, key_value, known_at, read_body, read_json};
 use crate::error::{ApiError, malformed};
 use crate::json::JsonValue;
 use crate::limits::Limits;
@@ -34,7 +34,7 @@ pub struct FeaturesBody {
     /// The event time to read at; now by default.
     #[serde(default)]
     pub as_of: Option<serde_json::Value>,
-    /// A `sequence` of a reply: read what was known then.
+    /// A `sequence` of a reply, or an instant (RFC 3339): read what was known then.
     #[serde(default)]
     pub known_at: Option<String>,
     /// Whether facts at `as_of` itself count.
@@ -143,7 +143,7 @@ fn request(body: FeaturesBody, limits: &Limits) -> Result<FeaturesRequest, ApiEr
         as_of: body.as_of.map(|t| instant("as_of", &t)).transpose()?,
         known_at: body
             .known_at
-            .map(|t| sequence("known_at", &t))
+            .map(|t| known_at("known_at", &t))
             .transpose()?,
         inclusive: body.inclusive,
     })

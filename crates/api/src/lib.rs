@@ -12,6 +12,7 @@ mod json;
 mod limits;
 mod metrics;
 mod openapi;
+mod retract;
 mod server;
 
 pub use backend::Backend;

@@ -1,31 +1,21 @@
 //! The OpenAPI document, made from the wire types.
 
+use schemars::SchemaGenerator;
 use serde_json::{Value, json};
 
 use crate::facts::IngestAnswer;
 use crate::features::{FeaturesAnswer, FeaturesBody};
+use crate::retract::{RetractAnswer, RetractBody};
 
 /// The OpenAPI 3.1 document of every call.
 pub fn openapi() -> Value {
     let mut settings = schemars::generate::SchemaSettings::draft2020_12();
     settings.definitions_path = "/components/schemas".into();
     let mut generator = settings.into_generator();
-    let features_body = generator.subschema_for::<FeaturesBody>();
-    let features_answer = generator.subschema_for::<FeaturesAnswer>();
-    let ingest_answer = generator.subschema_for::<IngestAnswer>();
+    let mut paths = facts_paths(&mut generator);
+    paths.extend(other_paths(&mut generator));
     let mut schemas = generator.take_definitions(true);
     schemas.insert("Problem".into(), problem_schema());
-    let json_content = |schema: Value| json!({"application/json": {"schema": schema}});
-    let object = json!({"type": "object"});
-    let ok = |description: &str, schema: Value| json!({"description": description, "content": json_content(schema)});
-    let problem = json!({"description": "What went wrong and how to mend it", "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}});
-    let contract =
-        json!({"name": "contract", "in": "path", "required": true, "schema": {"type": "string"}});
-    let query = |name: &str, schema: Value, description: &str| json!({"name": name, "in": "query", "schema": schema, "description": description});
-    let text = json!({"type": "string"});
-    let number = json!({"type": "integer", "minimum": 1});
-    let get = |summary: &str| json!({"get": {"summary": summary, "responses": {"200": ok("OK", object.clone()), "default": problem.clone()}}});
-    let plain = |summary: &str| json!({"get": {"summary": summary, "responses": {"200": {"description": "OK"}, "default": problem.clone()}}});
     json!({
         "openapi": "3.1.0",
         "info": {
@@ -34,47 +24,111 @@ pub fn openapi() -> Value {
             "description": "Facts in, exact fresh features out.",
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"}
         },
-        "paths": {
-            "/v1/facts/{contract}": {
-                "post": {
-                    "summary": "Send facts; answered once they are durable and visible",
-                    "parameters": [contract, query("on_reject", json!({"type": "string", "enum": ["keep", "fail"]}), "`fail`: one bad row refuses all")],
-                    "requestBody": {"required": true, "content": {
-                        "application/json": {"schema": {"type": "array", "items": object}},
-                        "application/x-ndjson": {"schema": text},
-                        "text/csv": {"schema": text},
-                        "application/vnd.apache.arrow.stream": {"schema": {"type": "string", "contentEncoding": "binary"}}
-                    }},
-                    "responses": {"200": ok("What became of the facts", ingest_answer.into()), "default": problem}
-                },
-                "get": {
-                    "summary": "List facts, newest last",
-                    "parameters": [contract,
-                        query("entity", text.clone(), "`plane:N14228`, or `route:origin=EWR,dest=IAH`"),
-                        query("from", text.clone(), "RFC 3339 or microseconds"),
-                        query("to", text.clone(), "the first instant left out"),
-                        query("limit", number.clone(), "the newest, this many")],
-                    "responses": {"200": ok("Facts", object.clone()), "default": problem}
-                }
-            },
-            "/v1/facts/{contract}/quarantine": {"get": {
-                "summary": "List rows that broke their contract, newest first",
-                "parameters": [contract, query("limit", number, "how many")],
-                "responses": {"200": ok("Rows", object.clone()), "default": problem}
-            }},
-            "/v1/features": {"post": {
-                "summary": "Read features of entities at one cursor",
-                "requestBody": {"required": true, "content": json_content(features_body.into())},
-                "responses": {"200": ok("Features", features_answer.into()), "default": problem}
-            }},
-            "/v1/registry": get("Everything that is defined"),
-            "/metrics": plain("OpenMetrics text"),
-            "/health/live": get("Whether the process lives"),
-            "/health/ready": get("Whether it answers reads"),
-            "/openapi.json": get("This document")
-        },
+        "paths": paths.into_iter().collect::<serde_json::Map<_, _>>(),
         "components": {"schemas": schemas}
     })
+}
+
+type Paths = Vec<(String, Value)>;
+
+fn json_content(schema: impl Into<Value>) -> Value {
+    json!({"application/json": {"schema": schema.into()}})
+}
+
+fn any_object() -> Value {
+    json!({"type": "object"})
+}
+
+fn query(name: &str, schema: Value, description: &str) -> Value {
+    json!({"name": name, "in": "query", "schema": schema, "description": description})
+}
+
+/// A call's replies: what it answers with, or a problem.
+fn replies(description: &str, schema: impl Into<Value>) -> Value {
+    json!({
+        "200": {"description": description, "content": json_content(schema)},
+        "default": problem_reply()
+    })
+}
+
+fn problem_reply() -> Value {
+    json!({
+        "description": "What went wrong and how to mend it",
+        "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
+    })
+}
+
+fn facts_paths(generator: &mut SchemaGenerator) -> Paths {
+    let contract =
+        json!({"name": "contract", "in": "path", "required": true, "schema": {"type": "string"}});
+    let text = json!({"type": "string"});
+    let number = json!({"type": "integer", "minimum": 1});
+    let post = json!({
+        "summary": "Send facts; answered once they are durable and visible",
+        "parameters": [contract,
+            query("on_reject", json!({"type": "string", "enum": ["keep", "fail"]}), "`fail`: one bad row refuses all"),
+            query("revise", json!({"type": "boolean"}), "`true`: a fact whose id is known replaces it")],
+        "requestBody": {"required": true, "content": {
+            "application/json": {"schema": {"type": "array", "items": any_object()}},
+            "application/x-ndjson": {"schema": text},
+            "text/csv": {"schema": text},
+            "application/vnd.apache.arrow.stream": {"schema": {"type": "string", "contentEncoding": "binary"}}
+        }},
+        "responses": replies("What became of the facts", generator.subschema_for::<IngestAnswer>())
+    });
+    let get = json!({
+        "summary": "List live facts, newest last",
+        "parameters": [contract,
+            query("entity", text.clone(), "`plane:N14228`, or `route:origin=EWR,dest=IAH`"),
+            query("from", text.clone(), "RFC 3339 or microseconds"),
+            query("to", text.clone(), "the first instant left out"),
+            query("known_at", text.clone(), "a `sequence` or RFC 3339: facts as they were known then"),
+            query("limit", number.clone(), "the newest, this many")],
+        "responses": replies("Facts", any_object())
+    });
+    let retract = json!({"post": {
+        "summary": "Take back the newest live fact with each id",
+        "parameters": [contract],
+        "requestBody": {"required": true, "content": json_content(generator.subschema_for::<RetractBody>())},
+        "responses": replies("What became of the facts", generator.subschema_for::<RetractAnswer>())
+    }});
+    let quarantine = json!({"get": {
+        "summary": "List rows that broke their contract, newest first",
+        "parameters": [contract, query("limit", number, "how many")],
+        "responses": replies("Rows", any_object())
+    }});
+    vec![
+        (
+            "/v1/facts/{contract}".into(),
+            json!({"post": post, "get": get}),
+        ),
+        ("/v1/facts/{contract}/retract".into(), retract),
+        ("/v1/facts/{contract}/quarantine".into(), quarantine),
+    ]
+}
+
+fn other_paths(generator: &mut SchemaGenerator) -> Paths {
+    let get = |path: &str, summary: &str| {
+        let call = json!({"summary": summary, "responses": replies("OK", any_object())});
+        (path.to_owned(), json!({ "get": call }))
+    };
+    let features = json!({"post": {
+        "summary": "Read features of entities at one cursor",
+        "requestBody": {"required": true, "content": json_content(generator.subschema_for::<FeaturesBody>())},
+        "responses": replies("Features", generator.subschema_for::<FeaturesAnswer>())
+    }});
+    let metrics = json!({"get": {
+        "summary": "OpenMetrics text",
+        "responses": {"200": {"description": "OK"}, "default": problem_reply()}
+    }});
+    vec![
+        ("/v1/features".into(), features),
+        ("/metrics".into(), metrics),
+        get("/v1/registry", "Everything that is defined"),
+        get("/health/live", "Whether the process lives"),
+        get("/health/ready", "Whether it answers reads"),
+        get("/openapi.json", "This document"),
+    ]
 }
 
 fn problem_schema() -> Value {

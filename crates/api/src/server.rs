@@ -25,6 +25,7 @@ use crate::features::{json_reply, read_features};
 use crate::limits::Limits;
 use crate::metrics::{HttpMetrics, render};
 use crate::openapi::openapi;
+use crate::retract::post_retract;
 
 /// What every request can reach.
 #[derive(Clone)]
@@ -90,6 +91,7 @@ fn router(backend: Arc<dyn Backend>, limits: Limits) -> Router {
     };
     Router::new()
         .route("/v1/facts/{contract}", post(post_facts).get(get_facts))
+        .route("/v1/facts/{contract}/retract", post(post_retract))
         .route("/v1/facts/{contract}/quarantine", get(get_quarantine))
         .route("/v1/features", post(read_features))
         .route("/v1/registry", get(registry))

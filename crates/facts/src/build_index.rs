@@ -45,7 +45,7 @@ impl EmbeddedFactLog {
         if specs.is_empty() {
             return Ok(());
         }
-        self.each_batch(self.reader.first_sequence(), until, |batch| {
+        self.each_frame(self.reader.first_sequence(), until, |_, batch| {
             if stop.load(Ordering::Acquire) {
                 return Err(Problem::external("stopping", "the engine is stopping").retryable());
             }

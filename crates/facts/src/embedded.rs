@@ -5,19 +5,21 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use arrow::array::{Array, UInt32Array};
-use arrow::compute::take_record_batch;
 use headwater_env::Env;
-use headwater_schema::{FactBatch, Micros, Position, Problem, Sequence, SequencedBatch};
+use headwater_schema::{Micros, Position, Problem, Sequence, SequencedBatch};
 
-use crate::frame::{self, Frame};
+use crate::found::{self, Newest};
+use crate::frame::Frame;
 use crate::index::Index;
 use crate::log::{LogReader, LogWriter};
-use crate::row_hash::{id_hash, payload_hashes};
 use crate::segment::{ContractSummary, file_problem};
 use crate::{
-    AppendRequest, Appended, FactLog, FoundFacts, FoundRun, IndexSpec, Lookup, QuarantinedRow,
+    AppendRequest, Appended, FactLog, FoundFacts, IndexSpec, Lookup, QuarantinedRow, Scan,
 };
+
+mod append;
+
+use append::Group;
 
 /// Facts read from the log at a time while indexes are brought up to date.
 const REPLAY_FACTS_MAX: usize = 65_536;
@@ -72,10 +74,21 @@ pub struct FactLogStats {
     pub appends: u64,
     pub append_nanos_total: u64,
     pub append_nanos_max: u64,
-    /// Facts, and the newest event time capped at its arrival, by contract.
-    pub contracts: BTreeMap<String, (u64, Micros)>,
+    /// What is kept of each contract.
+    pub contracts: BTreeMap<String, ContractStats>,
     /// Rejected rows by contract.
     pub rejected: BTreeMap<String, u64>,
+}
+
+/// What the log keeps of one contract.
+#[derive(Debug, Clone, Copy)]
+pub struct ContractStats {
+    /// Every fact, live or not.
+    pub facts: u64,
+    /// Facts that were revised or retracted.
+    pub removed: u64,
+    /// The newest event time, capped at its arrival.
+    pub newest: Micros,
 }
 
 /// The fact log in one folder.
@@ -103,12 +116,14 @@ struct Counters {
     nanos_max: AtomicU64,
 }
 
-/// One request, told apart row by row.
-struct Sorted {
-    batch: FactBatch,
-    ids: Vec<(u128, u64)>,
-    duplicates: Vec<usize>,
-    conflicts: Vec<usize>,
+impl Counters {
+    fn count(&self, answer: &Appended) {
+        let (known, conflicts) = (&answer.duplicates, &answer.conflicts);
+        self.duplicates
+            .fetch_add(known.len() as u64, Ordering::Relaxed);
+        self.conflicts
+            .fetch_add(conflicts.len() as u64, Ordering::Relaxed);
+    }
 }
 
 impl EmbeddedFactLog {
@@ -158,89 +173,35 @@ impl EmbeddedFactLog {
     fn replay_index(&self) -> Result<u64, Problem> {
         let from = self.index.reached().max(self.reader.first_sequence() - 1) + 1;
         let last = self.reader.last_sequence();
-        self.each_batch(from, last, |batch| {
-            self.index.replay(batch);
+        self.each_frame(from, last, |frame, batch| {
+            self.index.add(batch, append::id_changes(self, frame)?);
             self.index.settle()
         })?;
         Ok((last + 1).saturating_sub(from))
     }
 
-    pub(crate) fn each_batch(
+    pub(crate) fn each_frame(
         &self,
         from: Sequence,
         until: Sequence,
-        mut visit: impl FnMut(&SequencedBatch) -> Result<(), Problem>,
+        mut visit: impl FnMut(&Frame, &SequencedBatch) -> Result<(), Problem>,
     ) -> Result<(), Problem> {
         let mut next = from;
         while next <= until {
-            let batches = self.reader.read(next, REPLAY_FACTS_MAX)?;
-            let Some(end) = batches.last().map(|b| b.last_sequence()) else {
-                return Ok(());
-            };
-            for batch in batches.iter().filter(|b| b.first_sequence <= until) {
-                visit(batch)?;
-            }
-            next = end + 1;
-        }
-        Ok(())
-    }
-
-    /// Tells new rows from known ones. `earlier` are the ids of requests in the same group.
-    fn sort(
-        &self,
-        request: &AppendRequest,
-        now: Micros,
-        earlier: &mut hashbrown::HashMap<u128, u64>,
-    ) -> Result<Sorted, Problem> {
-        let batch = &request.batch;
-        let mut sorted = Sorted {
-            batch: batch.clone(),
-            ids: Vec::new(),
-            duplicates: Vec::new(),
-            conflicts: Vec::new(),
-        };
-        let Some(fact_ids) = &batch.fact_ids else {
-            return Ok(sorted);
-        };
-        let payloads = payload_hashes(&batch.columns, batch.unknown_fields.as_ref());
-        let mut fresh: Vec<u32> = Vec::with_capacity(batch.len());
-        let mut added = Vec::new();
-        for (row, payload) in payloads.into_iter().enumerate() {
-            let id = id_hash(&batch.contract, fact_ids.value(row));
-            let known = match earlier.get(&id) {
-                Some(payload) => Some(*payload),
-                None => self
-                    .index
-                    .known(id)?
-                    .filter(|k| {
-                        let window = request.dedup_window.unwrap_or(Micros::MAX);
-                        now.saturating_sub(k.ingest_time) <= window
-                    })
-                    .map(|k| k.payload),
-            };
-            match known {
-                Some(known) if known == payload => sorted.duplicates.push(row),
-                Some(_) => sorted.conflicts.push(row),
-                None => {
-                    earlier.insert(id, payload);
-                    added.push(id);
-                    sorted.ids.push((id, payload));
-                    fresh.push(row as u32);
+            let frames = self.reader.read_frames(next, REPLAY_FACTS_MAX)?;
+            let mut end = None;
+            for frame in &frames {
+                if let Some(batch) = frame.batch().filter(|b| b.first_sequence <= until) {
+                    visit(frame, batch)?;
+                    end = Some(batch.last_sequence());
                 }
             }
-        }
-        if request.all_or_nothing && !sorted.conflicts.is_empty() {
-            for id in added {
-                earlier.remove(&id);
+            match end {
+                Some(end) => next = end + 1,
+                None => return Ok(()),
             }
-            sorted.ids.clear();
-            sorted.duplicates.clear();
-            fresh.clear();
         }
-        if fresh.len() < batch.len() {
-            sorted.batch = take(batch, &fresh)?;
-        }
-        Ok(sorted)
+        Ok(())
     }
 
     /// Holds appends back.
@@ -263,93 +224,20 @@ impl EmbeddedFactLog {
         }
     }
 
-    /// The batch that holds a sequence, if it is kept.
-    fn batch_of(&self, sequence: Sequence) -> Result<Option<Arc<SequencedBatch>>, Problem> {
-        let Some(frames) = self.reader.batch_of(sequence)? else {
-            return Ok(None);
-        };
-        Ok(frames.iter().find_map(|frame| match frame {
-            Frame::Facts(batch)
-                if batch.first_sequence <= sequence && sequence <= batch.last_sequence() =>
-            {
-                Some(batch.clone())
-            }
-            _ => None,
-        }))
-    }
-
-    /// Facts of a contract in a range of time, whatever their entity: the newest `limit` of them.
-    pub fn scan(
-        &self,
-        contract: &str,
-        from: Position,
-        until: Position,
-        limit: usize,
-    ) -> Result<FoundFacts, Problem> {
-        let mut newest = std::collections::BTreeSet::new();
-        self.reader.visit_newest(
-            |span| span.time_max >= from.event_time && span.time_min <= until.event_time,
-            |frame| {
-                if let Frame::Facts(batch) = frame
-                    && batch.batch.contract.as_ref() == contract
-                {
-                    for (row, time) in batch.batch.event_times.iter().enumerate() {
-                        let position = Position::new(*time, batch.first_sequence + row as u64);
-                        if from <= position && position < until {
-                            newest.insert(position);
-                            if newest.len() > limit {
-                                newest.pop_first();
-                            }
-                        }
-                    }
-                }
-                true
-            },
-        )?;
-        self.fetch(newest.into_iter().collect())
+    /// The frame that holds a sequence, if it is kept.
+    fn frame_of(&self, sequence: Sequence) -> Result<Option<Frame>, Problem> {
+        let frames = self.reader.frames_of(sequence)?;
+        let mut frames = frames.iter().flat_map(|frames| frames.iter());
+        Ok(frames.find(|frame| append::holds(frame, sequence)).cloned())
     }
 
     /// The facts at positions that are in ascending order.
-    fn fetch(&self, positions: Vec<Position>) -> Result<FoundFacts, Problem> {
-        let mut by_sequence: Vec<(Sequence, usize)> = positions
-            .iter()
-            .enumerate()
-            .map(|(i, p)| (p.sequence, i))
-            .collect();
-        by_sequence.sort_unstable();
-        let mut found = FoundFacts {
-            runs: Vec::new(),
-            order: vec![(0, 0); positions.len()],
-        };
-        let mut at = 0;
-        while let Some((sequence, _)) = by_sequence.get(at) {
-            let Some(batch) = self.batch_of(*sequence)? else {
-                return Err(expired(*sequence, self.reader.first_sequence()));
-            };
-            let end = by_sequence.partition_point(|(s, _)| *s <= batch.last_sequence());
-            let wanted = &by_sequence[at..end];
-            for (row, (_, place)) in wanted.iter().enumerate() {
-                found.order[*place] = (found.runs.len(), row);
-            }
-            let rows: Vec<u32> = wanted
-                .iter()
-                .map(|(s, _)| (s - batch.first_sequence) as u32)
-                .collect();
-            let facts = take(&batch.batch, &rows)?;
-            found.runs.push(FoundRun {
-                sequences: wanted.iter().map(|(s, _)| *s).collect(),
-                ingest_time: batch.ingest_time,
-                event_times: facts.event_times,
-                fact_ids: facts.fact_ids.map(|ids| {
-                    ids.iter()
-                        .map(|id| id.unwrap_or_default().to_owned())
-                        .collect()
-                }),
-                columns: facts.columns,
-            });
-            at = end;
-        }
-        Ok(found)
+    fn fetch(&self, positions: &[Position]) -> Result<FoundFacts, Problem> {
+        found::fetch(positions, |sequence| {
+            let frame = self.frame_of(sequence)?;
+            let batch = frame.and_then(|frame| frame.batch().cloned());
+            batch.ok_or_else(|| expired(sequence, self.reader.first_sequence()))
+        })
     }
 
     /// Removes the oldest segments in which every fact is older than its contract's cutoff.
@@ -395,12 +283,15 @@ impl EmbeddedFactLog {
         };
         for segment in &segments {
             for (name, summary) in &segment.contracts {
-                let entry = stats
-                    .contracts
-                    .entry(name.clone())
-                    .or_insert((0, Micros::MIN));
-                entry.0 += summary.facts;
-                entry.1 = entry.1.max(summary.newest);
+                let none = ContractStats {
+                    facts: 0,
+                    removed: 0,
+                    newest: Micros::MIN,
+                };
+                let entry = stats.contracts.entry(name.clone()).or_insert(none);
+                entry.facts += summary.facts;
+                entry.removed += summary.removed;
+                entry.newest = entry.newest.max(summary.newest);
             }
             for (name, count) in &segment.rejected {
                 *stats.rejected.entry(name.clone()).or_default() += count;
@@ -416,36 +307,6 @@ fn expired(sequence: Sequence, first: Sequence) -> Problem {
             "sequence {sequence} is asked for, the oldest kept is {first}"
         ))
         .hint("raise `headwater.retention` of the contract before the facts expire")
-}
-
-/// Some rows of a batch.
-fn take(batch: &FactBatch, rows: &[u32]) -> Result<FactBatch, Problem> {
-    let failed = |e: arrow::error::ArrowError| {
-        Problem::internal("take-rows", "rows can't be picked").detail(e)
-    };
-    let indices = UInt32Array::from(rows.to_vec());
-    let texts = |array: &Option<arrow::array::StringArray>| {
-        let pick = |array: &arrow::array::StringArray| {
-            rows.iter()
-                .map(|r| {
-                    array
-                        .is_valid(*r as usize)
-                        .then(|| array.value(*r as usize))
-                })
-                .collect()
-        };
-        array.as_ref().map(pick)
-    };
-    Ok(FactBatch {
-        contract: batch.contract.clone(),
-        columns: take_record_batch(&batch.columns, &indices).map_err(failed)?,
-        event_times: rows
-            .iter()
-            .map(|r| batch.event_times[*r as usize])
-            .collect(),
-        fact_ids: texts(&batch.fact_ids),
-        unknown_fields: texts(&batch.unknown_fields),
-    })
 }
 
 /// Opens the index; one that can't be opened, or is ahead of the log, is made again from the log.
@@ -475,44 +336,19 @@ impl FactLog for EmbeddedFactLog {
         let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
         let start = self.env.clock.monotonic_nanos();
         let now = self.env.clock.now().max(writer.last_ingest_time);
-        let mut next = self.reader.last_sequence() + 1;
-        let (mut bytes, mut frames) = (Vec::new(), Vec::new());
-        let (mut answers, mut indexed) = (Vec::new(), Vec::new());
-        let mut earlier = hashbrown::HashMap::new();
+        let mut planned = Group::new(self, now);
         for request in &group {
-            let sorted = self.sort(request, now, &mut earlier)?;
-            let mut batch = None;
-            if !sorted.batch.is_empty() {
-                let before = bytes.len();
-                frame::put_facts(&mut bytes, next, now, &sorted.batch);
-                let sequenced = Arc::new(SequencedBatch {
-                    first_sequence: next,
-                    ingest_time: now,
-                    batch: sorted.batch,
-                });
-                next = sequenced.last_sequence() + 1;
-                frames.push((Frame::Facts(sequenced.clone()), bytes.len() - before));
-                indexed.push((sequenced.clone(), sorted.ids));
-                batch = Some(sequenced);
-            }
-            if !request.rejected.is_empty() {
-                let rows = quarantined_rows(request, now);
-                let before = bytes.len();
-                frame::put_quarantine(&mut bytes, &rows)?;
-                frames.push((Frame::Quarantine(rows), bytes.len() - before));
-            }
-            self.counters
-                .duplicates
-                .fetch_add(sorted.duplicates.len() as u64, Ordering::Relaxed);
-            self.counters
-                .conflicts
-                .fetch_add(sorted.conflicts.len() as u64, Ordering::Relaxed);
-            answers.push(Appended {
-                batch,
-                duplicates: sorted.duplicates,
-                conflicts: sorted.conflicts,
-                last_sequence: next - 1,
-            });
+            planned.take(request)?;
+        }
+        let Group {
+            bytes,
+            frames,
+            indexed,
+            answers,
+            ..
+        } = planned;
+        for answer in &answers {
+            self.counters.count(answer);
         }
         if !bytes.is_empty() {
             let sync = self.sync_now(&writer);
@@ -521,8 +357,8 @@ impl FactLog for EmbeddedFactLog {
                 writer.synced_at_nanos = self.env.clock.monotonic_nanos();
             }
             writer.last_ingest_time = now;
-            for (batch, ids) in &indexed {
-                self.index.add(batch, ids);
+            for (batch, ids) in indexed {
+                self.index.add(&batch, ids);
             }
             self.index.settle()?;
         }
@@ -551,25 +387,39 @@ impl FactLog for EmbeddedFactLog {
     }
 
     fn lookup(&self, lookup: &Lookup) -> Result<FoundFacts, Problem> {
-        self.fetch(self.index.positions(lookup)?)
+        self.fetch(&self.index.positions(lookup)?)
+    }
+
+    fn scan(&self, scan: &Scan) -> Result<FoundFacts, Problem> {
+        let mut newest = Newest::new(scan);
+        let corrected = self.reader.any_removed(&scan.contract);
+        let lives = |sequence| match corrected {
+            false => Ok(true),
+            true => {
+                let removed = self.index.removed_at(sequence)?;
+                Ok(removed.is_none_or(|at| scan.known_at < at))
+            }
+        };
+        let mut offered = Ok(());
+        self.reader.visit_newest(
+            |span| {
+                let (from, until) = (scan.from.event_time, scan.until.event_time);
+                span.time_max >= from && span.time_min <= until
+            },
+            |frame| {
+                if let Some(batch) = frame.batch() {
+                    offered = newest.offer(batch, lives);
+                }
+                offered.is_ok()
+            },
+        )?;
+        offered?;
+        self.fetch(&newest.into_positions())
     }
 
     fn quarantined(&self, contract: &str, limit: usize) -> Result<Vec<QuarantinedRow>, Problem> {
         self.reader.quarantined(contract, limit)
     }
-}
-
-fn quarantined_rows(request: &AppendRequest, now: Micros) -> Vec<QuarantinedRow> {
-    let row = |rejected: &headwater_schema::decode::RejectedRow| QuarantinedRow {
-        contract: request.batch.contract.to_string(),
-        ingest_time: now,
-        row: rejected.row,
-        field: rejected.field.clone(),
-        rule: rejected.rule.clone(),
-        reason: rejected.reason.clone(),
-        raw: rejected.raw.clone(),
-    };
-    request.rejected.iter().map(row).collect()
 }
 
 #[cfg(test)]

@@ -4,13 +4,17 @@
 //! u32 mark "HWF1" | u32 length of what follows the checksum | u32 CRC-32 | u8 kind | payload
 //! ```
 //!
+//! A kind that a version doesn't know is an error that says so: new kinds need no new format of
+//! segments, and logs without them are read by every version.
+//!
 //! The mark lets a reader that met damage find out whether whole frames follow it: if they do, the
 //! damage isn't a torn end, and nothing may be cut off.
 
 use std::sync::Arc;
 
 use headwater_schema::codec::{decode_batch, encode_batch};
-use headwater_schema::{FactBatch, Micros, Problem, Sequence, SequencedBatch};
+use headwater_schema::{FactBatch, Micros, Problem, RemovedFacts, Sequence, SequencedBatch};
+use serde::{Deserialize, Serialize};
 
 use crate::QuarantinedRow;
 
@@ -27,20 +31,63 @@ const COMPRESS_BYTES_MIN: usize = 256;
 const FACTS: u8 = 1;
 const FACTS_COMPRESSED: u8 = 2;
 const QUARANTINE: u8 = 3;
+/// Compressed: `u32` length and JSON of a [`CorrectionHeader`], then `u32` length and batch of the new
+/// facts and of every run of removed ones.
+const CORRECTION: u8 = 4;
 
 /// What a frame holds.
 #[derive(Debug, Clone)]
 pub enum Frame {
+    /// New facts under ids of their own.
     Facts(Arc<SequencedBatch>),
+    /// Facts that replace others, facts taken back, or facts under an id that lives already.
+    Correction(Arc<Correction>),
     Quarantine(Vec<QuarantinedRow>),
 }
 
+/// A batch that does more than add facts.
+#[derive(Debug, Clone)]
+pub struct Correction {
+    pub batch: Arc<SequencedBatch>,
+    /// New and removed facts, by ascending sequence, with the live fact of the same id that was newest
+    /// before them, where there was one.
+    pub older: Vec<(Sequence, Sequence)>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct CorrectionHeader {
+    first_sequence: Sequence,
+    ingest_time: Micros,
+    older: Vec<(Sequence, Sequence)>,
+    /// (sequences, removed at) of each run.
+    removed: Vec<(Vec<Sequence>, Vec<Sequence>)>,
+}
+
 impl Frame {
+    /// Its facts, where it has any.
+    pub fn batch(&self) -> Option<&Arc<SequencedBatch>> {
+        match self {
+            Self::Facts(batch) => Some(batch),
+            Self::Correction(correction) => Some(&correction.batch),
+            Self::Quarantine(_) => None,
+        }
+    }
+
     /// The first sequence that the frame takes; none where it takes none.
     pub fn first_sequence(&self) -> Option<Sequence> {
+        let batch = self.batch().filter(|batch| !batch.is_empty());
+        batch.map(|batch| batch.first_sequence)
+    }
+
+    /// The live fact that had the same id before a fact of this frame; 0 for none.
+    pub fn older(&self, sequence: Sequence) -> Sequence {
         match self {
-            Self::Facts(batch) => Some(batch.first_sequence),
-            Self::Quarantine(_) => None,
+            Self::Correction(correction) => {
+                let pairs = &correction.older;
+                let found = pairs.binary_search_by_key(&sequence, |(newer, _)| *newer);
+                found.map_or(0, |at| pairs[at].1)
+            }
+            _ => 0,
         }
     }
 }
@@ -137,15 +184,30 @@ fn put(out: &mut Vec<u8>, kind: u8, parts: &[&[u8]]) {
     out[checksum_at..checksum_at + 4].copy_from_slice(&checksum.to_le_bytes());
 }
 
-/// Appends a frame of facts.
-pub fn put_facts(
-    out: &mut Vec<u8>,
-    first_sequence: Sequence,
-    ingest_time: Micros,
-    batch: &FactBatch,
-) {
-    let encoded = encode_batch(batch);
-    let header = [first_sequence.to_le_bytes(), ingest_time.to_le_bytes()].concat();
+/// Appends a frame.
+pub fn put_frame(out: &mut Vec<u8>, frame: &Frame) -> Result<(), Problem> {
+    match frame {
+        Frame::Facts(batch) => put_facts(out, batch),
+        Frame::Correction(correction) => put_correction(out, correction)?,
+        Frame::Quarantine(rows) => {
+            put(out, QUARANTINE, &[&json(rows)?]);
+        }
+    }
+    Ok(())
+}
+
+fn json(value: &impl Serialize) -> Result<Vec<u8>, Problem> {
+    serde_json::to_vec(value)
+        .map_err(|e| Problem::internal("log-record", "a record can't be written down").detail(e))
+}
+
+fn put_facts(out: &mut Vec<u8>, batch: &SequencedBatch) {
+    let encoded = encode_batch(&batch.batch);
+    let header = [
+        batch.first_sequence.to_le_bytes(),
+        batch.ingest_time.to_le_bytes(),
+    ];
+    let header = header.concat();
     if encoded.len() >= COMPRESS_BYTES_MIN {
         let compressed = lz4_flex::compress_prepend_size(&encoded);
         if compressed.len() < encoded.len() - encoded.len() / 8 {
@@ -155,54 +217,113 @@ pub fn put_facts(
     put(out, FACTS, &[&header, &encoded]);
 }
 
-/// Appends a frame of rejected rows.
-pub fn put_quarantine(out: &mut Vec<u8>, rows: &[QuarantinedRow]) -> Result<(), Problem> {
-    let payload = serde_json::to_vec(rows)
-        .map_err(|e| Problem::internal("quarantine", "rows can't be written down").detail(e))?;
-    put(out, QUARANTINE, &[&payload]);
+fn put_correction(out: &mut Vec<u8>, correction: &Correction) -> Result<(), Problem> {
+    let batch = &correction.batch;
+    let removed = batch.removed.iter();
+    let header = CorrectionHeader {
+        first_sequence: batch.first_sequence,
+        ingest_time: batch.ingest_time,
+        older: correction.older.clone(),
+        removed: removed
+            .map(|r| (r.sequences.clone(), r.removed_at.clone()))
+            .collect(),
+    };
+    let mut parts = vec![json(&header)?, encode_batch(&batch.batch)];
+    parts.extend(batch.removed.iter().map(|r| encode_batch(&r.facts)));
+    let mut payload = Vec::new();
+    for part in parts {
+        payload.extend((part.len() as u32).to_le_bytes());
+        payload.extend(part);
+    }
+    put(
+        out,
+        CORRECTION,
+        &[&lz4_flex::compress_prepend_size(&payload)],
+    );
     Ok(())
+}
+
+fn unreadable(detail: impl std::fmt::Display) -> Problem {
+    Problem::external("log-corrupt", "a record of the log can't be read").detail(detail)
 }
 
 /// The content of a frame from its kind and payload.
 pub fn decode(body: &[u8]) -> Result<Frame, Problem> {
-    let unreadable = |detail: &dyn std::fmt::Display| {
-        Problem::external("log-corrupt", "a record of the log can't be read").detail(detail)
-    };
     let (kind, payload) = body
         .split_first()
-        .ok_or_else(|| unreadable(&"it is empty"))?;
-    if *kind == QUARANTINE {
-        let rows = serde_json::from_slice(payload).map_err(|e| unreadable(&e))?;
-        return Ok(Frame::Quarantine(rows));
+        .ok_or_else(|| unreadable("it is empty"))?;
+    match *kind {
+        QUARANTINE => {
+            let rows = serde_json::from_slice(payload).map_err(unreadable)?;
+            Ok(Frame::Quarantine(rows))
+        }
+        CORRECTION => decode_correction(&decompress(payload)?),
+        FACTS | FACTS_COMPRESSED => {
+            let (header, encoded) = payload
+                .split_first_chunk::<16>()
+                .ok_or_else(|| unreadable("it is too short"))?;
+            let (first, time) = header.split_at(8);
+            let batch = match *kind {
+                FACTS => decode_batch(encoded)?,
+                _ => decode_batch(&decompress(encoded)?)?,
+            };
+            Ok(Frame::Facts(Arc::new(SequencedBatch {
+                first_sequence: number(first),
+                ingest_time: number(time) as i64,
+                batch,
+                removed: Vec::new(),
+            })))
+        }
+        other => Err(unreadable(format!(
+            "its kind {other} is unknown to this version"
+        ))),
     }
-    let (header, encoded) = payload
-        .split_first_chunk::<16>()
-        .ok_or_else(|| unreadable(&"it is too short"))?;
-    let (first, time) = header.split_at(8);
-    let number = |bytes: &[u8]| bytes.iter().rev().fold(0u64, |n, b| n << 8 | u64::from(*b));
-    let decompressed;
-    let encoded = match *kind {
-        FACTS => encoded,
-        FACTS_COMPRESSED => {
-            let size = encoded
-                .first_chunk::<4>()
-                .map_or(0, |b| u32::from_le_bytes(*b) as usize);
-            if size > FRAME_BYTES_MAX.min(encoded.len().saturating_mul(COMPRESSION_MAX)) {
-                return Err(unreadable(&format!("it would unpack to {size} bytes")));
-            }
-            decompressed =
-                lz4_flex::decompress_size_prepended(encoded).map_err(|e| unreadable(&e))?;
-            &decompressed
-        }
-        other => {
-            return Err(unreadable(&format!(
-                "its kind {other} is unknown to this version"
-            )));
-        }
+}
+
+fn number(bytes: &[u8]) -> u64 {
+    bytes.iter().rev().fold(0, |n, b| n << 8 | u64::from(*b))
+}
+
+fn decompress(compressed: &[u8]) -> Result<Vec<u8>, Problem> {
+    let size = compressed
+        .first_chunk::<4>()
+        .map_or(0, |b| u32::from_le_bytes(*b) as usize);
+    if size > FRAME_BYTES_MAX.min(compressed.len().saturating_mul(COMPRESSION_MAX)) {
+        return Err(unreadable(format!("it would unpack to {size} bytes")));
+    }
+    lz4_flex::decompress_size_prepended(compressed).map_err(unreadable)
+}
+
+fn decode_correction(mut payload: &[u8]) -> Result<Frame, Problem> {
+    let mut part = || {
+        let short = || unreadable("it is too short");
+        let (length, rest) = payload.split_first_chunk::<4>().ok_or_else(short)?;
+        let length = u32::from_le_bytes(*length) as usize;
+        let (part, rest) = rest.split_at_checked(length).ok_or_else(short)?;
+        payload = rest;
+        Ok::<&[u8], Problem>(part)
     };
-    Ok(Frame::Facts(Arc::new(SequencedBatch {
-        first_sequence: number(first),
-        ingest_time: number(time) as i64,
-        batch: decode_batch(encoded)?,
+    let header: CorrectionHeader = serde_json::from_slice(part()?).map_err(unreadable)?;
+    let batch: FactBatch = decode_batch(part()?)?;
+    let mut removed = Vec::with_capacity(header.removed.len());
+    for (sequences, removed_at) in header.removed {
+        let facts = decode_batch(part()?)?;
+        if facts.len() != sequences.len() || facts.len() != removed_at.len() {
+            return Err(unreadable("its removed facts don't have a sequence each"));
+        }
+        removed.push(RemovedFacts {
+            facts,
+            sequences,
+            removed_at,
+        });
+    }
+    Ok(Frame::Correction(Arc::new(Correction {
+        batch: Arc::new(SequencedBatch {
+            first_sequence: header.first_sequence,
+            ingest_time: header.ingest_time,
+            batch,
+            removed,
+        }),
+        older: header.older,
     })))
 }

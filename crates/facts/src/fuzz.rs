@@ -4,10 +4,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use headwater_env::Env;
-use headwater_schema::{FactBatch, Problem, SequencedBatch};
+use headwater_schema::{FactBatch, Problem, RemovedFacts, SequencedBatch};
 
 use crate::QuarantinedRow;
-use crate::frame::{self, Frame};
+use crate::frame::{self, Correction, Frame};
 
 const FOLDER: &str = "/log";
 const SEGMENT_BYTES_MAX: u64 = u64::MAX;
@@ -53,20 +53,37 @@ fn write_sample(env: &Env, batch: &FactBatch) -> Result<SampleLog, Problem> {
     let mut bodies = Vec::new();
     let mut next = 1;
     for (index, part) in parts.into_iter().enumerate() {
-        let (mut bytes, mut frames) = (Vec::new(), Vec::new());
-        frame::put_facts(&mut bytes, next, 10 + index as i64, &part);
-        let sequenced = Arc::new(SequencedBatch {
+        let sequenced = SequencedBatch {
             first_sequence: next,
             ingest_time: 10 + index as i64,
             batch: part,
-        });
-        next = sequenced.last_sequence() + 1;
-        frames.push((Frame::Facts(sequenced), bytes.len()));
+            removed: Vec::new(),
+        };
+        let mut kinds = vec![Frame::Facts(Arc::new(sequenced.clone()))];
         if index % 2 == 0 {
+            kinds.push(Frame::Quarantine(vec![rejected.clone()]));
+        } else {
+            // A revision of the first fact.
+            let removed = RemovedFacts {
+                facts: sequenced.batch.clone(),
+                sequences: vec![1],
+                removed_at: vec![next],
+            };
+            let removed = vec![removed];
+            kinds[0] = Frame::Correction(Arc::new(Correction {
+                batch: Arc::new(SequencedBatch {
+                    removed,
+                    ..sequenced.clone()
+                }),
+                older: vec![(next, 1)],
+            }));
+        }
+        next = sequenced.last_sequence() + 1;
+        let (mut bytes, mut frames) = (Vec::new(), Vec::new());
+        for frame in kinds {
             let before = bytes.len();
-            frame::put_quarantine(&mut bytes, std::slice::from_ref(&rejected))?;
-            let rows = vec![rejected.clone()];
-            frames.push((Frame::Quarantine(rows), bytes.len() - before));
+            frame::put_frame(&mut bytes, &frame)?;
+            frames.push((frame, bytes.len() - before));
         }
         let mut at = 0;
         for (_, length) in &frames {

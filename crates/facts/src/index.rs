@@ -1,4 +1,5 @@
-//! What is derived from the log to find facts again: their ids, and postings by entity.
+//! What is derived from the log to find facts again: the newest live fact of each id, postings by
+//! entity, and which facts have been revised or retracted.
 //!
 //! New entries gather in memory; once there are many, a thread writes them to the LSM store in the
 //! order of their keys, together with the sequence they reach. After a crash the log is read again
@@ -11,12 +12,20 @@ use std::thread::JoinHandle;
 use arrow::array::Array;
 use fjall::{Database, Keyspace, KeyspaceCreateOptions};
 use foldhash::fast::FixedState;
-use hashbrown::HashMap;
-use headwater_schema::{Micros, Position, Problem, Sequence, SequencedBatch, Value, push_value};
+use hashbrown::{HashMap, HashSet};
+use headwater_schema::{
+    FactBatch, Micros, Position, Problem, Sequence, SequencedBatch, Value, push_value,
+};
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::row_hash::{id_hash, payload_hashes};
 use crate::{IndexSpec, Lookup};
+
+mod entries;
+
+use entries::{
+    decode_known, decode_positions, decode_removals, encode_known, encode_positions,
+    encode_removals,
+};
 
 /// Facts gathered in memory before they are written to the store.
 const GATHERED_FACTS_MAX: u64 = 131_072;
@@ -24,21 +33,33 @@ const GATHERED_FACTS_MAX: u64 = 131_072;
 const WRITE_ENTRIES: usize = 4096;
 const REACHED: &str = "reached";
 
-/// What is remembered under a fact's id.
+/// The newest live fact with an id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct KnownId {
     pub sequence: Sequence,
     pub payload: u64,
     pub ingest_time: Micros,
+    /// The live fact with the same id that is newest after it; 0 for none.
+    pub older: Sequence,
 }
 
-type Ids = HashMap<u128, KnownId, FixedState>;
-type Postings = HashMap<(u64, Vec<u8>), Vec<Position>, FixedState>;
+/// What an id stands for from now on; none where no fact with it lives any more.
+pub type IdChange = (u128, Option<KnownId>);
+
+type Ids = HashMap<u128, Option<KnownId>, FixedState>;
+type EntityKeyBytes = (u64, Vec<u8>);
+type Postings = HashMap<EntityKeyBytes, Vec<Position>, FixedState>;
+/// Facts that are revised or retracted: their sequence, and the one from which they aren't seen.
+type Removal = (Sequence, Sequence);
 
 #[derive(Default)]
 struct Gathered {
     ids: Ids,
     postings: Postings,
+    /// By sequence.
+    removed: HashMap<Sequence, Sequence, FixedState>,
+    /// By entity, like postings.
+    removals: HashMap<EntityKeyBytes, Vec<Removal>, FixedState>,
     facts: u64,
     /// Every fact up to here is in the store or in here.
     reached: Sequence,
@@ -49,6 +70,8 @@ pub struct Index {
     database: Database,
     ids: Keyspace,
     postings: Keyspace,
+    removed: Keyspace,
+    removals: Keyspace,
     meta: Keyspace,
     specs: Mutex<Vec<IndexSpec>>,
     /// Indexes that lack earlier facts, with the sequence up to which they do.
@@ -101,6 +124,8 @@ impl Index {
         let index = Self {
             ids: keyspace("ids")?,
             postings: keyspace("postings")?,
+            removed: keyspace("removed")?,
+            removals: keyspace("removals")?,
             meta: keyspace("meta")?,
             database,
             specs: Mutex::default(),
@@ -188,51 +213,55 @@ impl Index {
         Ok(())
     }
 
-    /// What is known of an id.
+    /// The newest live fact with an id.
     pub fn known(&self, id: u128) -> Result<Option<KnownId>, Problem> {
         if let Some(known) = lock(&self.gathered).ids.get(&id) {
-            return Ok(Some(*known));
+            return Ok(*known);
         }
         let writing = lock(&self.writing).clone();
         if let Some(known) = writing.as_ref().and_then(|w| w.ids.get(&id)) {
-            return Ok(Some(*known));
+            return Ok(*known);
         }
         let stored = self.ids.get(id.to_be_bytes()).map_err(|e| failed(&e))?;
         Ok(stored.and_then(|bytes| decode_known(&bytes)))
     }
 
-    /// Takes a batch in. `ids` are the hashes of the facts' ids with those of their payloads.
-    pub fn add(&self, batch: &SequencedBatch, ids: &[(u128, u64)]) {
-        let specs = self.specs_of(&batch.batch.contract);
-        let mut gathered = lock(&self.gathered);
-        for (row, (id, payload)) in ids.iter().enumerate() {
-            let known = KnownId {
-                sequence: batch.first_sequence + row as u64,
-                payload: *payload,
-                ingest_time: batch.ingest_time,
-            };
-            gathered.ids.insert(*id, known);
+    /// The sequence from which a fact isn't seen any more; none where it lives.
+    pub fn removed_at(&self, sequence: Sequence) -> Result<Option<Sequence>, Problem> {
+        if let Some(at) = lock(&self.gathered).removed.get(&sequence) {
+            return Ok(Some(*at));
         }
-        for spec in &specs {
-            add_postings(&mut gathered.postings, spec, batch, 0);
+        let writing = lock(&self.writing).clone();
+        if let Some(at) = writing.as_ref().and_then(|w| w.removed.get(&sequence)) {
+            return Ok(Some(*at));
         }
-        gathered.facts += batch.batch.len() as u64;
-        gathered.reached = gathered.reached.max(batch.last_sequence());
+        let stored = self.removed.get(sequence.to_be_bytes());
+        let stored = stored.map_err(|e| failed(&e))?;
+        let bytes = stored.and_then(|bytes| <[u8; 8]>::try_from(bytes.as_ref()).ok());
+        Ok(bytes.map(Sequence::from_be_bytes))
     }
 
-    /// Takes a batch in that the store may have in part, as a replay of the log brings it.
-    pub fn replay(&self, batch: &SequencedBatch) {
-        if batch.last_sequence() > self.reached() {
-            let ids = id_hashes(batch);
-            self.add(batch, &ids);
+    /// Takes a batch in. `ids` are what it changes of ids, in order.
+    pub fn add(&self, batch: &SequencedBatch, ids: Vec<IdChange>) {
+        let specs = self.specs_of(&batch.batch.contract);
+        let mut gathered = lock(&self.gathered);
+        gathered.ids.extend(ids);
+        for removed in &batch.removed {
+            let pairs = removed.sequences.iter().zip(&removed.removed_at);
+            gathered.removed.extend(pairs.map(|(s, at)| (*s, *at)));
         }
+        for spec in &specs {
+            gathered.add_batch(spec, batch);
+        }
+        gathered.facts += batch.len() as u64;
+        gathered.reached = gathered.reached.max(batch.last_sequence());
     }
 
     /// Adds the postings of one index from a batch that the others have.
     pub fn backfill(&self, spec: &IndexSpec, batch: &SequencedBatch) {
         let mut gathered = lock(&self.gathered);
-        add_postings(&mut gathered.postings, spec, batch, 0);
-        gathered.facts += batch.batch.len() as u64;
+        gathered.add_batch(spec, batch);
+        gathered.facts += batch.len() as u64;
     }
 
     fn specs_of(&self, contract: &str) -> Vec<IndexSpec> {
@@ -292,7 +321,10 @@ impl Index {
         for chunk in ids.chunks(WRITE_ENTRIES) {
             let mut batch = self.database.batch();
             for (id, known) in chunk {
-                batch.insert(&self.ids, id.to_be_bytes(), encode_known(known));
+                match known {
+                    Some(known) => batch.insert(&self.ids, id.to_be_bytes(), encode_known(known)),
+                    None => batch.remove(&self.ids, id.to_be_bytes()),
+                }
             }
             batch.commit().map_err(|e| failed(&e))?;
         }
@@ -308,6 +340,7 @@ impl Index {
             }
             batch.commit().map_err(|e| failed(&e))?;
         }
+        self.write_removals(&gathered)?;
         self.meta
             .insert(REACHED, gathered.reached.to_be_bytes())
             .map_err(|e| failed(&e))?;
@@ -315,7 +348,38 @@ impl Index {
         Ok(())
     }
 
-    /// The positions of an entity's facts, ascending, without repeats.
+    fn write_removals(&self, gathered: &Gathered) -> Result<(), Problem> {
+        let mut batch = self.database.batch();
+        for (sequence, at) in &gathered.removed {
+            batch.insert(&self.removed, sequence.to_be_bytes(), at.to_be_bytes());
+        }
+        for ((spec, key), removals) in &gathered.removals {
+            let mut stored = postings_key(*spec, key);
+            let first = removals.first().map_or(0, |(sequence, _)| *sequence);
+            stored.extend(first.to_be_bytes());
+            batch.insert(&self.removals, stored, encode_removals(removals));
+        }
+        batch.commit().map_err(|e| failed(&e))
+    }
+
+    /// Which of an entity's facts aren't seen at `known_at`, though they were appended by then.
+    fn removed_by(
+        &self,
+        key: &EntityKeyBytes,
+        known_at: Sequence,
+    ) -> Result<HashSet<Sequence>, Problem> {
+        let mut found = Vec::new();
+        found.extend(lock(&self.gathered).removals.get(key).into_iter().flatten());
+        let writing = lock(&self.writing).clone();
+        found.extend(writing.iter().filter_map(|w| w.removals.get(key)).flatten());
+        for entry in self.removals.prefix(postings_key(key.0, &key.1)) {
+            decode_removals(&entry.value().map_err(|e| failed(&e))?, &mut found);
+        }
+        let seen = found.into_iter().filter(|(_, at)| *at <= known_at);
+        Ok(seen.map(|(sequence, _)| sequence).collect())
+    }
+
+    /// The positions of an entity's live facts, ascending, without repeats.
     pub fn positions(&self, lookup: &Lookup) -> Result<Vec<Position>, Problem> {
         let spec = IndexSpec {
             contract: lookup.contract.clone(),
@@ -354,7 +418,11 @@ impl Index {
             let value = entry.value().map_err(|e| failed(&e))?;
             decode_positions(&value, &mut found);
         }
-        found.retain(|p| lookup.from <= *p && *p < lookup.until && p.sequence <= lookup.known_at);
+        let removed = self.removed_by(&key, lookup.known_at)?;
+        found.retain(|p| {
+            let within = lookup.from <= *p && *p < lookup.until;
+            within && p.sequence <= lookup.known_at && !removed.contains(&p.sequence)
+        });
         found.sort_unstable();
         found.dedup();
         if let Some(newest) = lookup.newest {
@@ -373,26 +441,24 @@ fn join(writer: Option<JoinHandle<Result<(), Problem>>>) -> Result<(), Problem> 
     writer.map_or(Ok(()), |w| w.join().unwrap_or_else(|_| Err(crashed())))
 }
 
-/// The hashes of a batch's ids and payloads; nothing where its facts have no ids of their own.
-pub fn id_hashes(batch: &SequencedBatch) -> Vec<(u128, u64)> {
-    let facts = &batch.batch;
-    let Some(ids) = &facts.fact_ids else {
-        return Vec::new();
-    };
-    let payloads = payload_hashes(&facts.columns, facts.unknown_fields.as_ref());
-    let ids = ids
-        .iter()
-        .map(|id| id_hash(&facts.contract, id.unwrap_or_default()));
-    ids.zip(payloads).collect()
+impl Gathered {
+    fn add_batch(&mut self, spec: &IndexSpec, batch: &SequencedBatch) {
+        each_key(spec, &batch.batch, |row, key| {
+            let sequence = batch.first_sequence + row as u64;
+            let position = Position::new(batch.batch.event_times[row], sequence);
+            self.postings.entry(key).or_default().push(position);
+        });
+        for removed in &batch.removed {
+            each_key(spec, &removed.facts, |row, key| {
+                let removal = (removed.sequences[row], removed.removed_at[row]);
+                self.removals.entry(key).or_default().push(removal);
+            });
+        }
+    }
 }
 
-fn add_postings(
-    postings: &mut Postings,
-    spec: &IndexSpec,
-    batch: &SequencedBatch,
-    from_row: usize,
-) {
-    let facts = &batch.batch;
+/// Shows the key of every fact that has no null among the index's columns.
+fn each_key(spec: &IndexSpec, facts: &FactBatch, mut visit: impl FnMut(usize, EntityKeyBytes)) {
     let columns: Option<Vec<&dyn Array>> = spec
         .key_columns
         .iter()
@@ -401,14 +467,13 @@ fn add_postings(
     // Facts stored before the contract had one of the columns have null there.
     let Some(columns) = columns else { return };
     let hash = spec_hash(spec);
-    for row in from_row..facts.len() {
+    for row in 0..facts.len() {
         let mut key = Vec::with_capacity(24);
         let whole = columns
             .iter()
             .all(|c| push_value(&mut key, &Value::from_array(*c, row)).is_some());
         if whole {
-            let position = Position::new(facts.event_times[row], batch.first_sequence + row as u64);
-            postings.entry((hash, key)).or_default().push(position);
+            visit(row, (hash, key));
         }
     }
 }
@@ -418,73 +483,4 @@ fn postings_key(spec: u64, key: &[u8]) -> Vec<u8> {
     bytes.extend(spec.to_be_bytes());
     bytes.extend(key);
     bytes
-}
-
-fn encode_known(known: &KnownId) -> Vec<u8> {
-    let parts = [known.sequence, known.payload, known.ingest_time as u64];
-    parts.iter().flat_map(|part| part.to_be_bytes()).collect()
-}
-
-fn decode_known(bytes: &[u8]) -> Option<KnownId> {
-    let number = |at: usize| {
-        let part = bytes.get(at..at + 8)?;
-        Some(u64::from_be_bytes(part.try_into().ok()?))
-    };
-    Some(KnownId {
-        sequence: number(0)?,
-        payload: number(8)?,
-        ingest_time: number(16)? as i64,
-    })
-}
-
-fn encode_positions(positions: &[Position]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(positions.len() * 6);
-    let (mut time, mut sequence) = (0i64, 0u64);
-    for position in positions {
-        put(&mut out, zigzag(position.event_time.wrapping_sub(time)));
-        put(
-            &mut out,
-            zigzag(position.sequence.wrapping_sub(sequence) as i64),
-        );
-        (time, sequence) = (position.event_time, position.sequence);
-    }
-    out
-}
-
-fn decode_positions(mut bytes: &[u8], found: &mut Vec<Position>) {
-    let (mut time, mut sequence) = (0i64, 0u64);
-    while let (Some(a), Some(b)) = (get(&mut bytes), get(&mut bytes)) {
-        time = time.wrapping_add(unzigzag(a));
-        sequence = sequence.wrapping_add(unzigzag(b) as u64);
-        found.push(Position::new(time, sequence));
-    }
-}
-
-fn zigzag(value: i64) -> u64 {
-    ((value << 1) ^ (value >> 63)) as u64
-}
-
-fn unzigzag(value: u64) -> i64 {
-    (value >> 1) as i64 ^ -((value & 1) as i64)
-}
-
-fn put(out: &mut Vec<u8>, mut value: u64) {
-    while value >= 0x80 {
-        out.push(value as u8 | 0x80);
-        value >>= 7;
-    }
-    out.push(value as u8);
-}
-
-fn get(bytes: &mut &[u8]) -> Option<u64> {
-    let mut value = 0;
-    for shift in (0..64).step_by(7) {
-        let (part, rest) = bytes.split_first()?;
-        *bytes = rest;
-        value |= u64::from(part & 0x7F) << shift;
-        if part & 0x80 == 0 {
-            return Some(value);
-        }
-    }
-    None
 }

@@ -1,10 +1,11 @@
 //! The fact store: an append-only log that is the only truth, what is derived from it to find facts
-//! again (ids, postings by entity), and the quarantine of rows that broke their contract.
+//! again (ids, postings by entity, corrections), and the quarantine of rows that broke their contract.
 //!
 //! It doesn't decode requests (`schema` does) and knows nothing of features.
 
 mod build_index;
 mod embedded;
+mod found;
 mod frame;
 #[cfg(feature = "fuzz")]
 pub mod fuzz;
@@ -14,7 +15,10 @@ mod log_trait;
 mod row_hash;
 mod segment;
 
-pub use embedded::{EmbeddedFactLog, FactLogOptions, FactLogStats, RecoveryReport, SyncPolicy};
+pub use embedded::{
+    ContractStats, EmbeddedFactLog, FactLogOptions, FactLogStats, RecoveryReport, SyncPolicy,
+};
 pub use log_trait::{
-    AppendRequest, Appended, FactLog, FoundFacts, FoundRun, IndexSpec, Lookup, QuarantinedRow,
+    AppendRequest, Appended, Change, FactLog, FoundFacts, FoundRun, IndexSpec, Lookup,
+    QuarantinedRow, Scan,
 };

@@ -300,29 +300,43 @@ impl LogReader {
         from: Sequence,
         facts_max: usize,
     ) -> Result<Vec<Arc<SequencedBatch>>, Problem> {
-        let mut batches = Vec::new();
+        let frames = self.read_frames(from, facts_max)?;
+        Ok(frames.iter().filter_map(|f| f.batch().cloned()).collect())
+    }
+
+    /// The frames of [`LogReader::read`].
+    pub fn read_frames(&self, from: Sequence, facts_max: usize) -> Result<Vec<Frame>, Problem> {
+        let mut found = Vec::new();
         let mut facts = 0;
         for segment in self.segments().iter().filter(|s| s.next_sequence > from) {
             let first = segment.span_of(from).unwrap_or(0);
             for span in first..segment.spans.len() {
                 for frame in self.frames(segment, span)?.iter() {
-                    if let Frame::Facts(batch) = frame
+                    if let Some(batch) = frame.batch()
                         && batch.last_sequence() >= from
+                        && !batch.is_empty()
                     {
-                        facts += batch.batch.len();
-                        batches.push(batch.clone());
+                        facts += batch.len();
+                        found.push(frame.clone());
                     }
                 }
                 if facts >= facts_max {
-                    return Ok(batches);
+                    return Ok(found);
                 }
             }
         }
-        Ok(batches)
+        Ok(found)
     }
 
-    /// The batch that holds a sequence.
-    pub fn batch_of(&self, sequence: Sequence) -> Result<Option<Arc<Vec<Frame>>>, Problem> {
+    /// Whether any fact of a contract was revised or retracted.
+    pub fn any_removed(&self, contract: &str) -> bool {
+        let segments = self.segments();
+        let mut summaries = segments.iter().filter_map(|s| s.contracts.get(contract));
+        summaries.any(|summary| summary.removed > 0)
+    }
+
+    /// The frames among which is the one that holds a sequence.
+    pub fn frames_of(&self, sequence: Sequence) -> Result<Option<Arc<Vec<Frame>>>, Problem> {
         let segments = self.segments();
         let after = segments.partition_point(|s| s.first_sequence <= sequence);
         let Some(segment) = after.checked_sub(1).map(|i| &segments[i]) else {

@@ -7,10 +7,48 @@ use headwater_schema::decode::RejectedRow;
 use headwater_schema::{EntityKey, FactBatch, Micros, Position, Problem, Sequence, SequencedBatch};
 use serde::{Deserialize, Serialize};
 
-/// Facts to append, and rows of the same request that broke their contract.
+/// What a request changes.
+#[derive(Debug, Clone)]
+pub enum Change {
+    /// New facts. One whose id is known within the dedup window is a duplicate or a conflict.
+    Append(FactBatch),
+    /// Facts that replace the newest live fact with their id, whatever its age. One with the payload
+    /// of that fact is a duplicate; one whose id nothing lives under is a new fact.
+    Revise(FactBatch),
+    /// Takes back the newest live fact with each of these ids. Where facts have no id of their own
+    /// the id is their sequence.
+    Retract {
+        contract: Arc<str>,
+        fact_ids: Vec<String>,
+    },
+}
+
+impl Change {
+    /// The contract's name.
+    pub fn contract(&self) -> &Arc<str> {
+        match self {
+            Self::Append(batch) | Self::Revise(batch) => &batch.contract,
+            Self::Retract { contract, .. } => contract,
+        }
+    }
+
+    /// How many facts it is about.
+    pub fn len(&self) -> usize {
+        match self {
+            Self::Append(batch) | Self::Revise(batch) => batch.len(),
+            Self::Retract { fact_ids, .. } => fact_ids.len(),
+        }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// A change, and rows of the same request that broke their contract.
 #[derive(Debug, Clone)]
 pub struct AppendRequest {
-    pub batch: FactBatch,
+    pub change: Change,
     pub rejected: Vec<RejectedRow>,
     /// One conflict refuses the whole batch.
     pub all_or_nothing: bool,
@@ -18,15 +56,29 @@ pub struct AppendRequest {
     pub dedup_window: Option<Micros>,
 }
 
+impl AppendRequest {
+    /// A change without more.
+    pub fn new(change: Change) -> Self {
+        Self {
+            change,
+            rejected: Vec::new(),
+            all_or_nothing: false,
+            dedup_window: None,
+        }
+    }
+}
+
 /// What became of an [`AppendRequest`].
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Appended {
-    /// The facts that are new, with their sequences; none where all were known or refused.
+    /// What is new, with its sequences; none where all was known or refused.
     pub batch: Option<Arc<SequencedBatch>>,
     /// Rows that were known already, with the same payload.
     pub duplicates: Vec<usize>,
     /// Rows whose id is known with another payload.
     pub conflicts: Vec<usize>,
+    /// Places, in the retraction, of ids that no live fact has.
+    pub unknown: Vec<usize>,
     /// The log's last sequence after the append.
     pub last_sequence: Sequence,
 }
@@ -44,6 +96,18 @@ pub struct Lookup {
     pub known_at: Sequence,
     /// Only the newest of them, this many.
     pub newest: Option<usize>,
+}
+
+/// Which facts of a contract to find, whatever their entity.
+#[derive(Debug, Clone)]
+pub struct Scan {
+    pub contract: Arc<str>,
+    pub from: Position,
+    /// The first place of the total order that is left out.
+    pub until: Position,
+    pub known_at: Sequence,
+    /// Only the newest of them, this many.
+    pub newest: usize,
 }
 
 /// Facts found: runs of rows with the same columns, and their order.
@@ -88,17 +152,21 @@ pub struct QuarantinedRow {
 
 /// The log of all facts of all contracts.
 ///
-/// - **Order**: every new fact takes the next sequence, in the order of requests and rows.
+/// - **Order**: every new fact and every retraction takes the next sequence, in the order of requests
+///   and rows.
 /// - **Durability**: when `append` returns, what it took survives as the sync policy says; rejected
 ///   rows too. A failed append leaves the log as it was.
-/// - **Idempotence**: a fact whose id is known takes no sequence; appending a request twice changes nothing.
-/// - **Visibility**: what `append` took is seen by every later `read` and `lookup`.
+/// - **Idempotence**: a fact whose id is known takes no sequence; appending a request twice changes
+///   nothing, nor does retracting twice.
+/// - **Corrections**: nothing leaves the log. A fact that was revised or retracted at sequence `s` is
+///   found by a `known_at` before `s`, and by none from `s` on.
+/// - **Visibility**: what `append` took is seen by every later `read`, `lookup` and `scan`.
 pub trait FactLog: Send + Sync {
     /// Appends a group of requests with one durable write.
     fn append(&self, group: Vec<AppendRequest>) -> Result<Vec<Appended>, Problem>;
 
-    /// Facts from sequence `from` on, in order: whole batches, at least one where there is any, about
-    /// `facts_max` facts. The first batch may begin before `from`.
+    /// What was appended from sequence `from` on, in order: whole batches, at least one where there is
+    /// any, about `facts_max` facts. The first batch may begin before `from`.
     fn read(&self, from: Sequence, facts_max: usize) -> Result<Vec<Arc<SequencedBatch>>, Problem>;
 
     /// The oldest sequence that is kept (one more than the last where none is) and the newest (0
@@ -113,6 +181,29 @@ pub trait FactLog: Send + Sync {
 
     /// Rejected rows of a contract, newest first.
     fn quarantined(&self, contract: &str, limit: usize) -> Result<Vec<QuarantinedRow>, Problem>;
+
+    /// Facts of a contract, whatever their entity. Reads the whole log unless a log knows better.
+    fn scan(&self, scan: &Scan) -> Result<FoundFacts, Problem> {
+        crate::found::scan_all(self, scan)
+    }
+
+    /// The last sequence that had arrived at an instant; the one before the oldest kept where none had.
+    fn known_by(&self, instant: Micros) -> Result<Sequence, Problem> {
+        let (first, last) = self.sequences();
+        let (mut known, mut after) = (first.saturating_sub(1), last + 1);
+        while after - known > 1 {
+            let middle = known + (after - known) / 2;
+            let Some(batch) = self.read(middle, 1)?.into_iter().next() else {
+                break;
+            };
+            if batch.ingest_time <= instant {
+                known = batch.last_sequence();
+            } else {
+                after = batch.first_sequence.max(known + 1);
+            }
+        }
+        Ok(known)
+    }
 
     /// The oldest sequence that is kept.
     fn first_sequence(&self) -> Sequence {

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use headwater_env::{Env, FileErrorKind};
-use headwater_schema::{Micros, Problem, Sequence};
+use headwater_schema::{Micros, Problem, Sequence, SequencedBatch};
 use serde::{Deserialize, Serialize};
 
 use crate::frame::{self, Damage, Frame};
@@ -27,6 +27,7 @@ pub struct Span {
     pub bytes: u64,
     /// The first sequence in the span, or the next one where it has no facts.
     pub first_sequence: Sequence,
+    /// How many sequences it takes: of facts and of retractions.
     pub facts: u64,
     pub time_min: Micros,
     pub time_max: Micros,
@@ -38,6 +39,9 @@ pub struct Span {
 #[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
 pub struct ContractSummary {
     pub facts: u64,
+    /// Facts, here or in earlier segments, that are revised or retracted here.
+    #[serde(default)]
+    pub removed: u64,
     /// The newest event time, capped at its arrival.
     pub newest: Micros,
     pub time_max: Micros,
@@ -109,25 +113,10 @@ impl Segment {
         };
         span.bytes += bytes;
         match frame {
-            Frame::Facts(batch) => {
-                let times = &batch.batch.event_times;
-                span.facts += times.len() as u64;
-                self.next_sequence = batch.last_sequence() + 1;
-                self.ingest_time = self.ingest_time.max(batch.ingest_time);
-                let (Some(min), Some(max)) = (times.iter().min(), times.iter().max()) else {
-                    return;
-                };
-                span.time_min = span.time_min.min(*min);
-                span.time_max = span.time_max.max(*max);
-                let name = batch.batch.contract.to_string();
-                let summary = self.contracts.entry(name).or_insert(ContractSummary {
-                    facts: 0,
-                    newest: Micros::MIN,
-                    time_max: Micros::MIN,
-                });
-                summary.facts += times.len() as u64;
-                summary.newest = summary.newest.max((*max).min(batch.ingest_time));
-                summary.time_max = summary.time_max.max(*max);
+            Frame::Facts(_) | Frame::Correction(_) => {
+                if let Some(batch) = frame.batch() {
+                    self.note_batch(batch);
+                }
             }
             Frame::Quarantine(rows) => {
                 span.quarantine = true;
@@ -136,6 +125,35 @@ impl Segment {
                     self.ingest_time = self.ingest_time.max(row.ingest_time);
                 }
             }
+        }
+    }
+
+    fn note_batch(&mut self, batch: &SequencedBatch) {
+        self.next_sequence = batch.last_sequence() + 1;
+        self.ingest_time = self.ingest_time.max(batch.ingest_time);
+        let name = batch.batch.contract.to_string();
+        let summary = self.contracts.entry(name).or_insert(ContractSummary {
+            facts: 0,
+            removed: 0,
+            newest: Micros::MIN,
+            time_max: Micros::MIN,
+        });
+        if let Some(span) = self.spans.last_mut() {
+            span.facts += batch.len() as u64;
+            for time in &batch.batch.event_times {
+                span.time_min = span.time_min.min(*time);
+                span.time_max = span.time_max.max(*time);
+            }
+        }
+        summary.facts += batch.batch.len() as u64;
+        for time in &batch.batch.event_times {
+            summary.newest = summary.newest.max((*time).min(batch.ingest_time));
+            summary.time_max = summary.time_max.max(*time);
+        }
+        for removed in &batch.removed {
+            summary.removed += removed.facts.len() as u64;
+            let times = removed.facts.event_times.iter().copied();
+            summary.time_max = summary.time_max.max(times.max().unwrap_or(Micros::MIN));
         }
     }
 

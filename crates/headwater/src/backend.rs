@@ -5,12 +5,12 @@ use std::sync::Arc;
 use headwater_api::Backend;
 use headwater_api::backend::{
     FactRow, FactsQuery, FeaturesReply, FeaturesRequest, IngestDone, IngestOptions, Measure,
-    QuarantineRow,
+    QuarantineRow, RetractDone,
 };
-use headwater_facts::{FactLog, FoundFacts, Lookup};
+use headwater_facts::{FactLog, FoundFacts, Lookup, Scan};
 use headwater_features::Catalog;
 use headwater_schema::decode::BodyFormat;
-use headwater_schema::{Contract, Position, Problem, Sequence, Value, evolve};
+use headwater_schema::{Contract, Position, Problem, Value, evolve};
 use serde_json::{Value as Json, json};
 
 use crate::Engine;
@@ -26,6 +26,10 @@ impl Backend for Engine {
         done: IngestDone,
     ) {
         self.submit(contract, format, body, options, done);
+    }
+
+    fn retract(&self, contract: &str, fact_ids: Vec<String>, done: RetractDone) {
+        self.submit_retraction(contract, fact_ids, done);
     }
 
     fn features(&self, request: &FeaturesRequest) -> Result<FeaturesReply, Problem> {
@@ -55,10 +59,15 @@ impl Engine {
         let contract = self.contract(&query.contract)?;
         let from = query.from.map_or(Position::MIN, Position::before);
         let until = query.to.map_or(Position::MAX, Position::before);
+        let known_at = self.known_at(query.known_at)?;
         let found = match &query.entity {
-            None => self
-                .facts_log()
-                .scan(&contract.name, from, until, query.limit)?,
+            None => self.facts_log().scan(&Scan {
+                contract: contract.name.clone(),
+                from,
+                until,
+                known_at,
+                newest: query.limit,
+            })?,
             Some(asked) => {
                 let catalog = self.catalog();
                 let (entity, key) = entity_key_for(&catalog, asked)?;
@@ -83,7 +92,7 @@ impl Engine {
                     key,
                     from,
                     until,
-                    known_at: Sequence::MAX,
+                    known_at,
                     newest: Some(query.limit),
                 })?
             }

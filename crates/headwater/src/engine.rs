@@ -5,16 +5,16 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use headwater_api::backend::{
-    EntityRequest, FeaturesReply, FeaturesRequest, IngestDone, IngestOptions, IngestReply,
-    RejectedFact,
+    EntityRequest, FeaturesReply, FeaturesRequest, IngestDone, IngestOptions, IngestReply, KnownAt,
+    RejectedFact, RetractDone, RetractReply,
 };
 use headwater_env::{Env, FileLock};
 use headwater_facts::{
-    AppendRequest, Appended, EmbeddedFactLog, FactLog, FactLogOptions, IndexSpec,
+    AppendRequest, Appended, Change, EmbeddedFactLog, FactLog, FactLogOptions, IndexSpec,
 };
 use headwater_features::{Catalog, EmbeddedFeatureStore, FeatureStore};
 use headwater_schema::decode::{BodyFormat, DecodeLimits, Decoded, decode, decode_each};
-use headwater_schema::{Contract, FactBatch, Problem};
+use headwater_schema::{Contract, FactBatch, Problem, Sequence};
 use headwater_stream::{Pipeline, Processor, ProcessorStats};
 
 use crate::Config;
@@ -83,12 +83,12 @@ impl Engine {
         )?);
         let replayed = processor.recover(progress)?.replayed;
         drop_expired(&catalog, &facts, &processor)?;
-        let pipeline = Pipeline::start(log, processor.clone(), &config.pipeline_options())?;
+        let pipeline = Pipeline::start(log.clone(), processor.clone(), &config.pipeline_options())?;
         Ok(Self {
             filler: Filler::start(facts.clone(), processor.clone())?,
             changing: Mutex::default(),
             data,
-            reader: Reader::new(processor.clone()),
+            reader: Reader::new(processor.clone(), log),
             decode_limits: config.decode_limits(),
             env,
             facts,
@@ -176,9 +176,14 @@ impl Engine {
         contract: &str,
         format: BodyFormat,
         body: &[u8],
+        revise: bool,
         mut told: impl FnMut(IngestReply),
     ) -> Result<(), Problem> {
         let contract = self.contract(contract)?;
+        let options = IngestOptions {
+            all_or_nothing: false,
+            revise,
+        };
         let limits = DecodeLimits::files();
         decode_each(
             &contract,
@@ -187,7 +192,7 @@ impl Engine {
             &limits,
             FILE_BATCH_ROWS,
             &mut |decoded| {
-                let (append, rows) = request(&contract, decoded, false);
+                let (append, rows) = request(&contract, decoded, options)?;
                 told(rows.reply(&self.pipeline.append(append)?));
                 Ok(())
             },
@@ -206,15 +211,47 @@ impl Engine {
             id_field: id_field(&contract),
         };
         let append = AppendRequest {
-            batch,
-            rejected: Vec::new(),
-            all_or_nothing: false,
             dedup_window: contract.dedup_window.map(|d| d.0),
+            ..AppendRequest::new(Change::Append(batch))
         };
         let answer = move |appended: Result<Appended, Problem>| {
             done(appended.map(|appended| rows.reply(&appended)));
         };
         self.pipeline.submit(append, Box::new(answer));
+    }
+
+    /// Takes back the newest live fact with each id; returns when that is durable and every later read
+    /// sees it.
+    pub fn retract(&self, contract: &str, fact_ids: Vec<String>) -> Result<RetractReply, Problem> {
+        let (append, ids) = self.retraction(contract, fact_ids)?;
+        let appended = self.pipeline.append(append)?;
+        Ok(retract_reply(ids, &appended))
+    }
+
+    /// Takes facts back without waiting; `done` hears what [`Engine::retract`] would have returned.
+    pub fn submit_retraction(&self, contract: &str, fact_ids: Vec<String>, done: RetractDone) {
+        match self.retraction(contract, fact_ids) {
+            Err(problem) => done(Err(problem)),
+            Ok((append, ids)) => {
+                let answer = move |appended: Result<Appended, Problem>| {
+                    done(appended.map(|appended| retract_reply(ids, &appended)));
+                };
+                self.pipeline.submit(append, Box::new(answer));
+            }
+        }
+    }
+
+    fn retraction(
+        &self,
+        contract: &str,
+        fact_ids: Vec<String>,
+    ) -> Result<(AppendRequest, Vec<String>), Problem> {
+        let contract = self.contract(contract)?.name.clone();
+        let append = AppendRequest::new(Change::Retract {
+            contract,
+            fact_ids: fact_ids.clone(),
+        });
+        Ok((append, fact_ids))
     }
 
     /// Facts ready to be appended; or the reply, where there is nothing to append.
@@ -227,7 +264,7 @@ impl Engine {
     ) -> Result<Result<(AppendRequest, RowNumbers), IngestReply>, Problem> {
         let contract = self.contract(contract)?;
         let decoded = decode(&contract, format, body, &self.decode_limits)?;
-        let (append, rows) = request(&contract, decoded, options.all_or_nothing);
+        let (append, rows) = request(&contract, decoded, options)?;
         if options.all_or_nothing && !append.rejected.is_empty() {
             return Ok(Err(IngestReply {
                 accepted: 0,
@@ -237,6 +274,11 @@ impl Engine {
             }));
         }
         Ok(Ok((append, rows)))
+    }
+
+    /// The last sequence that a read sees.
+    pub(crate) fn known_at(&self, asked: Option<KnownAt>) -> Result<Sequence, Problem> {
+        self.reader.known_at(asked)
     }
 
     /// The features of entities at one cursor.
@@ -269,8 +311,11 @@ impl Engine {
 fn request(
     contract: &Contract,
     decoded: Decoded,
-    all_or_nothing: bool,
-) -> (AppendRequest, RowNumbers) {
+    options: IngestOptions,
+) -> Result<(AppendRequest, RowNumbers), Problem> {
+    if options.revise && contract.fact_id.is_empty() {
+        return Err(no_fact_id(contract));
+    }
     let told = decoded.rejected.iter().map(|r| RejectedFact {
         row: r.row,
         field: r.field.clone(),
@@ -282,12 +327,37 @@ fn request(
         id_field: id_field(contract),
     };
     let append = AppendRequest {
-        batch: decoded.batch,
+        change: match options.revise {
+            true => Change::Revise(decoded.batch),
+            false => Change::Append(decoded.batch),
+        },
         rejected: decoded.rejected,
-        all_or_nothing,
+        all_or_nothing: options.all_or_nothing,
         dedup_window: contract.dedup_window.map(|d| d.0),
     };
-    (append, rows)
+    Ok((append, rows))
+}
+
+fn no_fact_id(contract: &Contract) -> Problem {
+    Problem::user(
+        "no-fact-id",
+        format!("facts of `{}` have no id of their own", contract.name),
+    )
+    .field("revise")
+    .detail("a revision replaces the fact that has the same id")
+    .hint("name the column that identifies a fact as `headwater.factId` in the contract, or retract the fact by its sequence and send it anew")
+}
+
+fn retract_reply(ids: Vec<String>, appended: &Appended) -> RetractReply {
+    let count = ids.len();
+    let ids = ids.into_iter().enumerate();
+    let unknown = ids.filter(|(place, _)| appended.unknown.binary_search(place).is_ok());
+    let unknown: Vec<String> = unknown.map(|(_, id)| id).collect();
+    RetractReply {
+        retracted: count - unknown.len(),
+        unknown,
+        sequence: appended.last_sequence,
+    }
 }
 
 /// Which input row each accepted fact was, to speak of rows as the caller counts them.
@@ -366,8 +436,8 @@ fn drop_expired(
 ) -> Result<(), Problem> {
     let stats = facts.stats();
     let cutoff = |contract: &Arc<Contract>| {
-        let (_, newest) = stats.contracts.get(contract.name.as_ref())?;
-        let cutoff = newest.saturating_sub(contract.retention?.0);
+        let kept = stats.contracts.get(contract.name.as_ref())?;
+        let cutoff = kept.newest.saturating_sub(contract.retention?.0);
         Some((contract.name.to_string(), cutoff))
     };
     let cutoffs: BTreeMap<String, i64> = catalog.contracts().filter_map(cutoff).collect();

@@ -82,13 +82,19 @@ fn log(engine: &Engine, out: &mut Vec<Measure>) {
         "Facts whose id was known with another payload.",
         stats.conflicts,
     ));
-    for (contract, (facts, newest)) in &stats.contracts {
-        let kept = gauge("facts_kept", "Facts in the log.", *facts as f64);
-        out.push(labelled(kept, "contract", contract));
+    for (contract, kept) in &stats.contracts {
+        let facts = gauge("facts_kept", "Facts in the log.", kept.facts as f64);
+        out.push(labelled(facts, "contract", contract));
+        let removed = gauge(
+            "facts_removed",
+            "Facts in the log that were revised or retracted.",
+            kept.removed as f64,
+        );
+        out.push(labelled(removed, "contract", contract));
         let newest = gauge(
             "facts_newest_seconds",
             "The newest event time, as seconds since 1970.",
-            *newest as f64 / 1e6,
+            kept.newest as f64 / 1e6,
         );
         out.push(labelled(newest, "contract", contract));
     }

@@ -4,7 +4,8 @@ use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use headwater_aggregate::Outcome;
-use headwater_api::backend::{FeatureRow, FeaturesReply, FeaturesRequest, Names};
+use headwater_api::backend::{FeatureRow, FeaturesReply, FeaturesRequest, KnownAt, Names};
+use headwater_facts::FactLog;
 use headwater_features::{ReadPlan, Resolved};
 use headwater_schema::{Cursor, Problem, Sequence};
 
@@ -18,6 +19,7 @@ const PLANS_MAX: usize = 256;
 /// Answers feature reads over a processor.
 pub(crate) struct Reader {
     processor: Arc<Processor>,
+    facts: Arc<dyn FactLog>,
     current: RwLock<Current>,
 }
 
@@ -43,13 +45,14 @@ struct ViewReads {
 }
 
 impl Reader {
-    pub(crate) fn new(processor: Arc<Processor>) -> Self {
+    pub(crate) fn new(processor: Arc<Processor>, facts: Arc<dyn FactLog>) -> Self {
         let current = Current {
             in_force: processor.in_force(),
             plans: HashMap::new(),
         };
         Self {
             processor,
+            facts,
             current: RwLock::new(current),
         }
     }
@@ -75,12 +78,7 @@ impl Reader {
         request: &FeaturesRequest,
         now: i64,
     ) -> Result<FeaturesReply, Problem> {
-        let applied = self.processor.applied();
-        let known_at = match request.known_at {
-            Some(asked) if asked > applied => return Err(unknown_sequence(asked, applied)),
-            Some(asked) => asked,
-            None => applied,
-        };
+        let known_at = self.known_at(request.known_at)?;
         let as_of = request.as_of.unwrap_or(now);
         let cursor = if request.inclusive {
             Cursor::inclusive(as_of)
@@ -100,6 +98,19 @@ impl Reader {
             as_of,
             sequence: known_at,
         })
+    }
+
+    /// The last sequence that a read sees; everything that is visible by default.
+    pub(crate) fn known_at(&self, asked: Option<KnownAt>) -> Result<Sequence, Problem> {
+        let applied = self.processor.applied();
+        match asked {
+            Some(KnownAt::Sequence(asked)) if asked > applied => {
+                Err(unknown_sequence(asked, applied))
+            }
+            Some(KnownAt::Sequence(asked)) => Ok(asked),
+            Some(KnownAt::Instant(instant)) => Ok(self.facts.known_by(instant)?.min(applied)),
+            None => Ok(applied),
+        }
     }
 
     fn read_view(

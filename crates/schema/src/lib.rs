@@ -19,7 +19,7 @@ mod value;
 pub mod yaml;
 
 pub use array::array_from_values;
-pub use batch::{FactBatch, SequencedBatch};
+pub use batch::{FactBatch, RemovedFacts, SequencedBatch};
 pub use contract::{Contract, FieldSpec, NotEnforced, Rules};
 pub use data_type::{DataType, Field, UnsupportedType};
 pub use key::{EntityKey, push_int_value, push_str, push_value};

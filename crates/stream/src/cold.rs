@@ -9,6 +9,9 @@ use headwater_features::{CompiledSource, CompiledView, PreparedFacts, prepare};
 use headwater_schema::time::format_timestamp;
 use headwater_schema::{Contract, Cursor, EntityKey, FactBatch, Micros, Position, Problem, evolve};
 
+/// The code of a read that needs facts which are no longer kept.
+pub(crate) const PAST_RETENTION: &str = "past-retention";
+
 /// The state of one entity made from what the fact store knows of it at `cursor`, as far as a read
 /// from event time `oldest` on needs it (none: everything); none where it knows nothing.
 pub(crate) fn rebuild(
@@ -82,7 +85,7 @@ fn refuse_expired(
         return Ok(());
     }
     Err(Problem::user(
-        "past-retention",
+        PAST_RETENTION,
         "the moment lies before the facts that are kept",
     )
     .detail(format!(

@@ -174,15 +174,15 @@ fn commit(
 ) {
     let mut first = waiting.recv().ok();
     while let Some(request) = first.take() {
-        let mut rows = request.append.batch.len();
+        let mut rows = request.append.change.len();
         let (mut appends, mut dones) = (vec![request.append], vec![request.done]);
         while appends.len() < limits.group_requests_max {
             let Ok(next) = waiting.try_recv() else { break };
-            if rows + next.append.batch.len() > limits.group_facts_max {
+            if rows + next.append.change.len() > limits.group_facts_max {
                 first = Some(next);
                 break;
             }
-            rows += next.append.batch.len();
+            rows += next.append.change.len();
             appends.push(next.append);
             dones.push(next.done);
         }

@@ -1,27 +1,21 @@
 //! The processor: routes facts to the states of the entities they are about, and answers reads.
 
 use std::collections::BTreeMap;
-use std::hash::BuildHasher;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use foldhash::fast::FixedState;
 use headwater_aggregate::Outcome;
 use headwater_facts::FactLog;
-use headwater_features::{
-    Catalog, CompiledSource, FeatureStore, PreparedFacts, ReadPlan, StoreWrite, StoredState,
-    prepare,
-};
-use headwater_schema::{
-    Cursor, EntityKey, FactBatch, Micros, Problem, Sequence, SequencedBatch, evolve,
-};
+use headwater_features::{Catalog, FeatureStore, ReadPlan, StoreWrite, StoredState};
+use headwater_schema::{Cursor, EntityKey, Micros, Problem, Sequence, SequencedBatch};
 
 use crate::cold::rebuild;
 use crate::in_force::{InForce, ServedView, ViewRuntime};
 use crate::shard::Shard;
 
-/// Batches smaller than this are applied on the calling thread.
-const PARALLEL_ROWS_MIN: usize = 2048;
+mod apply;
+
 /// Facts read from the log at a time while recovering.
 const RECOVERY_FACTS_MAX: usize = 65_536;
 /// Stored states in one write of a checkpoint.
@@ -216,109 +210,6 @@ impl Processor {
         Ok(())
     }
 
-    /// Applies a batch to the views that haven't seen it: those that are being filled, or all others.
-    pub(crate) fn apply_batch(
-        &self,
-        in_force: &InForce,
-        filling: bool,
-        batch: &SequencedBatch,
-    ) -> Result<(), Problem> {
-        let Some(contract) = in_force.catalog().contract(&batch.batch.contract) else {
-            return Ok(());
-        };
-        let uses = uses(in_force, filling, batch);
-        if uses.is_empty() {
-            return Ok(());
-        }
-        let facts = FactBatch {
-            columns: evolve::project(&batch.batch.columns, contract)?,
-            ..batch.batch.clone()
-        };
-        let sequences: Vec<Sequence> = (batch.first_sequence..=batch.last_sequence()).collect();
-        let newest = batch.batch.event_times.iter().max().copied();
-        let newest = newest.map_or(Micros::MIN, |t| t.min(batch.ingest_time));
-        let mut prepared = Vec::with_capacity(uses.len());
-        for (runtime, source) in uses {
-            let facts = prepare(source, &facts, &sequences)?;
-            runtime.newest.fetch_max(newest, Ordering::Relaxed);
-            runtime
-                .null_keys
-                .fetch_add(facts.null_keys, Ordering::Relaxed);
-            runtime
-                .non_finite
-                .fetch_add(facts.non_finite, Ordering::Relaxed);
-            prepared.push((runtime.slot, facts));
-        }
-        self.route(&prepared)
-    }
-
-    fn shard_of(&self, key: &[u8]) -> usize {
-        match self.shards.len() {
-            1 => 0,
-            n => (self.hasher.hash_one(key) >> 32) as usize % n,
-        }
-    }
-
-    /// Hands prepared facts to their shards: side by side where there are many.
-    fn route(&self, prepared: &[(usize, PreparedFacts)]) -> Result<(), Problem> {
-        let rows: usize = prepared.iter().map(|(_, facts)| facts.len()).sum();
-        if self.shards.len() == 1 {
-            return self.apply_shard(0, prepared, &|facts| (0..facts.len()).collect());
-        }
-        let owners: Vec<Vec<usize>> = prepared
-            .iter()
-            .map(|(_, facts)| {
-                (0..facts.len())
-                    .map(|r| self.shard_of(facts.key(r)))
-                    .collect()
-            })
-            .collect();
-        let own = |shard: usize| {
-            let owners = &owners;
-            move |index: usize| -> Vec<usize> {
-                let rows = owners[index].iter().enumerate();
-                rows.filter(|(_, owner)| **owner == shard)
-                    .map(|(row, _)| row)
-                    .collect()
-            }
-        };
-        let work = |shard: usize| {
-            let own = own(shard);
-            let mut guard = lock(&self.shards[shard]);
-            for (index, (view, facts)) in prepared.iter().enumerate() {
-                guard.apply(*view, facts, own(index).into_iter(), self.store.as_ref())?;
-            }
-            self.settle(&mut guard)
-        };
-        if rows < PARALLEL_ROWS_MIN {
-            return (0..self.shards.len()).try_for_each(work);
-        }
-        std::thread::scope(|scope| {
-            let others: Vec<_> = (1..self.shards.len())
-                .map(|shard| scope.spawn(move || work(shard)))
-                .collect();
-            let first = work(0);
-            let crashed = || Problem::internal("shard-crashed", "a shard's thread panicked");
-            others
-                .into_iter()
-                .map(|thread| thread.join().unwrap_or_else(|_| Err(crashed())))
-                .fold(first, |done, next| done.and(next))
-        })
-    }
-
-    fn apply_shard(
-        &self,
-        shard: usize,
-        prepared: &[(usize, PreparedFacts)],
-        rows: &dyn Fn(&PreparedFacts) -> Vec<usize>,
-    ) -> Result<(), Problem> {
-        let mut guard = lock(&self.shards[shard]);
-        for (view, facts) in prepared {
-            guard.apply(*view, facts, rows(facts).into_iter(), self.store.as_ref())?;
-        }
-        self.settle(&mut guard)
-    }
-
     /// Brings a shard back within its memory budget.
     fn settle(&self, shard: &mut Shard) -> Result<(), Problem> {
         if !shard.over_budget() {
@@ -454,25 +345,6 @@ impl Processor {
             store_bytes: self.store.size_bytes(),
         }
     }
-}
-
-/// What runs the views that take facts of the batch's contract and haven't seen it, with the source
-/// that takes them.
-fn uses<'a>(
-    in_force: &'a InForce,
-    filling: bool,
-    batch: &SequencedBatch,
-) -> Vec<(&'a ViewRuntime, &'a CompiledSource)> {
-    let mut uses = Vec::new();
-    for served in &in_force.views {
-        let reached = served.runtime.reached();
-        if served.is_filling() == filling && reached < batch.last_sequence() {
-            let sources = served.view.sources.iter();
-            let same = sources.filter(|s| s.contract == batch.batch.contract);
-            uses.extend(same.map(|source| (served.runtime.as_ref(), source)));
-        }
-    }
-    uses
 }
 
 /// A lock whose holder panicked still guards states that are whole: each fact is applied or not.

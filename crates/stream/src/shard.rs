@@ -6,7 +6,7 @@ use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 use headwater_aggregate::{EntityState, Layout};
 use headwater_features::{CompiledView, FeatureStore, PreparedFacts, Storage, StoredState};
-use headwater_schema::{DataType, EntityKey, Micros, Problem};
+use headwater_schema::{DataType, EntityKey, Micros, Problem, Sequence};
 
 /// How many states of views that live on disk stay in memory between two batches.
 const DISK_CACHE_ENTITIES_MAX: usize = 1024;
@@ -102,6 +102,32 @@ impl Shard {
             entry.bytes += row_bytes;
             self.bytes += row_bytes;
             self.views[view].counters.facts += 1;
+        }
+        Ok(())
+    }
+
+    /// Takes a fact out of the state that has it, from sequence `at` on. A state that has folded the
+    /// fact away is replaced by what `remake` makes of its key, where it can.
+    pub(crate) fn retract(
+        &mut self,
+        view: usize,
+        facts: &PreparedFacts,
+        row: usize,
+        at: Sequence,
+        store: &dyn FeatureStore,
+        remake: impl FnOnce(&[u8]) -> Result<Option<EntityState>, Problem>,
+    ) -> Result<(), Problem> {
+        let compiled = self.views[view].view.clone();
+        let key = facts.key(row);
+        let entry = self.entry(view, key, store)?;
+        entry.dirty = true;
+        let position = facts.rows.position(row);
+        if entry.state.retract(&compiled.layout, position, at).is_ok() {
+            return Ok(());
+        }
+        match remake(key)? {
+            Some(state) => entry.state = state,
+            None => entry.state.lose_base(at),
         }
         Ok(())
     }

@@ -5,15 +5,18 @@ use headwater_schema::codec::{decode_value, encode_value};
 use headwater_schema::{Position, Value};
 
 use self::partial::{get_partial, put_partial};
-use super::{BLOCK_ROWS, Base, EntityState, Removed};
+use super::removed::{Forgotten, Removed};
+use super::{BLOCK_ROWS, Base, EntityState};
 use crate::Layout;
 use crate::block::Block;
 
 mod partial;
 
-/// Version 1 knew fewer kinds of partial aggregates, and wrote them the same way.
-const FORMAT: u8 = 2;
+/// Version 1 knew fewer kinds of partial aggregates, and version 2 no retractions; they wrote the rest
+/// the same way.
+const FORMAT: u8 = 3;
 const FORMAT_LEAST: u8 = 1;
+const FORMAT_WITH_RETRACTIONS: u8 = 3;
 /// No list in a state is longer than this; a greater length in stored bytes is corruption.
 const LIST_MAX: u64 = 1 << 32;
 
@@ -26,6 +29,9 @@ impl EntityState {
     pub fn encode(&self, out: &mut Vec<u8>) {
         out.push(FORMAT);
         put(out, self.applied);
+        put(out, self.retracted);
+        put_position(out, self.forgotten.newest);
+        put(out, self.forgotten.removed_at);
         match &self.base {
             None => out.push(0),
             Some(base) => {
@@ -64,10 +70,20 @@ impl EntityState {
     /// The state of bytes that [`EntityState::encode`] gave for the same layout.
     pub fn decode(layout: &Layout, bytes: &[u8]) -> Result<Self, Corrupt> {
         let input = &mut &bytes[..];
-        if !(FORMAT_LEAST..=FORMAT).contains(&byte(input)?) {
+        let format = byte(input)?;
+        if !(FORMAT_LEAST..=FORMAT).contains(&format) {
             return Err(Corrupt("the format's version is unknown"));
         }
         let applied = get(input)?;
+        let (retracted, forgotten) = match format {
+            ..FORMAT_WITH_RETRACTIONS => (applied, Forgotten::NOTHING),
+            _ => {
+                let retracted = get(input)?;
+                let newest = get_position(input)?;
+                let removed_at = get(input)?;
+                (retracted, Forgotten { newest, removed_at })
+            }
+        };
         let base = match byte(input)? {
             0 => None,
             _ => Some(Box::new(get_base(layout, input)?)),
@@ -86,6 +102,8 @@ impl EntityState {
         let mut state = Self {
             base,
             applied,
+            retracted,
+            forgotten,
             ..Self::new(layout)
         };
         for position in positions {

@@ -28,6 +28,8 @@ enum Step {
     Fact(Fact),
     /// Retracts the fact that this many live facts stand before.
     Retract(usize),
+    /// Replaces it.
+    Revise(usize, Fact),
     Fold(i64),
     Store,
 }
@@ -61,6 +63,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     let step = prop_oneof![
         20 => facts().prop_map(Step::Fact),
         2 => (0usize..60).prop_map(Step::Retract),
+        2 => (0usize..60, facts()).prop_map(|(at, fact)| Step::Revise(at, fact)),
         1 => (0i64..40).prop_map(Step::Fold),
         1 => Just(Step::Store),
     ];
@@ -322,20 +325,11 @@ impl Run {
     fn take(&mut self, step: &Step) {
         match step {
             Step::Fact(fact) => self.insert(fact),
-            Step::Retract(at) => {
-                let live: Vec<usize> = (0..self.facts.len())
-                    .filter(|i| self.facts[*i].0.removed_at.is_none())
-                    .collect();
-                if let Some(index) = live.get(*at) {
-                    let position = self.facts[*index].0.position;
-                    if self
-                        .state
-                        .retract(&self.layout, position, self.sequence + 1)
-                        .is_ok()
-                    {
-                        self.sequence += 1;
-                        self.facts[*index].0.removed_at = Some(self.sequence);
-                    }
+            Step::Retract(at) => drop(self.retract(*at)),
+            Step::Revise(at, fact) => {
+                if self.retract(*at) {
+                    self.sequence -= 1;
+                    self.insert(fact);
                 }
             }
             Step::Fold(floor) => self.state.fold(&self.layout, *floor),
@@ -345,6 +339,22 @@ impl Run {
                 self.state = EntityState::decode(&self.layout, &bytes).expect("own bytes");
             }
         }
+    }
+
+    /// Whether there was such a fact, and it hadn't been folded away.
+    fn retract(&mut self, at: usize) -> bool {
+        let facts = self.facts.iter_mut().map(|(fact, _)| fact);
+        let mut live = facts.filter(|f| f.removed_at.is_none());
+        let Some(fact) = live.nth(at) else {
+            return false;
+        };
+        let removed_at = self.sequence + 1;
+        let retracted = self.state.retract(&self.layout, fact.position, removed_at);
+        if retracted.is_ok() {
+            self.sequence = removed_at;
+            fact.removed_at = Some(removed_at);
+        }
+        retracted.is_ok()
     }
 
     fn insert(&mut self, fact: &Fact) {
@@ -411,8 +421,8 @@ impl Run {
             .query(&self.layout, &range, cursor.known_at, &slots, &mut partials);
         if answer.is_err() {
             assert!(
-                self.state.base.is_some(),
-                "only folded facts are out of reach"
+                self.state.base.is_some() || self.state.forgotten.removed_at > cursor.known_at,
+                "only folded and forgotten facts are out of reach"
             );
             return;
         }

@@ -6,10 +6,11 @@ use std::path::PathBuf;
 use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
 use headwater_env::{Faults, SimulatedFiles};
 use headwater_schema::decode::RejectedRow;
-use headwater_schema::{EntityKey, Value};
+use headwater_schema::{EntityKey, FactBatch, Value};
 use proptest::prelude::*;
 
 use super::*;
+use crate::Change;
 
 /// (id, entity, time, amount)
 type Row = (u32, u8, i64, i64);
@@ -36,12 +37,7 @@ fn batch(rows: &[Row]) -> FactBatch {
 }
 
 fn request(rows: &[Row]) -> AppendRequest {
-    AppendRequest {
-        batch: batch(rows),
-        rejected: Vec::new(),
-        all_or_nothing: false,
-        dedup_window: None,
-    }
+    AppendRequest::new(Change::Append(batch(rows)))
 }
 
 fn specs() -> Vec<IndexSpec> {
@@ -369,6 +365,106 @@ fn expired_segments_are_dropped_and_reads_of_them_refused() {
             .duplicates,
         [0]
     );
+}
+
+fn change(log: &EmbeddedFactLog, change: Change) -> Appended {
+    let mut answers = log
+        .append(vec![AppendRequest::new(change)])
+        .expect("appends");
+    answers.pop().expect("an answer")
+}
+
+fn retract(ids: &[&str]) -> Change {
+    Change::Retract {
+        contract: "payment".into(),
+        fact_ids: ids.iter().map(ToString::to_string).collect(),
+    }
+}
+
+/// (sequence, time) of the facts that a `known_at` sees, by a scan and by a lookup of entity 1.
+fn seen(log: &EmbeddedFactLog, known_at: Sequence) -> Vec<(Sequence, i64)> {
+    let scanned = log
+        .scan(&Scan {
+            contract: "payment".into(),
+            from: Position::MIN,
+            until: Position::MAX,
+            known_at,
+            newest: 100,
+        })
+        .expect("scanned");
+    let places = scanned.order.iter().map(|(run, row)| {
+        let run = &scanned.runs[*run];
+        (run.sequences[*row], run.event_times[*row])
+    });
+    places.collect()
+}
+
+#[test]
+fn an_id_that_lives_twice_is_taken_back_newest_first() {
+    let bench = Bench::new(2);
+    let (log, _) = bench.open().expect("opens");
+    let windowed = |row: Row| AppendRequest {
+        dedup_window: Some(0),
+        ..request(&[row])
+    };
+    for time in [10, 20, 30] {
+        log.append(vec![windowed((1, 1, time, 5))])
+            .expect("appends");
+        bench.env.clock.sleep(std::time::Duration::from_millis(1));
+    }
+    assert_eq!(seen(&log, 3), [(1, 10), (2, 20), (3, 30)]);
+    // A revision takes the place of the newest; below it the others still live.
+    change(&log, Change::Revise(batch(&[(1, 2, 5, 5)])));
+    assert_eq!(seen(&log, 4), [(4, 5), (1, 10), (2, 20)]);
+    let twice = change(&log, retract(&["id-1", "id-1"]));
+    assert_eq!((twice.unknown, twice.last_sequence), (vec![], 6));
+    assert_eq!(seen(&log, 6), [(1, 10)]);
+    drop(log);
+    bench.disk.crash();
+    let (log, _) = bench.open().expect("opens again");
+    let again = change(&log, retract(&["id-1", "id-1"]));
+    assert_eq!((again.unknown, again.last_sequence), (vec![1], 7));
+    assert_eq!(seen(&log, 7), []);
+    assert_eq!(seen(&log, 4), [(4, 5), (1, 10), (2, 20)]);
+}
+
+#[test]
+fn a_fact_without_an_id_is_taken_back_by_its_sequence() {
+    let bench = Bench::new(2);
+    let (log, _) = bench.open().expect("opens");
+    let anonymous = FactBatch {
+        fact_ids: None,
+        ..batch(&[(1, 1, 10, 5), (2, 1, 11, 5)])
+    };
+    change(&log, Change::Append(anonymous));
+    let answer = change(&log, retract(&["2", "2", "3", "02", "id-1"]));
+    assert_eq!(
+        (answer.unknown, answer.last_sequence),
+        (vec![1, 2, 3, 4], 3)
+    );
+    assert_eq!(change(&log, retract(&["2", "3"])).unknown, [0, 1]);
+    assert_eq!(seen(&log, 3), [(1, 10)]);
+}
+
+#[test]
+fn a_log_from_before_corrections_is_read_and_corrected() {
+    let bench = Bench::new(1);
+    let written = include_bytes!("../../fixtures/before-corrections.seg");
+    let folder = bench.folder.path().join("log");
+    bench.env.files.create_dir_all(&folder).expect("a folder");
+    let file = folder.join("00000000000000000001.seg");
+    bench
+        .env
+        .files
+        .write_atomic(&file, written)
+        .expect("written");
+    let (log, report) = bench.open().expect("opens");
+    assert_eq!(report.repairs, Vec::<String>::new());
+    assert_eq!((everything(&log).len(), log.last_sequence()), (53, 53));
+    assert_eq!(log.quarantined("payment", 9).expect("readable")[0].row, 3);
+    let answer = change(&log, Change::Revise(batch(&[(1, 1, 99, 5), (2, 2, 11, 6)])));
+    assert_eq!((answer.duplicates, answer.last_sequence), (vec![1], 54));
+    assert!(seen(&log, 54).contains(&(54, 99)) && !seen(&log, 54).contains(&(1, 10)));
 }
 
 #[derive(Debug, Clone)]

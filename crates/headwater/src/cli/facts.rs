@@ -1,7 +1,7 @@
-//! `facts get` and `facts quarantine`.
+//! `facts get`, `facts retract` and `facts quarantine`.
 
 use clap::{Args, Subcommand};
-use headwater_api::backend::{EntityRequest, FactsQuery, KeyValue};
+use headwater_api::backend::{EntityRequest, FactsQuery, KeyValue, KnownAt};
 use headwater_api::value_to_json;
 use headwater_schema::time::{format_timestamp, parse_timestamp};
 use headwater_schema::{Micros, Problem, Value};
@@ -14,6 +14,8 @@ use super::{Context, Failure, print};
 pub enum FactsVerb {
     /// List facts, newest last.
     Get(GetArguments),
+    /// Take back the newest live fact with each id.
+    Retract(RetractArguments),
     /// List rows that broke their contract, newest first.
     Quarantine(QuarantineArguments),
 }
@@ -30,9 +32,20 @@ pub struct GetArguments {
     /// Before this event time.
     #[arg(long)]
     to: Option<String>,
+    /// A sequence, or an instant: facts as they were known then.
+    #[arg(long)]
+    known_at: Option<String>,
     /// The newest of them, this many.
     #[arg(long, default_value_t = 20)]
     limit: usize,
+}
+
+#[derive(Args)]
+pub struct RetractArguments {
+    contract: String,
+    /// Ids as `facts get` lists them.
+    #[arg(required = true)]
+    fact_ids: Vec<String>,
 }
 
 #[derive(Args)]
@@ -46,6 +59,7 @@ pub struct QuarantineArguments {
 pub fn run(context: &Context, verb: FactsVerb) -> Result<(), Failure> {
     match verb {
         FactsVerb::Get(arguments) => get(context, &arguments),
+        FactsVerb::Retract(arguments) => retract(context, &arguments),
         FactsVerb::Quarantine(arguments) => quarantine(context, &arguments),
     }
 }
@@ -54,11 +68,13 @@ fn get(context: &Context, arguments: &GetArguments) -> Result<(), Failure> {
     let from = arguments.from.as_deref().map(time).transpose()?;
     let to = arguments.to.as_deref().map(time).transpose()?;
     let entity = arguments.entity.as_deref().map(entity).transpose()?;
+    let known_at = arguments.known_at.as_deref().map(known_at).transpose()?;
     let facts = match &context.server {
         Some(server) => {
             let mut query = vec![("limit", arguments.limit.to_string())];
             query.extend(from.map(|t| ("from", t.to_string())));
             query.extend(to.map(|t| ("to", t.to_string())));
+            query.extend(known_at.map(|k| ("known_at", known_at_text(k))));
             query.extend(entity.as_ref().map(|e| ("entity", entity_parameter(e))));
             Remote::new(server).get(&format!("/v1/facts/{}", arguments.contract), &query)?
         }
@@ -68,6 +84,7 @@ fn get(context: &Context, arguments: &GetArguments) -> Result<(), Failure> {
                 entity,
                 from,
                 to,
+                known_at,
                 limit: arguments.limit,
             })?;
             let facts = rows.iter().map(|row| {
@@ -104,6 +121,35 @@ fn get(context: &Context, arguments: &GetArguments) -> Result<(), Failure> {
         })
         .collect();
     print::table(&["event time", "sequence", "fact id", "fact"], &rows);
+    Ok(())
+}
+
+fn retract(context: &Context, arguments: &RetractArguments) -> Result<(), Failure> {
+    let (contract, ids) = (&arguments.contract, arguments.fact_ids.clone());
+    let reply = match &context.server {
+        Some(server) => {
+            let body = json!({ "fact_ids": ids }).to_string();
+            let path = format!("/v1/facts/{contract}/retract");
+            Remote::new(server).post(&path, "application/json", body.as_bytes())?
+        }
+        None => {
+            let engine = context.engine()?;
+            let reply = engine.retract(contract, ids)?;
+            engine.close()?;
+            json!({
+                "retracted": reply.retracted, "unknown": reply.unknown,
+                "sequence": reply.sequence.to_string(),
+            })
+        }
+    };
+    if context.json {
+        print::json(&reply);
+        return Ok(());
+    }
+    println!("{} retracted", reply["retracted"]);
+    for id in reply["unknown"].as_array().into_iter().flatten() {
+        eprintln!("  unknown: {}", id.as_str().unwrap_or_default());
+    }
     Ok(())
 }
 
@@ -159,6 +205,22 @@ pub fn time(text: &str) -> Result<Micros, Problem> {
             .detail(e)
             .hint("write RFC 3339 with an offset, as in 2013-07-04T12:00:00Z")
     })
+}
+
+/// A sequence, or an instant as RFC 3339.
+pub fn known_at(text: &str) -> Result<KnownAt, Problem> {
+    match text.parse() {
+        Ok(sequence) => Ok(KnownAt::Sequence(sequence)),
+        Err(_) => time(text).map(KnownAt::Instant),
+    }
+}
+
+/// What [`known_at`] reads.
+pub fn known_at_text(known_at: KnownAt) -> String {
+    match known_at {
+        KnownAt::Sequence(sequence) => sequence.to_string(),
+        KnownAt::Instant(instant) => format_timestamp(instant),
+    }
 }
 
 /// `plane=N14228`, or `route=origin:EWR,dest:IAH` for several key columns.

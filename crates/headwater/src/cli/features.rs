@@ -8,7 +8,7 @@ use headwater_schema::Problem;
 use headwater_schema::time::format_timestamp;
 use serde_json::{Value as Json, json};
 
-use super::facts::{entity, time};
+use super::facts::{entity, known_at, known_at_text, time};
 use super::remote::Remote;
 use super::{Context, Failure, print};
 
@@ -32,9 +32,9 @@ pub struct GetArguments {
     /// The event time to read at; now by default.
     #[arg(long)]
     as_of: Option<String>,
-    /// A sequence: read what was known then.
+    /// A sequence, or an instant: read what was known then.
     #[arg(long)]
-    known_at: Option<u64>,
+    known_at: Option<String>,
     /// Hide facts at the event time itself.
     #[arg(long)]
     exclusive: bool,
@@ -54,7 +54,7 @@ pub fn run(context: &Context, verb: FeaturesVerb) -> Result<(), Failure> {
         },
         entities: vec![entities],
         as_of: arguments.as_of.as_deref().map(time).transpose()?,
-        known_at: arguments.known_at,
+        known_at: arguments.known_at.as_deref().map(known_at).transpose()?,
         inclusive: !arguments.exclusive,
     };
     let reply = match &context.server {
@@ -109,7 +109,7 @@ pub fn request_json(request: &FeaturesRequest) -> Json {
         body["as_of"] = json!(format_timestamp(as_of));
     }
     if let Some(known_at) = request.known_at {
-        body["known_at"] = json!(known_at.to_string());
+        body["known_at"] = json!(known_at_text(known_at));
     }
     if !request.inclusive {
         body["inclusive"] = json!(false);

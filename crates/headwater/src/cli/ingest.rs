@@ -28,6 +28,18 @@ pub struct IngestArguments {
     /// `fail`: a file with a bad row is refused as a whole, where it is sent in one part.
     #[arg(long, value_enum, default_value_t = OnReject::Keep)]
     on_reject: OnReject,
+    /// Facts whose id is known replace those that are known.
+    #[arg(long)]
+    revise: bool,
+}
+
+impl IngestArguments {
+    fn options(&self) -> IngestOptions {
+        IngestOptions {
+            all_or_nothing: self.on_reject == OnReject::Fail,
+            revise: self.revise,
+        }
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -75,17 +87,16 @@ impl Target {
         contract: &str,
         format: BodyFormat,
         body: &[u8],
-        all_or_nothing: bool,
+        options: IngestOptions,
     ) -> Result<IngestReply, Problem> {
         match self {
-            Self::Engine(engine) => {
-                engine.ingest(contract, format, body, IngestOptions { all_or_nothing })
-            }
+            Self::Engine(engine) => engine.ingest(contract, format, body, options),
             Self::Server(remote) => {
-                let query = if all_or_nothing {
-                    "?on_reject=fail"
-                } else {
-                    ""
+                let query = match (options.all_or_nothing, options.revise) {
+                    (false, false) => "",
+                    (true, false) => "?on_reject=fail",
+                    (false, true) => "?revise=true",
+                    (true, true) => "?on_reject=fail&revise=true",
                 };
                 let media_type = match format {
                     BodyFormat::Csv => "text/csv",
@@ -191,19 +202,22 @@ fn send_file(
     total: &mut Total,
 ) -> Result<(), Failure> {
     let name = file.display().to_string();
-    let all_or_nothing = arguments.on_reject == OnReject::Fail;
+    let options = arguments.options();
+    let all_or_nothing = options.all_or_nothing;
     let contract = &arguments.contract;
     let bytes = read(context, file)?;
     let format = format_of(file)?;
     match (format, target) {
         (_, Target::Engine(engine)) if !all_or_nothing => {
-            engine.ingest_each(contract, format, &bytes, |reply| total.add(&name, 0, reply))?;
+            engine.ingest_each(contract, format, &bytes, options.revise, |reply| {
+                total.add(&name, 0, reply);
+            })?;
             Ok(())
         }
         (BodyFormat::Ndjson, _) if !all_or_nothing => {
             let mut row = 0;
             for part in parts(&bytes) {
-                let reply = target.send(contract, format, part, false)?;
+                let reply = target.send(contract, format, part, options)?;
                 let rows = part.iter().filter(|b| **b == b'\n').count();
                 total.add(&name, row, reply);
                 row += rows;
@@ -211,11 +225,8 @@ fn send_file(
             Ok(())
         }
         _ => {
-            total.add(
-                &name,
-                0,
-                target.send(contract, format, &bytes, all_or_nothing)?,
-            );
+            let reply = target.send(contract, format, &bytes, options)?;
+            total.add(&name, 0, reply);
             Ok(())
         }
     }

@@ -97,6 +97,89 @@ fn a_bad_row_stops_nothing_else_and_is_kept() {
 }
 
 #[test]
+fn facts_are_revised_and_taken_back_and_the_past_still_sees_them() {
+    let (_project, server) = served();
+    let send = |query: &str, rows: Value| {
+        let reply = server.post_json(&format!("/v1/facts/purchase{query}"), &rows);
+        assert_eq!(reply.status, 200, "{}", reply.body);
+        reply.json()
+    };
+    let ingest_time = |id: &str| {
+        let facts = server.get("/v1/facts/purchase").json()["facts"].clone();
+        let mut facts = facts.as_array().unwrap().iter();
+        let fact = facts.find(|f| f["fact_id"] == id).unwrap();
+        fact["ingest_time"].as_str().unwrap().to_owned()
+    };
+    send(
+        "",
+        json!([
+            purchase("a", json!(1), json!(1_000_000)),
+            purchase("b", json!(2), json!(2_000_000))
+        ]),
+    );
+    let first = ingest_time("b");
+    std::thread::sleep(std::time::Duration::from_millis(2));
+    let moved = json!({"id": "a", "customer": "bob", "amount": 5, "time": 3_000_000});
+    let revised = send(
+        "?revise=true",
+        json!([moved, purchase("c", json!(3), json!(1))]),
+    );
+    assert_eq!(
+        (&revised["accepted"], &revised["sequence"]),
+        (&json!(2), &json!("4"))
+    );
+    assert_eq!(send("?revise=true", json!([moved]))["duplicates"], 1);
+    let retract = |body: Value| server.post_json("/v1/facts/purchase/retract", &body);
+    let reply = retract(json!([{"fact_id": "b"}, {"fact_id": "x"}])).json();
+    assert_eq!(
+        reply,
+        json!({"retracted": 1, "unknown": ["x"], "sequence": "5"})
+    );
+    assert_eq!(
+        retract(json!({"fact_ids": ["b"]})).json()["unknown"],
+        json!(["b"])
+    );
+    let spent = |known_at: Value| {
+        let mut body = json!({"features": ["spending.spent_lifetime", "spending.purchases_lifetime"],
+            "entities": [{"customer": "ada"}, {"customer": "bob"}], "as_of": 60_000_000});
+        if !known_at.is_null() {
+            body["known_at"] = known_at;
+        }
+        let reply = server.post_json("/v1/features", &body).json();
+        let rows = reply["rows"].as_array().unwrap().iter();
+        let values: Vec<Value> = rows.map(|row| row["values"].clone()).collect();
+        json!([reply["sequence"], values])
+    };
+    assert_eq!(spent(Value::Null), json!(["5", [[3.0, 1], [5.0, 1]]]));
+    assert_eq!(spent(json!("4")), json!(["4", [[5.0, 2], [5.0, 1]]]));
+    assert_eq!(spent(json!("3")), json!(["3", [[2.0, 1], [5.0, 1]]]));
+    assert_eq!(spent(json!(first)), json!(["2", [[3.0, 2], [null, 0]]]));
+    let listed = |query: &str| -> Vec<String> {
+        let facts = server.get(&format!("/v1/facts/purchase?{query}")).json();
+        let facts = facts["facts"].as_array().unwrap().iter();
+        facts
+            .map(|f| f["fact_id"].as_str().unwrap().to_owned())
+            .collect()
+    };
+    assert_eq!(listed("limit=10"), ["c", "a"]);
+    assert_eq!(listed("entity=customer:ada"), ["c"]);
+    assert_eq!(listed("known_at=2&entity=customer:ada"), ["a", "b"]);
+    assert_eq!(
+        send("", json!([purchase("b", json!(7), json!(2))]))["accepted"],
+        1
+    );
+    for body in [
+        json!({"fact_id": "b"}),
+        json!([{"fact_id": null}]),
+        json!([{"id": "b"}]),
+    ] {
+        assert_problem(&retract(body), 400, &[]);
+    }
+    let unknown = server.post_json("/v1/facts/nothing/retract", &json!({"fact_ids": []}));
+    assert_problem(&unknown, 404, &["nothing"]);
+}
+
+#[test]
 fn a_read_sees_what_was_acknowledged_and_the_past_stays_as_it_was() {
     let (_project, server) = served();
     let mut first = String::new();

@@ -1,10 +1,13 @@
-//! Random streams through the real engine: late, duplicate, equal-time and future facts, in any batches,
-//! with any number of shards and any memory, closed and opened in between, must equal the naive oracle.
+//! Random streams through the real engine: late, duplicate, equal-time and future facts, revisions that
+//! change time, entity and value, retractions and facts sent again after them, in any batches, with
+//! any number of shards and any memory, closed and opened in between, must equal the naive oracle.
 
 use headwater::{Config, Engine, Env, Project, apply_project};
 use headwater_aggregate::oracle::{OracleFact, evaluate};
 use headwater_aggregate::{Aggregate, Window, WindowKind};
-use headwater_api::backend::{EntityRequest, FeaturesRequest, IngestOptions, KeyValue, Names};
+use headwater_api::backend::{
+    EntityRequest, FeaturesRequest, IngestOptions, KeyValue, KnownAt, Names,
+};
 use headwater_schema::decode::BodyFormat;
 use headwater_schema::{Cursor, DataType, Position, Value};
 use headwater_testkit::TempProject;
@@ -99,6 +102,8 @@ fn features() -> Vec<(&'static str, Aggregate, bool, Window)> {
 #[derive(Debug, Clone)]
 enum Step {
     Ingest(Vec<Fact>),
+    Revise(Vec<Fact>),
+    Retract(Vec<u16>),
     Reopen,
     Checkpoint,
 }
@@ -110,8 +115,11 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         proptest::option::weighted(0.9, 0u16..300),
         0i64..120,
     );
+    let facts = proptest::collection::vec(fact, 1..60);
     let step = prop_oneof![
-        8 => proptest::collection::vec(fact, 1..60).prop_map(Step::Ingest),
+        8 => facts.clone().prop_map(Step::Ingest),
+        2 => facts.prop_map(Step::Revise),
+        2 => proptest::collection::vec(0u16..400, 1..40).prop_map(Step::Retract),
         1 => Just(Step::Reopen),
         1 => Just(Step::Checkpoint),
     ];
@@ -124,7 +132,8 @@ struct Run {
     engine: Option<Engine>,
     /// Facts by customer, as the oracle sees them.
     facts: Vec<Vec<OracleFact>>,
-    seen: std::collections::BTreeSet<u16>,
+    /// The live fact of each id, and where it is among its customer's.
+    live: std::collections::BTreeMap<u16, (Fact, usize)>,
     sequence: u64,
 }
 
@@ -156,7 +165,7 @@ impl Run {
             config,
             engine: None,
             facts: vec![Vec::new(); 3],
-            seen: Default::default(),
+            live: Default::default(),
             sequence: 0,
         };
         run.open();
@@ -177,29 +186,62 @@ impl Run {
                 drop(self.engine.take());
                 self.open();
             }
-            Step::Ingest(facts) => {
+            Step::Retract(ids) => {
+                let texts = ids.iter().map(u16::to_string).collect();
+                let reply = engine.retract("purchase", texts).expect("taken");
+                let before = self.sequence;
+                for id in ids {
+                    if self.live.contains_key(id) {
+                        self.sequence += 1;
+                        self.end(*id);
+                    }
+                }
+                assert_eq!(reply.retracted as u64, self.sequence - before);
+                assert_eq!(reply.sequence, self.sequence);
+            }
+            Step::Ingest(facts) | Step::Revise(facts) => {
                 let rows: Vec<_> = facts.iter().map(|(id, customer, amount, second)| {
                     json!({"id": id.to_string(), "customer": format!("c{customer}"), "amount": amount.map(cents), "time": second * SECOND})
                 }).collect();
                 let body = json!(rows).to_string();
-                let options = IngestOptions::default();
+                let options = IngestOptions {
+                    revise: matches!(step, Step::Revise(_)),
+                    ..IngestOptions::default()
+                };
                 engine
                     .ingest("purchase", BodyFormat::Json, body.as_bytes(), options)
                     .expect("taken");
-                for (id, customer, amount, second) in facts {
-                    if self.seen.insert(*id) {
-                        self.sequence += 1;
-                        self.facts[usize::from(*customer)].push(OracleFact {
-                            position: Position::new(second * SECOND, self.sequence),
-                            removed_at: None,
-                            value: amount.map_or(Value::Null, |a| Value::Float(cents(a))),
-                            counts: true,
-                            order: Value::Null,
-                            category: Value::Null,
-                        });
-                    }
-                }
+                facts
+                    .iter()
+                    .for_each(|fact| self.take_fact(*fact, options.revise));
             }
+        }
+    }
+
+    fn take_fact(&mut self, fact: Fact, revise: bool) {
+        let (id, customer, amount, second) = fact;
+        let known = self.live.get(&id).map(|(known, _)| *known);
+        if known == Some(fact) || (known.is_some() && !revise) {
+            return;
+        }
+        self.sequence += 1;
+        self.end(id);
+        let facts = &mut self.facts[usize::from(customer)];
+        self.live.insert(id, (fact, facts.len()));
+        facts.push(OracleFact {
+            position: Position::new(second * SECOND, self.sequence),
+            removed_at: None,
+            value: amount.map_or(Value::Null, |a| Value::Float(cents(a))),
+            counts: true,
+            order: Value::Null,
+            category: Value::Null,
+        });
+    }
+
+    /// The live fact of an id, where there is one, isn't seen from the present sequence on.
+    fn end(&mut self, id: u16) {
+        if let Some((fact, index)) = self.live.remove(&id) {
+            self.facts[usize::from(fact.1)][index].removed_at = Some(self.sequence);
         }
     }
 
@@ -213,7 +255,7 @@ impl Run {
                 KeyValue::Scalar(Value::string(format!("c{customer}"))),
             )])],
             as_of: Some(second * SECOND),
-            known_at: Some(known_at),
+            known_at: Some(KnownAt::Sequence(known_at)),
             inclusive,
         };
         let reply = self
