@@ -100,6 +100,7 @@ fn departures(
                 first_sequence: next,
                 ingest_time: i64::MAX,
                 batch,
+                removed: Vec::new(),
             };
             next = sequenced.last_sequence() + 1;
             batches.push(sequenced);
