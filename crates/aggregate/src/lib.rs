@@ -35,4 +35,4 @@ pub use partial::Partial;
 pub use parts::PLACES_MAX;
 pub use quantile::BILLION as QUANTILE_WHOLE;
 pub use state::{Aged, BLOCK_ROWS, Corrupt, EntityState};
-pub use window::{Window, WindowKind, WindowRange};
+pub use window::{Grid, Window, WindowKind, WindowRange};

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use headwater_schema::{Cursor, DataType, Position, Sequence, Value, value_to_text};
 
 use self::functions::{Row, aggregate};
-use crate::{Aggregate, Outcome, PLACES_MAX, Spread, Status, Window, WindowKind};
+use crate::{Aggregate, Grid, Outcome, PLACES_MAX, Spread, Status, Window, WindowKind};
 
 mod functions;
 mod numbers;
@@ -70,18 +70,40 @@ pub fn in_window<'a>(
         .iter()
         .filter(|f| f.position < until && f.position.sequence <= cursor.known_at)
         .filter(|f| f.removed_at.is_none_or(|at| cursor.known_at < at))
-        .filter(|f| match window.kind {
-            WindowKind::Exact { width } => f.position.event_time > as_of - width,
-            WindowKind::Range { width } => f.position.event_time >= as_of - width,
-            WindowKind::Rows { .. } | WindowKind::Lifetime => true,
-        })
+        .filter(|f| within(window.kind, as_of, f.position.event_time))
         .collect();
     seen.sort_by_key(|f| f.position);
+    if let WindowKind::Session { gap } = window.kind {
+        let time = |i: usize| seen[i].position.event_time;
+        let begins = (1..seen.len())
+            .filter(|i| time(*i) - time(i - 1) > gap)
+            .max();
+        seen.drain(..begins.unwrap_or(0));
+    }
     for newest in [window.limit, rows_of(window)].into_iter().flatten() {
         let surplus = seen.len().saturating_sub(newest);
         seen.drain(..surplus);
     }
     seen
+}
+
+/// Whether a window at `t` covers an event time, as the modes are written.
+fn within(kind: WindowKind, t: i64, time: i64) -> bool {
+    let floor = |t: i64, grid: Grid| t - (t - grid.align).rem_euclid(grid.every);
+    match kind {
+        WindowKind::Exact { width } => t - width < time && time <= t,
+        WindowKind::Range { width } => t - width <= time && time <= t,
+        WindowKind::Sawtooth { width, grid } => floor(t - width, grid) <= time && time < t,
+        WindowKind::Hopping {
+            width,
+            grid,
+            partial,
+        } => {
+            let start = floor(if partial { t } else { t - width }, grid);
+            start <= time && time < start + width
+        }
+        WindowKind::Session { .. } | WindowKind::Rows { .. } | WindowKind::Lifetime => true,
+    }
 }
 
 fn rows_of(window: &Window) -> Option<usize> {

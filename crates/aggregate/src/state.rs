@@ -201,11 +201,7 @@ impl EntityState {
                 Err(Aged)
             };
         }
-        let range = WindowRange {
-            from: Position::MIN,
-            until,
-            newest: None,
-        };
+        let range = WindowRange::between(Position::MIN, until);
         if self.removed.iter().any(|r| r.visible(&range, known_at)) {
             return Ok(true);
         }
@@ -239,12 +235,13 @@ impl EntityState {
         if self.forgotten.matter(range.from, known_at) {
             return Err(Aged);
         }
-        let range = match range.newest {
-            Some(newest) => match self.narrow(range, known_at, newest)? {
+        let picks = range.newest.is_some() || range.session.is_some();
+        let range = match picks {
+            true => match self.narrow(range, known_at)? {
                 Some(range) => range,
                 None => return Ok(()),
             },
-            None => *range,
+            false => *range,
         };
         self.add_base(layout, &range, known_at, slots, partials)?;
         for sealed in self.sealed_within(&range) {
@@ -303,40 +300,60 @@ impl EntityState {
         Ok(())
     }
 
-    /// The range that starts at the `newest`-th newest visible fact of `range`; none where the
-    /// range has no fact.
-    fn narrow(
-        &self,
-        range: &WindowRange,
-        known_at: Sequence,
-        newest: usize,
-    ) -> Result<Option<WindowRange>, Aged> {
-        let mut found: Vec<Position> = Vec::new();
-        for block in self.blocks().rev() {
-            let rows = rows_within(block, range);
-            let known = rows
-                .rev()
-                .map(|row| block.position(row))
-                .filter(|p| p.sequence <= known_at)
-                .take(newest.saturating_sub(found.len()));
-            found.extend(known);
+    /// The range that starts at the oldest fact that a session or the newest facts of `range` reach
+    /// back to; none where the range has no visible fact.
+    fn narrow(&self, range: &WindowRange, known_at: Sequence) -> Result<Option<WindowRange>, Aged> {
+        let apart = |newer: Position, older: Position| {
+            let gap = newer.event_time.saturating_sub(older.event_time);
+            range.session.is_some_and(|session| gap > session)
+        };
+        let (mut oldest, mut found) = (None, 0);
+        for position in self.newest_first(range, known_at) {
+            if range.newest == Some(found) || oldest.is_some_and(|newer| apart(newer, position)) {
+                break;
+            }
+            oldest = Some(position);
+            found += 1;
         }
-        let removed = self.removed.iter().filter(|r| r.visible(range, known_at));
-        found.extend(removed.map(|r| r.position));
-        found.sort_unstable_by(|a, b| b.cmp(a));
-        found.truncate(newest);
-        let oldest = found.last().copied();
         if let Some(base) = &self.base {
-            let complete = found.len() == newest && oldest.is_some_and(|p| p > base.newest);
-            if range.from <= base.newest && !complete {
+            let ends = |oldest: Position| {
+                oldest > base.newest && (range.newest == Some(found) || apart(oldest, base.newest))
+            };
+            if range.from <= base.newest && !oldest.is_some_and(ends) {
                 return Err(Aged);
             }
         }
-        Ok(oldest.map(|from| WindowRange {
-            from,
-            until: range.until,
-            newest: None,
-        }))
+        Ok(oldest.map(|from| WindowRange::between(from, range.until)))
+    }
+
+    /// The visible facts of a range that windows pick from, newest first.
+    fn newest_first<'a>(
+        &'a self,
+        range: &'a WindowRange,
+        known_at: Sequence,
+    ) -> impl Iterator<Item = Position> + 'a {
+        let counts = |value: Option<Value>| value.is_none_or(|v| v == Value::Bool(true));
+        let rows = move |block: &'a Block| {
+            rows_within(block, range)
+                .rev()
+                .filter(move |row| counts(range.among.map(|input| block.value(input, *row))))
+                .map(move |row| block.position(row))
+                .filter(move |position| position.sequence <= known_at)
+        };
+        let mut held = self.blocks().rev().flat_map(rows).peekable();
+        let removed = self.removed.iter().filter(|r| r.visible(range, known_at));
+        let mut removed: Vec<Position> = removed
+            .filter(|r| counts(range.among.map(|input| r.values[input].clone())))
+            .map(|r| r.position)
+            .collect();
+        removed.sort_unstable();
+        std::iter::from_fn(move || {
+            let newer = match (held.peek(), removed.last()) {
+                (Some(held), Some(removed)) => removed > held,
+                (held, _) => held.is_none(),
+            };
+            if newer { removed.pop() } else { held.next() }
+        })
     }
 
     /// About how many bytes of memory the state takes.

@@ -84,6 +84,8 @@ pub enum FeatureKind {
         window: Window,
         /// How many of the categories with the largest results are kept.
         largest: Option<usize>,
+        /// The bool input that says which facts the window is formed of; none: all of the view.
+        among: Option<usize>,
     },
     /// The newest value, null or not.
     Latest { slot: usize },

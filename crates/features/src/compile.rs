@@ -49,10 +49,17 @@ struct Pending {
 }
 
 enum PendingKind {
-    Aggregate(Reads, Slot, Window),
+    Aggregate(Reads, Slot, Picked),
     Latest(Slot),
     /// A SQL text over other features.
     Derived(String),
+}
+
+/// A window, and the bool input that says which facts it is formed of; none: all of the view.
+#[derive(Clone, Copy)]
+struct Picked {
+    window: Window,
+    among: Option<usize>,
 }
 
 /// What is read from a slot.
@@ -197,9 +204,13 @@ impl<'a> Compiler<'a> {
             function,
         };
         let Some(windows) = &spec.windows else {
-            let lifetime = Window::new(WindowKind::Lifetime);
-            refuse_widthless(&reads.function, &lifetime)?;
-            let kind = PendingKind::Aggregate(reads, slot, lifetime);
+            let window = Window::new(WindowKind::Lifetime);
+            refuse_widthless(&reads.function, &window)?;
+            let picked = Picked {
+                window,
+                among: None,
+            };
+            let kind = PendingKind::Aggregate(reads, slot, picked);
             return self.push(index, spec.name.clone(), data_type, kind);
         };
         if windows.is_empty() {
@@ -213,7 +224,11 @@ impl<'a> Compiler<'a> {
                 .map_err(|p| p.at(self.document.locate(&pointer)))?;
             refuse_widthless(&reads.function, &window)
                 .map_err(|p| p.at(self.document.locate(&pointer)))?;
-            let kind = PendingKind::Aggregate(reads.clone(), slot, window);
+            let picked = Picked {
+                window,
+                among: self.among(spec, &window)?,
+            };
+            let kind = PendingKind::Aggregate(reads.clone(), slot, picked);
             self.push(index, name, data_type.clone(), kind)?;
         }
         Ok(())
@@ -363,6 +378,19 @@ impl<'a> Compiler<'a> {
         Ok(named)
     }
 
+    /// Says which of several sources a problem is of.
+    fn in_source(&self, index: usize, mut problem: Problem) -> Problem {
+        if self.sources.len() > 1 {
+            let name = &self.sources[index].contract.name;
+            problem.detail = format!("{}, in the source `{name}`", problem.detail);
+            problem.hint = format!(
+                "{}; or map the column with `columns:`, or name one `source`",
+                problem.hint
+            );
+        }
+        problem
+    }
+
     /// The input of one key of a feature, of all sources that it uses.
     fn input(
         &mut self,
@@ -376,8 +404,8 @@ impl<'a> Compiler<'a> {
         let mut expressions: Vec<Option<Expression>> = vec![None; self.sources.len()];
         let mut data_type: Option<DataType> = None;
         for index in self.used(spec)? {
-            let source = &self.sources[index];
-            let expression = Expression::compile(sql, &source.columns).map_err(|p| p.field(key))?;
+            let expression = Expression::compile(sql, &self.sources[index].columns)
+                .map_err(|p| self.in_source(index, p).field(key))?;
             match &data_type {
                 Some(known) if known != expression.data_type() => {
                     return Err(
@@ -401,17 +429,33 @@ impl<'a> Compiler<'a> {
 
     /// The input that says which facts count: the feature's `where`, and its `source`.
     fn filter(&mut self, spec: &FeatureSpec) -> Result<Option<usize>, Problem> {
+        self.condition(spec, spec.filter.as_deref())
+    }
+
+    /// The input that says which facts a window picks from: those of the sources that the feature uses.
+    fn among(&mut self, spec: &FeatureSpec, window: &Window) -> Result<Option<usize>, Problem> {
+        match window.picks() {
+            true => self.condition(spec, None),
+            false => Ok(None),
+        }
+    }
+
+    /// The input that is true for the facts of the sources that a feature uses which meet a condition;
+    /// none where that is every fact.
+    fn condition(
+        &mut self,
+        spec: &FeatureSpec,
+        sql: Option<&str>,
+    ) -> Result<Option<usize>, Problem> {
         let used = self.used(spec)?;
-        let all = used.len() == self.sources.len();
-        let sql = match (&spec.filter, all) {
-            (None, true) => return Ok(None),
-            (Some(filter), _) => filter.as_str(),
-            (None, false) => "true",
-        };
+        if sql.is_none() && used.len() == self.sources.len() {
+            return Ok(None);
+        }
+        let sql = sql.unwrap_or("true");
         let mut expressions: Vec<Option<Expression>> = vec![None; self.sources.len()];
         for index in used {
-            let expression =
-                condition(sql, &self.sources[index].columns).map_err(|p| p.field("where"))?;
+            let expression = condition(sql, &self.sources[index].columns)
+                .map_err(|p| self.in_source(index, p).field("where"))?;
             expressions[index] = Some(expression);
         }
         Ok(Some(self.share(Input {

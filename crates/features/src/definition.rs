@@ -212,31 +212,42 @@ pub enum WindowSpec {
 #[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct WindowMap {
+    /// A width: facts after `t − width`, up to the cursor time t.
     #[serde(default)]
     pub exact: Option<String>,
+    /// A width: facts from `t − width` on, up to t.
     #[serde(default)]
     pub range: Option<String>,
+    /// The newest facts, this many.
     #[serde(default)]
     pub rows: Option<usize>,
     #[serde(default)]
     pub lifetime: Option<bool>,
+    /// A width: facts from `t − width` on, rounded down to a `hop`, and before t.
     #[serde(default)]
     pub sawtooth: Option<String>,
+    /// A width: the newest window of that width that has ended, each beginning where the last ends.
     #[serde(default)]
     pub tumbling: Option<String>,
+    /// A width: the newest window of that width that has ended, one beginning `every` so often.
     #[serde(default)]
     pub hopping: Option<String>,
+    /// The longest gap between two facts of one session; the newest session counts.
     #[serde(default)]
     pub session: Option<String>,
+    /// What the start of a sawtooth window is rounded down to: 1d from 12d on, 1h from 12h on, else 5m.
     #[serde(default)]
     pub hop: Option<String>,
+    /// How often a hopping window begins.
     #[serde(default)]
     pub every: Option<String>,
+    /// Moves where tumbling, hopping and sawtooth windows begin: weeks from Monday have `align: 4d`.
     #[serde(default)]
     pub align: Option<String>,
+    /// Tumbling and hopping: the window that the cursor lies in, so far.
     #[serde(default)]
     pub partial: Option<bool>,
-    /// Moves the cursor back.
+    /// Moves the cursor back by this long.
     #[serde(default)]
     pub offset: Option<String>,
     /// Keeps the newest facts of the window, this many.

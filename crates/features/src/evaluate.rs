@@ -9,7 +9,7 @@ use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions};
 use arrow::datatypes::Schema;
 use headwater_aggregate::{
     Aged, Aggregate, EntityState, InputBatch, InputColumn, Outcome, Partial, Reading, Status,
-    Window, WindowKind,
+    Window, WindowKind, WindowRange,
 };
 use headwater_schema::{
     Cursor, FactBatch, Field, Micros, Problem, Sequence, Value, array_from_values,
@@ -32,6 +32,8 @@ pub struct ReadPlan {
 #[derive(Debug, Clone)]
 struct WindowReads {
     window: Window,
+    /// The bool input that says which facts the window is formed of; none: all.
+    among: Option<usize>,
     slots: Vec<usize>,
     /// (feature, place of its slot in `slots`)
     features: Vec<(usize, usize)>,
@@ -47,15 +49,22 @@ impl ReadPlan {
         let needed = needed_features(&view, &wanted);
         let mut windows: Vec<WindowReads> = Vec::new();
         for feature in (0..view.features.len()).filter(|i| needed[*i]) {
-            let (window, slot) = match &view.features[feature].kind {
-                FeatureKind::Aggregate { slot, window, .. } => (*window, *slot),
-                FeatureKind::Latest { slot } => (LIFETIME, *slot),
+            let (window, among, slot) = match &view.features[feature].kind {
+                FeatureKind::Aggregate {
+                    slot,
+                    window,
+                    among,
+                    ..
+                } => (*window, *among, *slot),
+                FeatureKind::Latest { slot } => (LIFETIME, None, *slot),
                 FeatureKind::Expression { .. } => continue,
             };
-            let index = windows.iter().position(|w| w.window == window);
+            let same = |reads: &WindowReads| reads.window == window && reads.among == among;
+            let index = windows.iter().position(same);
             let index = index.unwrap_or_else(|| {
                 windows.push(WindowReads {
                     window,
+                    among,
                     slots: Vec::new(),
                     features: Vec::new(),
                 });
@@ -135,7 +144,10 @@ impl ReadPlan {
             .map(|slot| Partial::empty(&layout.slots[*slot]))
             .collect();
         if let Some(state) = state {
-            let range = reads.window.range(cursor);
+            let range = WindowRange {
+                among: reads.among,
+                ..reads.window.range(cursor)
+            };
             state.query(layout, &range, cursor.known_at, &reads.slots, &mut partials)?;
         }
         let as_of = cursor.as_of.saturating_sub(reads.window.offset);

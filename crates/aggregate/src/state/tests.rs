@@ -9,7 +9,7 @@ use proptest::sample::{Index, select};
 use super::*;
 use crate::oracle::{self, OracleFact, Question};
 use crate::{
-    Aggregate, InputColumn, Outcome, Quantiles, Reading, Slot, Spread, Window, WindowKind,
+    Aggregate, Grid, InputColumn, Outcome, Quantiles, Reading, Slot, Spread, Window, WindowKind,
 };
 
 #[derive(Debug, Clone)]
@@ -42,7 +42,7 @@ fn facts() -> impl Strategy<Value = Fact> {
         1 => proptest::collection::vec(number(), 0..4),
     ];
     (
-        0i64..60,
+        -30i64..30,
         number(),
         any::<Option<bool>>(),
         proptest::option::weighted(0.9, 0i64..4),
@@ -64,7 +64,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         20 => facts().prop_map(Step::Fact),
         2 => (0usize..60).prop_map(Step::Retract),
         2 => (0usize..60, facts()).prop_map(|(at, fact)| Step::Revise(at, fact)),
-        1 => (0i64..40).prop_map(Step::Fold),
+        1 => (-30i64..10).prop_map(Step::Fold),
         1 => Just(Step::Store),
     ];
     proptest::collection::vec(step, 1..90)
@@ -402,20 +402,29 @@ impl Run {
         self.facts.push((fact, values));
     }
 
-    /// The facts as one feature sees them.
-    fn facts_of(&self, feature: &Feature) -> Vec<OracleFact> {
+    /// The facts as one feature sees them; `among`: only those that count.
+    fn facts_of(&self, feature: &Feature, among: bool) -> Vec<OracleFact> {
         let fact = |(fact, values): &(OracleFact, Vec<Value>)| OracleFact {
             value: feature.input.map_or(Value::Null, |i| values[i].clone()),
             counts: !feature.filtered || values[COUNTS] == Value::Bool(true),
             ..fact.clone()
         };
-        self.facts.iter().map(fact).collect()
+        let known = self.facts.iter();
+        let known = known.filter(|(_, values)| !among || values[COUNTS] == Value::Bool(true));
+        known.map(fact).collect()
     }
 
-    fn check(&self, window: &Window, cursor: &Cursor) {
+    /// Holds every feature to the oracle. `among`: windows are formed of the facts alone that count.
+    fn check(&self, window: &Window, cursor: &Cursor, among: bool) {
         let slots: Vec<usize> = (0..self.layout.slots.len()).collect();
         let mut partials: Vec<Partial> = self.layout.slots.iter().map(Partial::empty).collect();
-        let range = window.range(cursor);
+        let range = WindowRange {
+            among: among.then_some(COUNTS),
+            ..window.range(cursor)
+        };
+        if let Some(reach) = window.reach() {
+            assert!(range.from >= Position::before(cursor.as_of - reach));
+        }
         let answer = self
             .state
             .query(&self.layout, &range, cursor.known_at, &slots, &mut partials);
@@ -426,7 +435,8 @@ impl Run {
             );
             return;
         }
-        for (feature, partial) in self.features.iter().zip(&partials) {
+        let features = self.features.iter().zip(&partials);
+        for (feature, partial) in features.filter(|(f, _)| f.filtered || !among) {
             if feature.function == Aggregate::Rate && window.width().is_none() {
                 continue;
             }
@@ -446,11 +456,11 @@ impl Run {
                 largest: feature.largest,
                 categories_max: CATEGORIES_MAX,
             };
-            let want = oracle::answer(&self.facts_of(feature), &question, window, cursor);
+            let want = oracle::answer(&self.facts_of(feature, among), &question, window, cursor);
             assert_eq!(
                 exact(&got),
                 exact(&want),
-                "{feature:?} {window:?} {cursor:?}"
+                "{feature:?} among={among} {window:?} {cursor:?}"
             );
         }
     }
@@ -471,10 +481,23 @@ fn exact(outcome: &Outcome) -> String {
     out
 }
 
+fn grids(width: i64) -> impl Strategy<Value = Grid> {
+    (1..=width).prop_flat_map(|every| (0..every).prop_map(move |align| Grid { every, align }))
+}
+
 fn windows() -> impl Strategy<Value = Window> {
+    let on_grid = || (1i64..40).prop_flat_map(|width| grids(width).prop_map(move |g| (width, g)));
     let kind = prop_oneof![
         3 => (1i64..40).prop_map(|width| WindowKind::Exact { width }),
         1 => (1i64..40).prop_map(|width| WindowKind::Range { width }),
+        2 => on_grid().prop_map(|(width, grid)| WindowKind::Sawtooth { width, grid }),
+        3 => (on_grid(), any::<bool>()).prop_map(|((width, grid), partial)| {
+            WindowKind::Hopping { width, grid, partial }
+        }),
+        1 => (1i64..20, any::<bool>()).prop_map(|(width, partial)| {
+            WindowKind::Hopping { width, grid: Grid::new(width), partial }
+        }),
+        2 => (0i64..12).prop_map(|gap| WindowKind::Session { gap }),
         2 => (1usize..6).prop_map(|rows| WindowKind::Rows { rows }),
         1 => Just(WindowKind::Lifetime),
     ];
@@ -492,15 +515,18 @@ fn windows() -> impl Strategy<Value = Window> {
 
 fn cursors() -> impl Strategy<Value = Cursor> {
     (
-        -1i64..65,
-        any::<bool>(),
+        -35i64..40,
+        prop_oneof![
+            2 => Just(None),
+            2 => Just(Some(0)),
+            1 => (1u64..90).prop_map(Some),
+        ],
         proptest::option::weighted(0.4, 0u64..90),
     )
-        .prop_map(|(as_of, inclusive, known_at)| {
-            let cursor = if inclusive {
-                Cursor::inclusive(as_of)
-            } else {
-                Cursor::exclusive(as_of)
+        .prop_map(|(as_of, hidden_from, known_at)| {
+            let cursor = match hidden_from {
+                None => Cursor::inclusive(as_of),
+                Some(sequence) => Cursor::before_fact(Position::new(as_of, sequence)),
             };
             known_at.map_or(cursor, |sequence| cursor.known_at(sequence))
         })
@@ -513,17 +539,17 @@ proptest! {
     fn every_window_at_every_cursor_equals_the_oracle(
         questions in questions(),
         steps in steps(),
-        reads in proptest::collection::vec((windows(), cursors()), 1..12),
+        reads in proptest::collection::vec((windows(), cursors(), any::<bool>()), 1..12),
     ) {
         let mut run = Run::new(questions);
         for step in &steps {
             run.take(step);
         }
-        for (window, cursor) in &reads {
-            run.check(window, cursor);
+        for (window, cursor, among) in &reads {
+            run.check(window, cursor, *among);
         }
         let facts: Vec<OracleFact> = run.facts.iter().map(|f| f.0.clone()).collect();
-        for (_, cursor) in &reads {
+        for (_, cursor, _) in &reads {
             if let Ok(any) = run.state.any_before(cursor.until, cursor.known_at) {
                 let lifetime = Window::new(WindowKind::Lifetime);
                 prop_assert_eq!(any, !oracle::in_window(&facts, &lifetime, cursor).is_empty());

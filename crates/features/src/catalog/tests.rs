@@ -135,6 +135,32 @@ spec:
 }
 
 #[test]
+fn a_column_that_a_used_source_lacks_is_refused_with_the_source_named() {
+    let wrong = |sources: &str, feature: &str| {
+        let text = format!(
+            "{CONTRACT}---
+apiVersion: headwater/v1
+kind: FeatureView
+name: v
+spec: {{entity: plane, sources: [{{contract: departure}}, {sources}], features: [{feature}]}}
+"
+        );
+        let documents = YamlDocument::parse_all("all.yaml", &text).unwrap();
+        Catalog::compile(&documents).unwrap_err()[0].to_string()
+    };
+    let arrival = "{contract: arrival, keys: {tailnum: plane}}";
+    let sum = "{name: s, aggregate: sum, of: delay, windows: [1h]}";
+    let text = wrong(arrival, sum);
+    assert!(text.contains("in the source `arrival`"), "{text}");
+    let text = wrong("{contract: arrival}", sum);
+    assert!(text.contains("there is no column `tailnum`"), "{text}");
+    let twice = "{contract: departure, columns: {tailnum: delay}}";
+    assert!(wrong(twice, sum).contains("two columns `tailnum`"));
+    let stray = "{name: s, aggregate: sum, of: delay, source: arrivals, windows: [1h]}";
+    assert!(wrong(arrival, stray).contains("did you mean `arrival`?"));
+}
+
+#[test]
 fn the_state_id_follows_what_is_kept_and_nothing_else() {
     let id = |features: &str| compile(&view(features)).view("v").unwrap().state_id.clone();
     let one = id("    - {name: a, aggregate: avg, of: delay, windows: [1h]}");

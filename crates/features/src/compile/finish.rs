@@ -8,7 +8,7 @@ use headwater_schema::{Micros, Problem};
 
 use super::checks::read_ttl;
 use super::source::Source;
-use super::{Compiler, Pending, PendingKind};
+use super::{Compiler, Pending, PendingKind, Picked};
 use crate::Expression;
 use crate::catalog::{CompiledFeature, CompiledSource, CompiledView, Entity, FeatureKind, hash};
 use crate::default::default_value;
@@ -18,6 +18,8 @@ use crate::window::duration;
 
 /// Kept besides the widest window and the allowed lateness.
 const RETENTION_MARGIN: Micros = 7 * 24 * 3600 * 1_000_000;
+/// The newest facts of an entity that stay at hand for its session, whatever their age.
+const SESSION_ROWS: usize = 256;
 
 impl Compiler<'_> {
     pub fn finish(mut self, entity: Arc<Entity>) -> Result<CompiledView, Vec<Problem>> {
@@ -72,10 +74,11 @@ impl Compiler<'_> {
         for (pending, slot) in self.pending.iter().zip(numbers) {
             let spec = &self.definition.spec.features[pending.spec_index];
             let kind = match (&pending.kind, slot) {
-                (PendingKind::Aggregate(reads, _, window), Some(slot)) => FeatureKind::Aggregate {
+                (PendingKind::Aggregate(reads, _, picked), Some(slot)) => FeatureKind::Aggregate {
                     function: reads.function.clone(),
                     slot: *slot,
-                    window: *window,
+                    window: picked.window,
+                    among: picked.among,
                     largest: reads.largest,
                 },
                 (_, slot) => FeatureKind::Latest {
@@ -149,7 +152,7 @@ impl Compiler<'_> {
             return Ok(retention);
         }
         let reach = self.pending.iter().filter_map(|p| match &p.kind {
-            PendingKind::Aggregate(_, _, window) => window.reach(),
+            PendingKind::Aggregate(_, _, picked) => picked.window.reach(),
             _ => None,
         });
         Ok(reach
@@ -184,7 +187,7 @@ impl Pending {
 
     fn is_lifetime(&self) -> bool {
         match &self.kind {
-            PendingKind::Aggregate(_, _, window) => {
+            PendingKind::Aggregate(_, _, Picked { window, .. }) => {
                 window.kind == WindowKind::Lifetime && window.limit.is_none()
             }
             PendingKind::Latest(_) => true,
@@ -194,8 +197,9 @@ impl Pending {
 
     fn rows(&self) -> Option<usize> {
         match &self.kind {
-            PendingKind::Aggregate(_, _, window) => match window.kind {
+            PendingKind::Aggregate(_, _, Picked { window, .. }) => match window.kind {
                 WindowKind::Rows { rows } => Some(rows),
+                WindowKind::Session { .. } => Some(SESSION_ROWS),
                 WindowKind::Lifetime => window.limit,
                 _ => None,
             },

@@ -51,6 +51,18 @@ pub fn read_source(
         })?;
         columns[index].name = name.as_str().into();
     }
+    if let Some(twice) = (1..columns.len()).find(|i| {
+        let mut before = columns[..*i].iter();
+        before.any(|c| c.name == columns[*i].name)
+    }) {
+        let name = &columns[twice].name;
+        return Err(
+            Problem::user("name-clash", format!("the source has two columns `{name}`"))
+                .detail("`columns` gives one the name that the contract gives another")
+                .hint("give the other one another name too, as in `columns: {delay: lateness, raw_delay: delay}`")
+                .at(at("columns")),
+        );
+    }
     let mut key_columns = Vec::with_capacity(entity.keys.len());
     for key in &entity.keys {
         let column = spec

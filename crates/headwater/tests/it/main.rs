@@ -15,6 +15,7 @@ mod fixtures;
 mod golden;
 mod http;
 mod oracle;
+mod windows;
 
 /// The program under test.
 const BINARY: &str = env!("CARGO_BIN_EXE_headwater");

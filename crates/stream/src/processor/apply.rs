@@ -45,6 +45,12 @@ impl<'a> Prepared<'a> {
             facts,
         }
     }
+
+    /// Whether both are new facts of one view.
+    fn is_beside(&self, other: &Self) -> bool {
+        let new = self.removed_at.is_none() && other.removed_at.is_none();
+        new && std::ptr::eq(self.served, other.served)
+    }
 }
 
 impl Processor {
@@ -120,7 +126,9 @@ impl Processor {
     }
 
     /// Applies the rows that a shard owns: first the new facts, then what is removed, in the order of
-    /// the removals, since a batch may remove what it adds.
+    /// the removals, since a batch may remove what it adds. Facts that come to a view through several
+    /// of its sources are taken in the order of their sequences; one that comes to the same entity
+    /// twice counts once, as the first of the sources has it.
     fn apply_shard(
         &self,
         shard: &mut Shard,
@@ -128,17 +136,28 @@ impl Processor {
         last: Sequence,
         owns: &dyn Fn(usize, usize) -> bool,
     ) -> Result<(), Problem> {
-        let mut removals = Vec::new();
-        for (index, change) in changes.iter().enumerate() {
-            let rows = (0..change.facts.len()).filter(|row| owns(index, *row));
-            match &change.removed_at {
-                None => shard.apply(
-                    change.served.runtime.slot,
-                    &change.facts,
-                    rows,
-                    self.store.as_ref(),
-                )?,
-                Some(removed_at) => removals.extend(rows.map(|row| (removed_at[row], index, row))),
+        let owned = |index: usize| {
+            let rows = 0..changes[index].facts.len();
+            rows.filter(move |row| owns(index, *row))
+        };
+        let (mut removals, mut first) = (Vec::new(), 0);
+        for group in changes.chunk_by(Prepared::is_beside) {
+            let indexes = first..first + group.len();
+            first = indexes.end;
+            match (group, &group[0].removed_at) {
+                (_, Some(removed_at)) => {
+                    let index = indexes.start;
+                    removals.extend(owned(index).map(|row| (removed_at[row], index, row)));
+                }
+                ([change], None) => self.insert(shard, change, owned(indexes.start))?,
+                (_, None) => {
+                    let rows = indexes.flat_map(|index| owned(index).map(move |row| (index, row)));
+                    let mut rows: Vec<(usize, usize)> = rows.collect();
+                    rows.sort_by_key(|(index, row)| changes[*index].facts.rows.sequences[*row]);
+                    for (index, row) in rows {
+                        self.insert(shard, &changes[index], std::iter::once(row))?;
+                    }
+                }
             }
         }
         removals.sort_unstable();
@@ -150,6 +169,16 @@ impl Processor {
             })?;
         }
         Ok(())
+    }
+
+    fn insert(
+        &self,
+        shard: &mut Shard,
+        change: &Prepared<'_>,
+        rows: impl Iterator<Item = usize>,
+    ) -> Result<(), Problem> {
+        let slot = change.served.runtime.slot;
+        shard.apply(slot, &change.facts, rows, self.store.as_ref())
     }
 
     /// The state of an entity as of `known_at`, made from the fact store; none where some of its

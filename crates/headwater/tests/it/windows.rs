@@ -1,0 +1,373 @@
+//! Random windows of every mode over random facts of two contracts through the real engine, at any cursor, must
+//! equal the naive oracle: also where a feature uses one of the sources, and where a contract feeds a view twice.
+
+use headwater::{Config, Engine, Env, Project, apply_project};
+use headwater_aggregate::oracle::{OracleFact, evaluate};
+use headwater_aggregate::{Aggregate, Grid, Window, WindowKind};
+use headwater_api::backend::{EntityRequest, FeaturesRequest, IngestOptions, KeyValue, Names};
+use headwater_schema::decode::BodyFormat;
+use headwater_schema::{Cursor, DataType, Position, Value};
+use headwater_testkit::TempProject;
+use proptest::prelude::*;
+use serde_json::json;
+
+use crate::BINARY;
+
+const SECOND: i64 = 1_000_000;
+
+const DEFINITIONS: &str = "\
+kind: DataContract
+apiVersion: v3.1.0
+id: bank
+version: 1.0.0
+status: active
+schema:
+  - name: payment
+    properties:
+      - {name: id, logicalType: string, required: true}
+      - {name: payer, logicalType: string}
+      - {name: payee, logicalType: string}
+      - {name: amount, logicalType: number}
+      - {name: time, logicalType: timestamp, required: true}
+    customProperties:
+      - {property: headwater.eventTime, value: time}
+      - {property: headwater.factId, value: id}
+      - {property: headwater.timeUnit, value: us}
+  - name: fee
+    properties:
+      - {name: id, logicalType: string, required: true}
+      - {name: account, logicalType: string}
+      - {name: cost, logicalType: number}
+      - {name: at, logicalType: timestamp, required: true}
+    customProperties:
+      - {property: headwater.eventTime, value: at}
+      - {property: headwater.factId, value: id}
+      - {property: headwater.timeUnit, value: us}
+---
+apiVersion: headwater/v1
+kind: Entity
+name: account
+spec: {keys: [{name: account, type: string}]}
+---
+apiVersion: headwater/v1
+kind: FeatureView
+name: money
+spec:
+  entity: account
+  sources:
+    - {contract: payment, keys: {account: payer}}
+    - {contract: payment, keys: {account: payee}, where: amount > 1}
+    - {contract: fee, columns: {amount: cost}}
+  retention: 30s
+  features:
+    - {name: count, aggregate: count, windows: WINDOWS}
+    - {name: sum, aggregate: sum, of: amount, windows: WINDOWS}
+    - {name: last, aggregate: last, of: amount, where: amount > 2, windows: WINDOWS}
+    - {name: fees, aggregate: sum, of: amount, source: fee, windows: WINDOWS}
+";
+
+/// A window as it is written (without its `as`), and as it is meant.
+type Spelled = (String, Window);
+
+fn modes() -> impl Strategy<Value = (String, WindowKind)> {
+    let second = |n: i64| n * SECOND;
+    let grid = || {
+        (1i64..40).prop_flat_map(|width| {
+            (1..=width)
+                .prop_flat_map(move |every| (0..every).prop_map(move |align| (width, every, align)))
+        })
+    };
+    prop_oneof![
+        (1i64..60).prop_map(move |w| (
+            format!("exact: {w}s"),
+            WindowKind::Exact { width: second(w) }
+        )),
+        (1i64..60).prop_map(move |w| (
+            format!("range: {w}s"),
+            WindowKind::Range { width: second(w) }
+        )),
+        grid().prop_map(move |(w, e, a)| {
+            let grid = Grid {
+                every: second(e),
+                align: second(a),
+            };
+            let kind = WindowKind::Sawtooth {
+                width: second(w),
+                grid,
+            };
+            (format!("sawtooth: {w}s, hop: {e}s, align: {a}s"), kind)
+        }),
+        (grid(), any::<bool>()).prop_map(move |((w, e, a), partial)| {
+            let grid = Grid {
+                every: second(e),
+                align: second(a),
+            };
+            let kind = WindowKind::Hopping {
+                width: second(w),
+                grid,
+                partial,
+            };
+            (
+                format!("hopping: {w}s, every: {e}s, align: {a}s, partial: {partial}"),
+                kind,
+            )
+        }),
+        (1i64..40, any::<bool>()).prop_map(move |(w, partial)| {
+            let kind = WindowKind::Hopping {
+                width: second(w),
+                grid: Grid::new(second(w)),
+                partial,
+            };
+            (format!("tumbling: {w}s, partial: {partial}"), kind)
+        }),
+        (1i64..12).prop_map(move |g| (
+            format!("session: {g}s"),
+            WindowKind::Session { gap: second(g) }
+        )),
+        (1usize..9).prop_map(|n| (format!("rows: {n}"), WindowKind::Rows { rows: n })),
+        Just(("lifetime: true".to_owned(), WindowKind::Lifetime)),
+    ]
+}
+
+fn window() -> impl Strategy<Value = Spelled> {
+    let offset = prop_oneof![2 => Just(0i64), 1 => 1i64..20];
+    let limit = proptest::option::weighted(0.3, 1usize..6);
+    (modes(), offset, limit).prop_map(|((mut text, kind), offset, limit)| {
+        let limit = limit.filter(|_| !matches!(kind, WindowKind::Rows { .. }));
+        text += &format!(", offset: {offset}s");
+        text += &limit.map_or(String::new(), |n| format!(", limit: {n}"));
+        let window = Window {
+            offset: offset * SECOND,
+            limit,
+            ..Window::new(kind)
+        };
+        (text, window)
+    })
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Payments(Vec<(u8, u8, Option<i8>, i64)>),
+    Fees(Vec<(u8, Option<i8>, i64)>),
+    Reopen,
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let amount = || proptest::option::weighted(0.9, -3i8..9);
+    let time = || -60i64..60;
+    let payments = proptest::collection::vec((0u8..3, 0u8..3, amount(), time()), 1..30);
+    let fees = proptest::collection::vec((0u8..3, amount(), time()), 1..20);
+    let step = prop_oneof![
+        5 => payments.prop_map(Step::Payments),
+        3 => fees.prop_map(Step::Fees),
+        1 => Just(Step::Reopen),
+    ];
+    proptest::collection::vec(step, 1..8)
+}
+
+/// A fact as the oracle sees it, and whether it is a fee.
+type Known = (OracleFact, bool);
+
+struct Run {
+    windows: Vec<Spelled>,
+    project: TempProject,
+    config: Config,
+    engine: Option<Engine>,
+    facts: Vec<Vec<Known>>,
+    sequence: u64,
+}
+
+impl Run {
+    fn new(windows: Vec<Spelled>, shards: usize, memory_bytes_max: usize) -> Self {
+        let mut definitions = DEFINITIONS.to_owned();
+        for name in ["count", "sum", "last", "fees"] {
+            let written = windows.iter().enumerate();
+            let written: Vec<String> = written
+                .map(|(i, (text, _))| format!("{{{text}, as: {name}_{i}}}"))
+                .collect();
+            let list = format!("[{}]", written.join(", "));
+            definitions = definitions.replacen("WINDOWS", &list, 1);
+        }
+        let files = [("headwater.yaml", "name: bank\n"), ("d.yaml", &definitions)];
+        let project = TempProject::new(BINARY, &files);
+        let env = Env::real();
+        let loaded = Project::load(&env, project.path()).expect("a project");
+        apply_project(&env, &loaded, &project.path().join("data")).expect("applied");
+        let mut config = Config::named("bank");
+        config.spec.state.shards = shards;
+        config.spec.state.memory_bytes_max = memory_bytes_max;
+        config.spec.state.checkpoint_facts = 60;
+        config.spec.ingest.sync = headwater::Sync::Never;
+        let mut run = Self {
+            windows,
+            project,
+            config,
+            engine: None,
+            facts: vec![Vec::new(); 3],
+            sequence: 0,
+        };
+        run.open();
+        run
+    }
+
+    fn open(&mut self) {
+        let data = self.project.path().join("data");
+        let engine = Engine::open(Env::real(), &self.config, &data, |_, _| {});
+        self.engine = Some(engine.expect("opens"));
+    }
+
+    fn take(&mut self, step: &Step) {
+        match step {
+            Step::Reopen => {
+                drop(self.engine.take());
+                self.open();
+            }
+            Step::Payments(payments) => {
+                let rows = payments.iter().enumerate().map(|(i, (payer, payee, amount, second))| {
+                    json!({"id": format!("p{}", self.sequence + i as u64), "payer": name(*payer), "payee": name(*payee),
+                        "amount": amount.map(f64::from), "time": second * SECOND})
+                });
+                self.ingest("payment", rows.collect());
+                for (payer, payee, amount, second) in payments {
+                    self.sequence += 1;
+                    self.know(*payer, *amount, *second, false);
+                    if payee != payer && amount.is_some_and(|a| a > 1) {
+                        self.know(*payee, *amount, *second, false);
+                    }
+                }
+            }
+            Step::Fees(fees) => {
+                let rows = fees.iter().enumerate().map(|(i, (account, cost, second))| {
+                    json!({"id": format!("f{}", self.sequence + i as u64), "account": name(*account),
+                        "cost": cost.map(f64::from), "at": second * SECOND})
+                });
+                self.ingest("fee", rows.collect());
+                for (account, cost, second) in fees {
+                    self.sequence += 1;
+                    self.know(*account, *cost, *second, true);
+                }
+            }
+        }
+    }
+
+    fn ingest(&self, contract: &str, rows: Vec<serde_json::Value>) {
+        let engine = self.engine.as_ref().expect("open");
+        let body = json!(rows).to_string();
+        let reply = engine
+            .ingest(
+                contract,
+                BodyFormat::Json,
+                body.as_bytes(),
+                IngestOptions::default(),
+            )
+            .expect("taken");
+        assert_eq!(reply.accepted, rows.len());
+    }
+
+    fn know(&mut self, account: u8, amount: Option<i8>, second: i64, fee: bool) {
+        let fact = OracleFact {
+            position: Position::new(second * SECOND, self.sequence),
+            removed_at: None,
+            value: amount.map_or(Value::Null, |a| Value::Float(f64::from(a))),
+            counts: true,
+            order: Value::Null,
+            category: Value::Null,
+        };
+        self.facts[usize::from(account)].push((fact, fee));
+    }
+
+    fn check(&self, account: u8, second: i64, inclusive: bool, known_at: u64) {
+        let known_at = known_at.min(self.sequence);
+        let wanted: [(&str, Aggregate, bool); 4] = [
+            ("count", Aggregate::Count, false),
+            ("sum", Aggregate::Sum, true),
+            ("last", Aggregate::Last { keep_nulls: false }, true),
+            ("fees", Aggregate::Sum, true),
+        ];
+        let features = wanted.iter().flat_map(|w| {
+            self.windows
+                .iter()
+                .enumerate()
+                .map(move |(i, (text, window))| (w, i, text, window))
+        });
+        let features: Vec<_> = features.collect();
+        let request = FeaturesRequest {
+            names: Names::List(
+                features
+                    .iter()
+                    .map(|(w, i, ..)| format!("money.{}_{i}", w.0))
+                    .collect(),
+            ),
+            entities: vec![EntityRequest::from([(
+                "account".to_owned(),
+                KeyValue::Scalar(Value::string(name(account))),
+            )])],
+            as_of: Some(second * SECOND),
+            known_at: Some(known_at),
+            inclusive,
+        };
+        let reply = self
+            .engine
+            .as_ref()
+            .expect("open")
+            .features(&request)
+            .expect("read");
+        let cursor = match inclusive {
+            true => Cursor::inclusive(second * SECOND),
+            false => Cursor::exclusive(second * SECOND),
+        };
+        let cursor = cursor.known_at(known_at);
+        let float = DataType::Float64;
+        for (index, ((name, function, with_input), _, text, window)) in features.iter().enumerate()
+        {
+            let facts: Vec<OracleFact> = self.facts[usize::from(account)]
+                .iter()
+                .filter(|(_, fee)| *fee || *name != "fees")
+                .map(|(fact, _)| fact.clone())
+                .map(|fact| OracleFact {
+                    counts: *name != "last" || fact.value > Value::Float(2.0),
+                    ..fact
+                })
+                .collect();
+            let want = evaluate(&facts, function, *with_input, &float, window, &cursor);
+            let got = (
+                &reply.rows[0].values[index],
+                reply.rows[0].event_times[index],
+            );
+            assert_eq!(
+                got,
+                (&want.value, want.event_time),
+                "{name} over {{{text}}} at {cursor:?}"
+            );
+        }
+    }
+}
+
+fn name(account: u8) -> String {
+    format!("a{account}")
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_window_over_any_sources_equals_the_oracle(
+        windows in proptest::collection::vec(window(), 3..7),
+        shards in 1usize..4,
+        memory_bytes_max in prop_oneof![Just(0usize), Just(1 << 30)],
+        steps in steps(),
+        reads in proptest::collection::vec((0u8..3, -70i64..80, any::<bool>(), 0u64..150), 10),
+    ) {
+        let mut run = Run::new(windows, shards, memory_bytes_max);
+        for (index, step) in steps.iter().enumerate() {
+            run.take(step);
+            let (account, second, inclusive, known_at) = reads[index % reads.len()];
+            run.check(account, second, inclusive, known_at);
+            run.check(account, second, inclusive, u64::MAX);
+        }
+        for (account, second, inclusive, known_at) in reads {
+            run.check(account, second, inclusive, known_at);
+            run.check(account, second, inclusive, u64::MAX);
+        }
+    }
+}
