@@ -4,11 +4,14 @@
 use headwater::{Config, Engine, Env, Project, apply_project};
 use headwater_aggregate::oracle::{OracleFact, evaluate};
 use headwater_aggregate::{Aggregate, Grid, Window, WindowKind};
-use headwater_api::backend::{EntityRequest, FeaturesRequest, IngestOptions, KeyValue, Names};
+use headwater_api::backend::{
+    EntityRequest, FeaturesRequest, IngestOptions, KeyValue, KnownAt, Names,
+};
 use headwater_schema::decode::BodyFormat;
 use headwater_schema::{Cursor, DataType, Position, Value};
 use headwater_testkit::TempProject;
 use proptest::prelude::*;
+use proptest::sample::Index;
 use serde_json::json;
 
 use crate::BINARY;
@@ -149,6 +152,8 @@ fn window() -> impl Strategy<Value = Spelled> {
 enum Step {
     Payments(Vec<(u8, u8, Option<i8>, i64)>),
     Fees(Vec<(u8, Option<i8>, i64)>),
+    /// Retracts payments that were sent, by any number.
+    Retract(Vec<Index>),
     Reopen,
 }
 
@@ -160,6 +165,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     let step = prop_oneof![
         5 => payments.prop_map(Step::Payments),
         3 => fees.prop_map(Step::Fees),
+        2 => proptest::collection::vec(any::<Index>(), 1..6).prop_map(Step::Retract),
         1 => Just(Step::Reopen),
     ];
     proptest::collection::vec(step, 1..8)
@@ -174,6 +180,8 @@ struct Run {
     config: Config,
     engine: Option<Engine>,
     facts: Vec<Vec<Known>>,
+    /// The sequences of payments that haven't been retracted.
+    payments: Vec<u64>,
     sequence: u64,
 }
 
@@ -204,6 +212,7 @@ impl Run {
             config,
             engine: None,
             facts: vec![Vec::new(); 3],
+            payments: Vec::new(),
             sequence: 0,
         };
         run.open();
@@ -222,6 +231,7 @@ impl Run {
                 drop(self.engine.take());
                 self.open();
             }
+            Step::Retract(picks) => picks.iter().for_each(|pick| self.retract(pick)),
             Step::Payments(payments) => {
                 let rows = payments.iter().enumerate().map(|(i, (payer, payee, amount, second))| {
                     json!({"id": format!("p{}", self.sequence + i as u64), "payer": name(*payer), "payee": name(*payee),
@@ -230,6 +240,7 @@ impl Run {
                 self.ingest("payment", rows.collect());
                 for (payer, payee, amount, second) in payments {
                     self.sequence += 1;
+                    self.payments.push(self.sequence);
                     self.know(*payer, *amount, *second, false);
                     if payee != payer && amount.is_some_and(|a| a > 1) {
                         self.know(*payee, *amount, *second, false);
@@ -262,6 +273,22 @@ impl Run {
             )
             .expect("taken");
         assert_eq!(reply.accepted, rows.len());
+    }
+
+    fn retract(&mut self, pick: &Index) {
+        if self.payments.is_empty() {
+            return;
+        }
+        let gone = self.payments.swap_remove(pick.index(self.payments.len()));
+        let engine = self.engine.as_ref().expect("open");
+        let reply = engine.retract("payment", vec![format!("p{}", gone - 1)]);
+        assert_eq!(reply.expect("taken").retracted, 1);
+        self.sequence += 1;
+        for (fact, _) in self.facts.iter_mut().flatten() {
+            if fact.position.sequence == gone {
+                fact.removed_at = Some(self.sequence);
+            }
+        }
     }
 
     fn know(&mut self, account: u8, amount: Option<i8>, second: i64, fee: bool) {
@@ -303,7 +330,7 @@ impl Run {
                 KeyValue::Scalar(Value::string(name(account))),
             )])],
             as_of: Some(second * SECOND),
-            known_at: Some(known_at),
+            known_at: Some(KnownAt::Sequence(known_at)),
             inclusive,
         };
         let reply = self
