@@ -13,7 +13,7 @@ const ENTITIES: usize = 1_000_000;
 const FACTS: usize = 5_000_000;
 const WINDOWS: usize = 10;
 const BATCH: usize = 10_000;
-const READS: usize = 5000;
+const READS: usize = 200_000;
 
 /// Prints bytes of memory, and the latency of reads within and beyond the budget.
 pub fn measure() -> Result<(), Problem> {

@@ -6,29 +6,33 @@
 //! from that sequence.
 
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
-use arrow::array::Array;
 use fjall::{Database, Keyspace, KeyspaceCreateOptions};
-use foldhash::fast::FixedState;
-use hashbrown::{HashMap, HashSet};
-use headwater_schema::{
-    FactBatch, Micros, Position, Problem, Sequence, SequencedBatch, Value, push_value,
-};
+use hashbrown::HashSet;
+use headwater_schema::{Micros, Position, Problem, Sequence, SequencedBatch};
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::{IndexSpec, Lookup};
 
 mod entries;
+mod gathered;
+mod id_filter;
 
 use entries::{
     decode_known, decode_positions, decode_removals, encode_known, encode_positions,
     encode_removals,
 };
+pub use gathered::IdChange;
+use gathered::{EntityKeyBytes, Gathered};
+use id_filter::IdFilter;
 
 /// Facts gathered in memory before they are written to the store.
 const GATHERED_FACTS_MAX: u64 = 131_072;
+/// Facts gathered in memory before who brings more has to wait for the store.
+const WAITING_FACTS_MAX: u64 = 8 * GATHERED_FACTS_MAX;
 /// Entries in one write to the store.
 const WRITE_ENTRIES: usize = 4096;
 const REACHED: &str = "reached";
@@ -41,28 +45,6 @@ pub struct KnownId {
     pub ingest_time: Micros,
     /// The live fact with the same id that is newest after it; 0 for none.
     pub older: Sequence,
-}
-
-/// What an id stands for from now on; none where no fact with it lives any more.
-pub type IdChange = (u128, Option<KnownId>);
-
-type Ids = HashMap<u128, Option<KnownId>, FixedState>;
-type EntityKeyBytes = (u64, Vec<u8>);
-type Postings = HashMap<EntityKeyBytes, Vec<Position>, FixedState>;
-/// Facts that are revised or retracted: their sequence, and the one from which they aren't seen.
-type Removal = (Sequence, Sequence);
-
-#[derive(Default)]
-struct Gathered {
-    ids: Ids,
-    postings: Postings,
-    /// By sequence.
-    removed: HashMap<Sequence, Sequence, FixedState>,
-    /// By entity, like postings.
-    removals: HashMap<EntityKeyBytes, Vec<Removal>, FixedState>,
-    facts: u64,
-    /// Every fact up to here is in the store or in here.
-    reached: Sequence,
 }
 
 /// Ids and postings of one log.
@@ -79,7 +61,24 @@ pub struct Index {
     gathered: Mutex<Gathered>,
     /// What a thread is writing to the store; still looked at until it is done.
     writing: Mutex<Option<Arc<Gathered>>>,
+    /// What has been written, emptied, for the next facts to gather in: its memory is there already.
+    spare: Mutex<Gathered>,
     writer: Mutex<Option<JoinHandle<Result<(), Problem>>>>,
+    filter: Arc<IdFilter>,
+    /// Reads the known ids into the filter.
+    loader: Mutex<Option<JoinHandle<()>>>,
+    closing: Arc<AtomicBool>,
+}
+
+impl Drop for Index {
+    fn drop(&mut self) {
+        self.closing.store(true, Ordering::Relaxed);
+        if let Some(loader) = lock(&self.loader).take()
+            && loader.join().is_err()
+        {
+            tracing::error!("the thread that reads known ids panicked");
+        }
+    }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -132,10 +131,46 @@ impl Index {
             building: Mutex::default(),
             gathered: Mutex::default(),
             writing: Mutex::default(),
+            spare: Mutex::default(),
             writer: Mutex::default(),
+            filter: Arc::new(IdFilter::new()),
+            loader: Mutex::default(),
+            closing: Arc::default(),
         };
         lock(&index.gathered).reached = index.stored_reach(REACHED)?;
+        index.load_filter()?;
         Ok(index)
+    }
+
+    /// Starts reading the known ids into the filter.
+    fn load_filter(&self) -> Result<(), Problem> {
+        if self.ids.is_empty().map_err(|e| failed(&e))? {
+            self.filter.completed();
+            return Ok(());
+        }
+        let (ids, filter) = (self.ids.clone(), self.filter.clone());
+        let closing = self.closing.clone();
+        let load = move || {
+            for entry in ids.iter() {
+                let id = entry.key().ok();
+                let id = id.and_then(|id| <[u8; 16]>::try_from(id.as_ref()).ok());
+                match id {
+                    Some(id) if !closing.load(Ordering::Relaxed) => {
+                        filter.insert(u128::from_be_bytes(id));
+                    }
+                    // The filter stays incomplete: every id is looked up in the store.
+                    _ => return,
+                }
+            }
+            filter.completed();
+        };
+        let thread = std::thread::Builder::new()
+            .name("headwater-known-ids".into())
+            .spawn(load);
+        let thread = thread
+            .map_err(|e| Problem::external("thread", "a thread can't be started").detail(e))?;
+        *lock(&self.loader) = Some(thread);
+        Ok(())
     }
 
     fn stored_reach(&self, name: &str) -> Result<Sequence, Problem> {
@@ -222,6 +257,9 @@ impl Index {
         if let Some(known) = writing.as_ref().and_then(|w| w.ids.get(&id)) {
             return Ok(*known);
         }
+        if !self.filter.may_contain(id) {
+            return Ok(None);
+        }
         let stored = self.ids.get(id.to_be_bytes()).map_err(|e| failed(&e))?;
         Ok(stored.and_then(|bytes| decode_known(&bytes)))
     }
@@ -245,7 +283,10 @@ impl Index {
     pub fn add(&self, batch: &SequencedBatch, ids: Vec<IdChange>) {
         let specs = self.specs_of(&batch.batch.contract);
         let mut gathered = lock(&self.gathered);
-        gathered.ids.extend(ids);
+        for (id, known) in ids {
+            self.filter.insert(id);
+            gathered.ids.insert(id, known);
+        }
         for removed in &batch.removed {
             let pairs = removed.sequences.iter().zip(&removed.removed_at);
             gathered.removed.extend(pairs.map(|(s, at)| (*s, *at)));
@@ -277,7 +318,8 @@ impl Index {
     pub fn settle(self: &Arc<Self>) -> Result<(), Problem> {
         let mut writer = lock(&self.writer);
         let idle = writer.as_ref().is_none_or(JoinHandle::is_finished);
-        if !idle || lock(&self.gathered).facts < GATHERED_FACTS_MAX {
+        let facts = lock(&self.gathered).facts;
+        if facts < GATHERED_FACTS_MAX || (!idle && facts < WAITING_FACTS_MAX) {
             return Ok(());
         }
         join(writer.take())?;
@@ -303,10 +345,8 @@ impl Index {
 
     fn hand_over(&self) {
         let mut gathered = lock(&self.gathered);
-        let next = Gathered {
-            reached: gathered.reached,
-            ..Gathered::default()
-        };
+        let mut next = std::mem::take(&mut *lock(&self.spare));
+        next.reached = gathered.reached;
         // Readers look at `gathered` first: for a moment they may see an entry twice, never not at all.
         let mut writing = lock(&self.writing);
         *writing = Some(Arc::new(std::mem::replace(&mut gathered, next)));
@@ -345,6 +385,10 @@ impl Index {
             .insert(REACHED, gathered.reached.to_be_bytes())
             .map_err(|e| failed(&e))?;
         *lock(&self.writing) = None;
+        if let Ok(mut written) = Arc::try_unwrap(gathered) {
+            written.clear();
+            *lock(&self.spare) = written;
+        }
         Ok(())
     }
 
@@ -439,43 +483,6 @@ impl Index {
 fn join(writer: Option<JoinHandle<Result<(), Problem>>>) -> Result<(), Problem> {
     let crashed = || Problem::internal("fact-index-failed", "the index's thread panicked");
     writer.map_or(Ok(()), |w| w.join().unwrap_or_else(|_| Err(crashed())))
-}
-
-impl Gathered {
-    fn add_batch(&mut self, spec: &IndexSpec, batch: &SequencedBatch) {
-        each_key(spec, &batch.batch, |row, key| {
-            let sequence = batch.first_sequence + row as u64;
-            let position = Position::new(batch.batch.event_times[row], sequence);
-            self.postings.entry(key).or_default().push(position);
-        });
-        for removed in &batch.removed {
-            each_key(spec, &removed.facts, |row, key| {
-                let removal = (removed.sequences[row], removed.removed_at[row]);
-                self.removals.entry(key).or_default().push(removal);
-            });
-        }
-    }
-}
-
-/// Shows the key of every fact that has no null among the index's columns.
-fn each_key(spec: &IndexSpec, facts: &FactBatch, mut visit: impl FnMut(usize, EntityKeyBytes)) {
-    let columns: Option<Vec<&dyn Array>> = spec
-        .key_columns
-        .iter()
-        .map(|name| facts.columns.column_by_name(name).map(AsRef::as_ref))
-        .collect();
-    // Facts stored before the contract had one of the columns have null there.
-    let Some(columns) = columns else { return };
-    let hash = spec_hash(spec);
-    for row in 0..facts.len() {
-        let mut key = Vec::with_capacity(24);
-        let whole = columns
-            .iter()
-            .all(|c| push_value(&mut key, &Value::from_array(*c, row)).is_some());
-        if whole {
-            visit(row, (hash, key));
-        }
-    }
 }
 
 fn postings_key(spec: u64, key: &[u8]) -> Vec<u8> {

@@ -1,8 +1,9 @@
 //! The pipeline: one durable append for everything that waits, then visible, then acknowledged.
 //!
-//! Two threads. The committer takes what waits in the queue as one group and makes it durable; the
+//! Three threads. The committer takes what waits in the queue as one group and makes it durable; the
 //! applier makes it visible and answers. So the disk works on the next group while the last one is
-//! applied, and many small writers share one sync.
+//! applied, and many small writers share one sync. The third writes checkpoints, so that nobody
+//! waits for them.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -72,7 +73,7 @@ struct Counters {
 }
 
 impl Pipeline {
-    /// Starts the committer and the applier.
+    /// Starts the threads.
     pub fn start(
         facts: Arc<dyn FactLog>,
         processor: Arc<Processor>,
@@ -88,10 +89,15 @@ impl Pipeline {
         let committer = spawn("headwater-committer", move || {
             commit(facts.as_ref(), &waiting, &groups, &limits, &counted);
         })?;
-        let applier = spawn("headwater-applier", move || apply(&processor, &durable))?;
+        let (due, asked) = queue::bounded("checkpoint", 1);
+        let applied = processor.clone();
+        let applier = spawn("headwater-applier", move || apply(&applied, &durable, &due))?;
+        let checkpointer = spawn("headwater-checkpoint", move || {
+            write_checkpoints(&processor, &asked);
+        })?;
         Ok(Self {
             requests: Some(requests),
-            threads: vec![committer, applier],
+            threads: vec![committer, applier, checkpointer],
             counters,
         })
     }
@@ -206,7 +212,7 @@ fn commit(
 
 /// Once a batch can't be applied, later ones can't either: the views would miss facts in between.
 /// The facts are safe in the log, and the next process applies them.
-fn apply(processor: &Processor, durable: &Receiver<Group>) {
+fn apply(processor: &Processor, durable: &Receiver<Group>, due: &Sender<()>) {
     let mut applied = Ok(());
     while let Ok(group) = durable.recv() {
         applied = applied.and_then(|()| {
@@ -220,6 +226,22 @@ fn apply(processor: &Processor, durable: &Receiver<Group>) {
                 Ok(()) => answer,
                 Err(problem) => answer.and(Err(problem.clone())),
             });
+        }
+        if processor.checkpoint_due() {
+            // One that is being written already counts.
+            let _ = due.try_send(());
+        }
+    }
+}
+
+/// A checkpoint that fails costs a longer replay, not a fact; the next one is tried in its turn.
+fn write_checkpoints(processor: &Processor, asked: &Receiver<()>) {
+    while asked.recv().is_ok() {
+        if !processor.checkpoint_due() {
+            continue;
+        }
+        if let Err(problem) = processor.checkpoint() {
+            tracing::error!(%problem, "a checkpoint can't be written");
         }
     }
 }

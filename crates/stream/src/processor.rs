@@ -1,13 +1,12 @@
 //! The processor: routes facts to the states of the entities they are about, and answers reads.
 
-use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use foldhash::fast::FixedState;
 use headwater_aggregate::Outcome;
 use headwater_facts::FactLog;
-use headwater_features::{Catalog, FeatureStore, ReadPlan, StoreWrite, StoredState};
+use headwater_features::{Catalog, FeatureStore, ReadPlan, StoreWrite};
 use headwater_schema::{Cursor, EntityKey, Micros, Problem, Sequence, SequencedBatch};
 
 use crate::cold::rebuild;
@@ -18,8 +17,8 @@ mod apply;
 
 /// Facts read from the log at a time while recovering.
 const RECOVERY_FACTS_MAX: usize = 65_536;
-/// Stored states in one write of a checkpoint.
-const WRITE_STATES_MAX: usize = 1024;
+/// States that a checkpoint stores before it lets reads and facts have the shard again.
+const CHECKPOINT_STATES: usize = 32;
 
 /// Settings of the processor.
 #[derive(Debug, Clone)]
@@ -96,8 +95,10 @@ pub struct Processor {
     applied: AtomicU64,
     checkpointed: AtomicU64,
     checkpoints: AtomicU64,
-    /// Held while facts are applied, a checkpoint is written or definitions are replaced, so that
-    /// they never mix.
+    /// Held while a checkpoint is written or definitions are replaced, so that they never mix. Taken
+    /// before `applying`.
+    pub(crate) checkpointing: Mutex<()>,
+    /// Held while facts are applied or definitions are replaced, so that they never mix.
     pub(crate) applying: Mutex<Applying>,
 }
 
@@ -146,6 +147,7 @@ impl Processor {
             applied: AtomicU64::new(0),
             checkpointed: AtomicU64::new(0),
             checkpoints: AtomicU64::new(0),
+            checkpointing: Mutex::default(),
             applying: Mutex::default(),
         })
     }
@@ -186,6 +188,9 @@ impl Processor {
             for batch in &batches {
                 self.apply(batch)?;
             }
+            if self.checkpoint_due() {
+                self.checkpoint()?;
+            }
             progress(end - start, last - start);
             next = end + 1;
         }
@@ -198,15 +203,11 @@ impl Processor {
     /// Applies a batch to every view that uses its contract. Batches come in the order of their
     /// sequences; what a view has seen already changes nothing.
     pub fn apply(&self, batch: &SequencedBatch) -> Result<(), Problem> {
-        let guard = lock(&self.applying);
+        let _applying = lock(&self.applying);
         let in_force = self.in_force();
         self.apply_batch(&in_force, false, batch)?;
         self.applied
             .fetch_max(batch.last_sequence(), Ordering::AcqRel);
-        let since = self.applied() - self.checkpointed.load(Ordering::Acquire);
-        if since >= self.options.checkpoint_facts {
-            self.write_checkpoint(&guard)?;
-        }
         Ok(())
     }
 
@@ -215,20 +216,7 @@ impl Processor {
         if !shard.over_budget() {
             return Ok(());
         }
-        shard.fold(&self.floors());
-        self.store_states(shard.evict())
-    }
-
-    fn store_states(&self, states: Vec<StoredState>) -> Result<(), Problem> {
-        let mut states = states;
-        while !states.is_empty() {
-            let rest = states.split_off(states.len().min(WRITE_STATES_MAX));
-            self.store.write(&StoreWrite {
-                states: std::mem::replace(&mut states, rest),
-                positions: BTreeMap::new(),
-            })?;
-        }
-        Ok(())
+        shard.evict(&self.floors(), self.store.as_ref())
     }
 
     /// The event time before which each view needs its facts only in its base, by slot.
@@ -244,14 +232,18 @@ impl Processor {
         floors
     }
 
-    /// Writes every changed state and the position they stand for, so that a restart replays only
-    /// what comes after.
-    pub fn checkpoint(&self) -> Result<(), Problem> {
-        let guard = lock(&self.applying);
-        self.write_checkpoint(&guard)
+    /// Whether so many facts have been applied since the last checkpoint that another should be
+    /// written.
+    pub fn checkpoint_due(&self) -> bool {
+        let since = self.applied() - self.checkpointed.load(Ordering::Acquire);
+        since >= self.options.checkpoint_facts
     }
 
-    fn write_checkpoint(&self, _applying: &MutexGuard<'_, Applying>) -> Result<(), Problem> {
+    /// Writes every changed state and then the position they stand for, so that a restart replays
+    /// only what comes after. Facts go on being applied and read meanwhile: a state may be stored
+    /// with more than the position says, and a replay skips what it has.
+    pub fn checkpoint(&self) -> Result<(), Problem> {
+        let _checkpointing = lock(&self.checkpointing);
         let position = self.applied();
         // A view that is being filled stands where it has been filled to, its states there or further.
         let in_force = self.in_force();
@@ -260,13 +252,8 @@ impl Processor {
             (v.view.state_id.clone(), reached)
         });
         let positions = positions.collect();
-        let floors = self.floors();
         for shard in &self.shards {
-            let mut guard = lock(shard);
-            guard.fold(&floors);
-            let states = guard.take_dirty();
-            self.store_states(states)?;
-            self.store_states(guard.evict())?;
+            self.store_changed(shard)?;
         }
         self.store.write(&StoreWrite {
             states: Vec::new(),
@@ -274,6 +261,22 @@ impl Processor {
         })?;
         self.checkpointed.store(position, Ordering::Release);
         self.checkpoints.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Stores the changed states of a shard, letting go of it every now and then.
+    fn store_changed(&self, shard: &Mutex<Shard>) -> Result<(), Problem> {
+        let floors = self.floors();
+        let mut changed = lock(shard).take_changed();
+        while !changed.is_empty() {
+            let some = changed.split_off(changed.len().saturating_sub(CHECKPOINT_STATES));
+            let mut guard = lock(shard);
+            if let Err(problem) = guard.store_changed(&some, &floors, self.store.as_ref()) {
+                guard.put_back_changed(some);
+                guard.put_back_changed(changed);
+                return Err(problem);
+            }
+        }
         Ok(())
     }
 
@@ -296,6 +299,10 @@ impl Processor {
         let answer = shard.read(slot, bytes, self.store.as_ref(), |state| {
             plan.read(state, cursor)
         })?;
+        if let Err(problem) = self.settle(&mut shard) {
+            // The answer is right all the same; who brings facts will hear of it.
+            tracing::warn!(%problem, "states can't leave memory");
+        }
         drop(shard);
         match answer {
             Some(Ok(outcomes)) => Ok(outcomes),
@@ -351,3 +358,7 @@ impl Processor {
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+#[allow(clippy::expect_used, clippy::panic, reason = "tests stop loudly")]
+mod tests;

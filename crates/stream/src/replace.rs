@@ -30,6 +30,7 @@ impl Processor {
         catalog: Arc<Catalog>,
         commit: impl FnOnce() -> Result<(), Problem>,
     ) -> Result<Arc<InForce>, Problem> {
+        let _checkpointing = lock(&self.checkpointing);
         let mut applying = lock(&self.applying);
         let old = self.in_force();
         let positions = self.store.positions()?;

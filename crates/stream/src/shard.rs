@@ -5,13 +5,10 @@ use std::sync::Arc;
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 use headwater_aggregate::{EntityState, Layout};
-use headwater_features::{CompiledView, FeatureStore, PreparedFacts, Storage, StoredState};
-use headwater_schema::{DataType, EntityKey, Micros, Problem, Sequence};
+use headwater_features::{CompiledView, FeatureStore, PreparedFacts};
+use headwater_schema::{DataType, EntityKey, Problem, Sequence};
 
-/// How many states of views that live on disk stay in memory between two batches.
-const DISK_CACHE_ENTITIES_MAX: usize = 1024;
-/// The share of the budget that an eviction frees, as a divisor.
-const EVICTION_SHARE: usize = 8;
+mod settle;
 
 /// The states in memory of one shard.
 pub(crate) struct Shard {
@@ -25,6 +22,11 @@ struct ViewShard {
     view: Arc<CompiledView>,
     entities: HashMap<EntityKey, Entry, FixedState>,
     counters: ViewCounters,
+    /// About how many bytes the states take.
+    bytes: usize,
+    /// The entities that changed since their states were stored. Some may have been stored or have
+    /// left memory since.
+    changed: Vec<EntityKey>,
     /// Whether the view is gone and its slot waits for another.
     dropped: bool,
 }
@@ -47,6 +49,33 @@ struct Entry {
     used: bool,
 }
 
+impl ViewShard {
+    fn new(view: &Arc<CompiledView>) -> Self {
+        Self {
+            view: view.clone(),
+            entities: HashMap::with_hasher(FixedState::default()),
+            counters: ViewCounters::default(),
+            bytes: 0,
+            changed: Vec::new(),
+            dropped: false,
+        }
+    }
+
+    /// Takes a state into memory.
+    fn admit(&mut self, key: &[u8], state: EntityState) -> usize {
+        let entry = Entry {
+            bytes: state.size_bytes(),
+            state,
+            dirty: false,
+            used: true,
+        };
+        let bytes = entry.bytes;
+        self.bytes += bytes;
+        self.entities.insert(EntityKey::from_bytes(key), entry);
+        bytes
+    }
+}
+
 impl Shard {
     pub(crate) fn new(bytes_max: usize) -> Self {
         Self {
@@ -63,23 +92,18 @@ impl Shard {
                 shard.view = view.clone();
                 shard.dropped = false;
             }
-            None => self.views.push(ViewShard {
-                view: view.clone(),
-                entities: HashMap::with_hasher(FixedState::default()),
-                counters: ViewCounters::default(),
-                dropped: false,
-            }),
+            None => self.views.push(ViewShard::new(view)),
         }
     }
 
     /// Lets a view's states go; its slot takes no more facts.
     pub(crate) fn remove(&mut self, slot: usize) {
         let shard = &mut self.views[slot];
-        let bytes: usize = shard.entities.values().map(|e| e.bytes).sum();
-        self.bytes = self.bytes.saturating_sub(bytes);
-        shard.entities = HashMap::with_hasher(FixedState::default());
-        shard.counters = ViewCounters::default();
-        shard.dropped = true;
+        self.bytes = self.bytes.saturating_sub(shard.bytes);
+        *shard = ViewShard {
+            dropped: true,
+            ..ViewShard::new(&shard.view)
+        };
     }
 
     /// Applies the rows of prepared facts that belong to this shard.
@@ -98,9 +122,9 @@ impl Shard {
         for row in rows {
             let entry = self.entry(view, facts.key(row), store)?;
             entry.state.insert(layout, &facts.rows, row);
-            entry.dirty = true;
             entry.bytes += row_bytes;
             self.bytes += row_bytes;
+            self.views[view].bytes += row_bytes;
             self.views[view].counters.facts += 1;
         }
         Ok(())
@@ -120,7 +144,6 @@ impl Shard {
         let compiled = self.views[view].view.clone();
         let key = facts.key(row);
         let entry = self.entry(view, key, store)?;
-        entry.dirty = true;
         let position = facts.rows.position(row);
         if entry.state.retract(&compiled.layout, position, at).is_ok() {
             return Ok(());
@@ -132,7 +155,7 @@ impl Shard {
         Ok(())
     }
 
-    /// The entry of a key, loaded from the store or new.
+    /// The entry of a key, loaded from the store or new, to be changed.
     fn entry(
         &mut self,
         view: usize,
@@ -144,19 +167,16 @@ impl Shard {
             let loaded = load(&shard.view, key, store)?;
             shard.counters.loads += u64::from(loaded.is_some());
             let state = loaded.unwrap_or_else(|| EntityState::new(&shard.view.layout));
-            let bytes = state.size_bytes();
-            self.bytes += bytes;
-            let entry = Entry {
-                state,
-                bytes,
-                dirty: false,
-                used: true,
-            };
-            shard.entities.insert(EntityKey::from_bytes(key), entry);
+            self.bytes += shard.admit(key, state);
         }
-        let entry = shard.entities.get_mut(key);
-        let entry = entry.ok_or_else(|| Problem::internal("shard-entry", "an entry vanished"))?;
+        let entry = shard.entities.get_key_value_mut(key);
+        let (key, entry) =
+            entry.ok_or_else(|| Problem::internal("shard-entry", "an entry vanished"))?;
         entry.used = true;
+        if !entry.dirty {
+            entry.dirty = true;
+            shard.changed.push(key.clone());
+        }
         Ok(entry)
     }
 
@@ -180,121 +200,18 @@ impl Shard {
             None => Ok(Some(read(None))),
             Some(state) => {
                 shard.counters.loads += 1;
-                let bytes = state.size_bytes();
-                self.bytes += bytes;
-                let entry = Entry {
-                    state,
-                    bytes,
-                    dirty: false,
-                    used: true,
-                };
-                let answer = read(Some(&entry.state));
-                shard.entities.insert(EntityKey::from_bytes(key), entry);
+                let answer = read(Some(&state));
+                self.bytes += shard.admit(key, state);
                 Ok(Some(answer))
             }
         }
-    }
-
-    /// Folds facts older than each view's floor.
-    pub(crate) fn fold(&mut self, floors: &[Option<Micros>]) {
-        for (shard, floor) in self.views.iter_mut().zip(floors) {
-            let Some(floor) = floor else { continue };
-            let layout: &Layout = &shard.view.layout;
-            for entry in shard.entities.values_mut().filter(|e| e.dirty) {
-                entry.state.fold(layout, *floor);
-            }
-        }
-    }
-
-    /// The states that changed since they were last stored, as bytes; they count as stored then.
-    pub(crate) fn take_dirty(&mut self) -> Vec<StoredState> {
-        let mut states = Vec::new();
-        for shard in &mut self.views {
-            for (key, entry) in shard.entities.iter_mut().filter(|(_, e)| e.dirty) {
-                entry.dirty = false;
-                states.push(stored(&shard.view, key, &entry.state));
-            }
-        }
-        states
-    }
-
-    /// Whether states should leave memory. An estimate until [`Shard::evict`] measures.
-    pub(crate) fn over_budget(&self) -> bool {
-        let crowded = |v: &ViewShard| {
-            v.view.storage == Storage::Disk && v.entities.len() > DISK_CACHE_ENTITIES_MAX
-        };
-        self.bytes > self.bytes_max || self.views.iter().any(crowded)
-    }
-
-    /// Drops states from memory until the shard is within its budget; returns those that have to be
-    /// stored first. The caller stores them before it lets go of the shard.
-    pub(crate) fn evict(&mut self) -> Vec<StoredState> {
-        self.measure();
-        let mut states = Vec::new();
-        for index in 0..self.views.len() {
-            let shard = &self.views[index];
-            let on_disk = shard.view.storage == Storage::Disk;
-            if on_disk && shard.entities.len() > DISK_CACHE_ENTITIES_MAX {
-                self.evict_view(index, usize::MAX, &mut states);
-            }
-        }
-        if self.bytes > self.bytes_max {
-            let target = self.bytes_max - self.bytes_max / EVICTION_SHARE;
-            // The first sweep spares what was used since the last one; the second spares nothing.
-            for _ in 0..2 {
-                for index in 0..self.views.len() {
-                    if self.views[index].view.storage != Storage::Memory {
-                        let surplus = self.bytes.saturating_sub(target);
-                        self.evict_view(index, surplus, &mut states);
-                    }
-                }
-            }
-        }
-        states
-    }
-
-    fn evict_view(&mut self, index: usize, surplus: usize, states: &mut Vec<StoredState>) {
-        let shard = &mut self.views[index];
-        let view = shard.view.clone();
-        let all = surplus == usize::MAX;
-        let (mut freed, mut evicted) = (0, 0);
-        shard.entities.retain(|key, entry| {
-            if freed >= surplus {
-                return true;
-            }
-            if std::mem::take(&mut entry.used) && !all {
-                return true;
-            }
-            if entry.dirty {
-                states.push(stored(&view, key, &entry.state));
-            }
-            freed += entry.bytes;
-            evicted += 1;
-            false
-        });
-        shard.counters.evictions += evicted;
-        self.bytes = self.bytes.saturating_sub(freed);
-    }
-
-    /// Measures the states that changed since they were last measured.
-    fn measure(&mut self) {
-        let mut bytes = 0;
-        for shard in &mut self.views {
-            for entry in shard.entities.values_mut() {
-                if entry.dirty {
-                    entry.bytes = entry.state.size_bytes();
-                }
-                bytes += entry.bytes;
-            }
-        }
-        self.bytes = bytes;
     }
 
     pub(crate) fn counters(&self, view: usize) -> ViewCounters {
         let shard = &self.views[view];
         ViewCounters {
             entities: shard.entities.len() as u64,
-            bytes: shard.entities.values().map(|e| e.bytes as u64).sum(),
+            bytes: shard.bytes as u64,
             ..shard.counters
         }
     }
@@ -310,16 +227,6 @@ fn row_bytes(layout: &Layout) -> usize {
         _ => 64,
     };
     16 + layout.inputs.iter().map(input).sum::<usize>()
-}
-
-fn stored(view: &CompiledView, key: &EntityKey, state: &EntityState) -> StoredState {
-    let mut bytes = Vec::new();
-    state.encode(&mut bytes);
-    StoredState {
-        view: view.state_id.clone(),
-        key: key.as_bytes().to_vec(),
-        state: bytes,
-    }
 }
 
 fn load(

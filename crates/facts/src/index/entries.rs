@@ -2,7 +2,8 @@
 
 use headwater_schema::Position;
 
-use super::{KnownId, Removal};
+use super::KnownId;
+use super::gathered::Removal;
 
 pub(super) fn encode_known(known: &KnownId) -> Vec<u8> {
     let parts = [
