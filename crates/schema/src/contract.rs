@@ -6,6 +6,7 @@
 //! file, line and column; reading goes on, so that all of them are seen at once.
 
 mod custom;
+mod freshness;
 mod nearest;
 mod property;
 mod read;
@@ -64,6 +65,8 @@ pub struct Contract {
     pub dedup_window: Option<Duration>,
     /// For how long facts are kept; none: for ever.
     pub retention: Option<Duration>,
+    /// How old the newest fact may be before the source counts as stale; none: it never does.
+    pub freshness: Option<Duration>,
     /// What the document asks for that is kept but not checked on rows.
     pub not_enforced: Vec<NotEnforced>,
     /// The whole document, for the registry to store and parse again.

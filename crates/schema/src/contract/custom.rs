@@ -7,13 +7,14 @@ use super::{FieldSpec, nearest};
 use crate::time::{Duration, TimeUnit, TimeZone};
 use crate::{DataType, Problem};
 
-const WORDS: [&str; 6] = [
+const WORDS: [&str; 7] = [
     "headwater.eventTime",
     "headwater.factId",
     "headwater.timeUnit",
     "headwater.timeZone",
     "headwater.dedupWindow",
     "headwater.retention",
+    "headwater.freshness",
 ];
 
 pub(super) struct HeadwaterProperties {
@@ -23,6 +24,7 @@ pub(super) struct HeadwaterProperties {
     pub time_zone: Option<TimeZone>,
     pub dedup_window: Option<Duration>,
     pub retention: Option<Duration>,
+    pub freshness: Option<Duration>,
 }
 
 /// Reads them all; none where the event time is missing, which nothing can do without.
@@ -43,6 +45,8 @@ pub(super) fn read_custom(
         find("headwater.dedupWindow").and_then(|(value, at)| duration(value, at, reading));
     let retention =
         find("headwater.retention").and_then(|(value, at)| duration(value, at, reading));
+    let freshness =
+        find("headwater.freshness").and_then(|(value, at)| duration(value, at, reading));
     let fact_id = match find("headwater.factId") {
         Some((value, at)) => fact_id(value, at, fields, reading),
         None => Vec::new(),
@@ -78,6 +82,7 @@ pub(super) fn read_custom(
         time_zone,
         dedup_window,
         retention,
+        freshness,
     })
 }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::custom::{HeadwaterProperties, read_custom};
+use super::freshness::read_freshness;
 use super::property::read_property;
 use super::{
     Contract, FIELDS_MAX, FieldSpec, NAME_LENGTH_MAX, NotEnforced, is_usable_name, schema_of,
@@ -98,7 +99,8 @@ fn read_contracts(document: &Value, reading: &mut Reading<'_>) -> Vec<Contract> 
             None
         }
     };
-    for part in ["slaProperties", "roles", "servers", "price", "support"] {
+    let freshness = read_freshness(document, reading);
+    for part in ["roles", "servers", "price", "support"] {
         if document.get(part).is_some() {
             reading.skip(&format!("/{part}"), format!("`{part}` is kept for readers"));
         }
@@ -133,6 +135,7 @@ fn read_contracts(document: &Value, reading: &mut Reading<'_>) -> Vec<Contract> 
         };
         if reading.problems.len() == found {
             contract.version = version;
+            contract.freshness = contract.freshness.or_else(|| freshness.of(name));
             contract.not_enforced.clone_from(&of_document);
             contract
                 .not_enforced
@@ -193,6 +196,7 @@ fn read_object(
         time_zone,
         dedup_window,
         retention,
+        freshness,
     } = words;
     Some(Contract {
         name: Arc::from(name),
@@ -210,6 +214,7 @@ fn read_object(
         time_zone,
         dedup_window,
         retention,
+        freshness,
         not_enforced: Vec::new(),
         source: document.clone(),
     })

@@ -369,7 +369,7 @@ fn what_is_not_enforced_is_named() {
         "        required: true\n",
         "        logicalTypeOptions: {format: password}\n",
         1,
-    ) + "    quality:\n      - {metric: rowCount, mustBeGreaterThan: 5}\n      - {type: text, description: nice}\nslaProperties: []\n";
+    ) + "    quality:\n      - {metric: rowCount, mustBeGreaterThan: 5}\n      - {type: text, description: nice}\nslaProperties:\n  - {property: latency, value: 4, unit: d}\n";
     let contract = Contract::parse_yaml("c.yaml", &text).unwrap().remove(0);
     let seen: Vec<String> = contract
         .not_enforced
@@ -383,6 +383,56 @@ fn what_is_not_enforced_is_named() {
         "{seen:#?}"
     );
     assert_eq!(contract.not_enforced[1].location.as_ref().unwrap().line, 14);
+}
+
+#[test]
+fn freshness_is_a_service_level_or_a_word_of_ours() {
+    let freshness = |text: &str| {
+        let contract = Contract::parse_yaml("c.yaml", text).unwrap().remove(0);
+        contract.freshness.map(|f| f.to_string())
+    };
+    let sla = |level: &str| format!("{GOOD}slaProperties:\n  - {level}\n");
+    assert_eq!(freshness(GOOD), None);
+    for (level, expected) in [
+        ("{property: freshness, value: 15, unit: m}", Some("15m")),
+        ("{property: freshness, value: 2, unit: hours}", Some("2h")),
+        ("{property: Freshness, value: 90s}", Some("90s")),
+        (
+            "{property: freshness, value: 1, unit: d, element: departure.time}",
+            Some("1d"),
+        ),
+        ("{property: latency, value: 1, unit: d}", None),
+    ] {
+        assert_eq!(freshness(&sla(level)).as_deref(), expected, "{level}");
+    }
+    let own = "      - {property: headwater.freshness, value: 5m}\n";
+    let both =
+        format!("{GOOD}{own}slaProperties:\n  - {{property: freshness, value: 1, unit: h}}\n");
+    assert_eq!(freshness(&both).as_deref(), Some("5m"), "ours goes before");
+    for (level, expected) in [
+        (
+            "{property: freshness, value: soon}",
+            "`soon` is no duration",
+        ),
+        (
+            "{property: freshness, value: 0, unit: s}",
+            "Nothing can be as fresh",
+        ),
+        (
+            "{property: freshness, value: 1, unit: parsec}",
+            "`1parsec` is no duration",
+        ),
+        (
+            "{property: freshness, value: 1h, element: arrival}",
+            "no schema object `arrival`",
+        ),
+    ] {
+        let seen = check(&sla(level));
+        assert!(
+            seen.len() == 1 && seen[0].contains(expected),
+            "{level}: {seen:?}"
+        );
+    }
 }
 
 #[test]
