@@ -1,4 +1,5 @@
-//! The only door to time, randomness, files and bounded queues; real and simulated.
+//! The only door to time, randomness, files and bounded queues; real and simulated. Also how durations are
+//! counted.
 //!
 //! Everything above asks an [`Env`] for them, so that a test can run the same code on a clock it
 //! sets, on a disk that fails, and twice the same way.
@@ -6,6 +7,7 @@
 mod clock;
 mod error;
 mod files;
+mod histogram;
 pub mod queue;
 mod random;
 mod real_files;
@@ -16,6 +18,7 @@ use std::sync::Arc;
 pub use clock::{Clock, RealClock, SimulatedClock};
 pub use error::{FileError, FileErrorKind};
 pub use files::{AppendFile, FileLock, Files, ReadFile};
+pub use histogram::{BOUNDS_SECONDS, Durations, Histogram};
 pub use random::{Random, RealRandom, SeededRandom};
 pub use real_files::RealFiles;
 pub use simulated_files::{Faults, SimulatedFiles};

@@ -6,6 +6,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// Gives numbers that nobody can guess, or a test can repeat.
 pub trait Random: Send + Sync {
     fn next_u64(&self) -> u64;
+
+    /// Bytes for a secret: on a real machine from the system's own generator.
+    fn secret(&self, bytes: &mut [u8]) -> std::io::Result<()> {
+        for chunk in bytes.chunks_mut(8) {
+            chunk.copy_from_slice(&self.next_u64().to_le_bytes()[..chunk.len()]);
+        }
+        Ok(())
+    }
 }
 
 /// Numbers from the machine's own entropy, by way of the standard library's keyed hash.
@@ -20,6 +28,10 @@ impl Random for RealRandom {
         let mut hasher = self.state.build_hasher();
         hasher.write_u64(self.count.fetch_add(1, Ordering::Relaxed));
         hasher.finish()
+    }
+
+    fn secret(&self, bytes: &mut [u8]) -> std::io::Result<()> {
+        getrandom::fill(bytes).map_err(std::io::Error::other)
     }
 }
 

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use headwater_env::Env;
+use headwater_env::{Durations, Env, Histogram};
 use headwater_schema::{Micros, Position, Problem, Sequence, SequencedBatch};
 
 use crate::found::{self, Newest};
@@ -71,9 +71,13 @@ pub struct FactLogStats {
     pub index_bytes: u64,
     pub duplicates: u64,
     pub conflicts: u64,
-    pub appends: u64,
-    pub append_nanos_total: u64,
+    /// Durable writes, checks for duplicates and the sync included.
+    pub append: Durations,
     pub append_nanos_max: u64,
+    /// The syncs of those writes alone.
+    pub sync: Durations,
+    /// The newest arrival of any fact or row; none before the first.
+    pub newest_arrival: Option<Micros>,
     /// What is kept of each contract.
     pub contracts: BTreeMap<String, ContractStats>,
     /// Rejected rows by contract.
@@ -99,6 +103,8 @@ pub struct EmbeddedFactLog {
     pub(crate) reader: LogReader,
     pub(crate) index: Arc<Index>,
     counters: Counters,
+    /// The writer's syncs.
+    sync: Arc<Histogram>,
 }
 
 struct Writer {
@@ -111,9 +117,8 @@ struct Writer {
 struct Counters {
     duplicates: AtomicU64,
     conflicts: AtomicU64,
-    appends: AtomicU64,
-    nanos_total: AtomicU64,
-    nanos_max: AtomicU64,
+    append: Histogram,
+    append_nanos_max: AtomicU64,
 }
 
 impl Counters {
@@ -139,6 +144,7 @@ impl EmbeddedFactLog {
             crate::log::open(env, &log_folder, options.segment_bytes_max)?;
         let (index, message) = open_index(env, &folder.join("index"), &reader)?;
         repairs.extend(message);
+        let sync = log.sync_durations();
         let writer = Writer {
             log,
             last_ingest_time: reader.newest_arrival(),
@@ -151,6 +157,7 @@ impl EmbeddedFactLog {
             reader,
             index: Arc::new(index),
             counters: Counters::default(),
+            sync,
         };
         let mut fresh = Vec::new();
         let reached = facts.index.reached();
@@ -276,9 +283,10 @@ impl EmbeddedFactLog {
             index_bytes: self.index.size_bytes(),
             duplicates: self.counters.duplicates.load(Ordering::Relaxed),
             conflicts: self.counters.conflicts.load(Ordering::Relaxed),
-            appends: self.counters.appends.load(Ordering::Relaxed),
-            append_nanos_total: self.counters.nanos_total.load(Ordering::Relaxed),
-            append_nanos_max: self.counters.nanos_max.load(Ordering::Relaxed),
+            newest_arrival: Some(self.reader.newest_arrival()).filter(|t| *t > Micros::MIN),
+            append: self.counters.append.read(),
+            append_nanos_max: self.counters.append_nanos_max.load(Ordering::Relaxed),
+            sync: self.sync.read(),
             ..FactLogStats::default()
         };
         for segment in &segments {
@@ -363,11 +371,10 @@ impl FactLog for EmbeddedFactLog {
             self.index.settle()?;
         }
         let nanos = self.env.clock.monotonic_nanos().saturating_sub(start);
-        self.counters.appends.fetch_add(1, Ordering::Relaxed);
+        self.counters.append.observe_nanos(nanos);
         self.counters
-            .nanos_total
-            .fetch_add(nanos, Ordering::Relaxed);
-        self.counters.nanos_max.fetch_max(nanos, Ordering::Relaxed);
+            .append_nanos_max
+            .fetch_max(nanos, Ordering::Relaxed);
         Ok(answers)
     }
 

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use hashbrown::HashMap;
-use headwater_env::{AppendFile, Env};
+use headwater_env::{AppendFile, Env, FileError, Histogram};
 use headwater_schema::{Micros, Problem, Sequence, SequencedBatch};
 
 use crate::QuarantinedRow;
@@ -20,6 +20,8 @@ pub struct LogWriter {
     folder: PathBuf,
     file: Box<dyn AppendFile>,
     segment_bytes_max: u64,
+    /// How long syncs of facts took.
+    sync: Arc<Histogram>,
     /// A write or sync failed in a way that leaves the file's state unknown.
     poisoned: Option<Problem>,
 }
@@ -58,6 +60,7 @@ pub fn open(
         folder: folder.to_owned(),
         file,
         segment_bytes_max,
+        sync: Arc::default(),
         poisoned: None,
     };
     let reader = LogReader {
@@ -158,7 +161,7 @@ impl LogWriter {
         let mut segment = reader.last();
         let before = segment.bytes;
         let written = self.file.append(bytes);
-        let written = written.and_then(|()| if sync { self.file.sync() } else { Ok(()) });
+        let written = written.and_then(|()| if sync { self.timed_sync() } else { Ok(()) });
         if let Err(error) = written {
             let problem = file_problem(&error);
             if let Err(error) = self.file.truncate(before).and_then(|()| self.file.sync()) {
@@ -178,6 +181,19 @@ impl LogWriter {
         }
         reader.replace_last(segment);
         Ok(())
+    }
+
+    fn timed_sync(&mut self) -> Result<(), FileError> {
+        let start = self.env.clock.monotonic_nanos();
+        self.file.sync()?;
+        let nanos = self.env.clock.monotonic_nanos().saturating_sub(start);
+        self.sync.observe_nanos(nanos);
+        Ok(())
+    }
+
+    /// How long syncs of facts took, as it goes on.
+    pub fn sync_durations(&self) -> Arc<Histogram> {
+        self.sync.clone()
     }
 
     pub fn sync(&mut self) -> Result<(), Problem> {

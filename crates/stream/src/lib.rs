@@ -14,5 +14,7 @@ mod shard;
 
 pub use in_force::{InForce, ServedView};
 pub use pipeline::{Done, Pipeline, PipelineOptions, PipelineStats};
-pub use processor::{Processor, ProcessorOptions, ProcessorStats, RecoveryStats, ViewStats};
+pub use processor::{
+    Processor, ProcessorOptions, ProcessorStats, RecoveryStats, ShardStats, ViewStats,
+};
 pub use replace::FillStats;

@@ -12,6 +12,7 @@ use std::thread::JoinHandle;
 use headwater_env::queue::{self, Receiver, Sender};
 use headwater_facts::{AppendRequest, Appended, FactLog};
 use headwater_schema::Problem;
+use tracing::Span;
 
 use crate::Processor;
 
@@ -54,9 +55,18 @@ pub struct PipelineStats {
 struct Request {
     append: AppendRequest,
     done: Done,
+    /// Who asked, for traces.
+    asker: Span,
 }
 
-type Group = Vec<(Done, Result<Appended, Problem>)>;
+/// A request that has been made durable, or has failed.
+struct Committed {
+    done: Done,
+    answer: Result<Appended, Problem>,
+    asker: Span,
+}
+
+type Group = Vec<Committed>;
 
 /// Takes facts to the log and to the views.
 pub struct Pipeline {
@@ -105,7 +115,11 @@ impl Pipeline {
     /// Hands facts over; `done` hears when they are durable and visible, or why not. Refused at once
     /// where too many requests wait.
     pub fn submit(&self, append: AppendRequest, done: Done) {
-        let request = Request { append, done };
+        let request = Request {
+            append,
+            done,
+            asker: Span::current(),
+        };
         let Some(requests) = &self.requests else {
             return (request.done)(Err(stopping()));
         };
@@ -121,7 +135,11 @@ impl Pipeline {
         let done: Done = Box::new(move |result| drop(answer.try_send(result)));
         let requests = self.requests.as_ref().ok_or_else(stopping)?;
         requests
-            .send(Request { append, done })
+            .send(Request {
+                append,
+                done,
+                asker: Span::current(),
+            })
             .map_err(|_| stopping())?;
         answered.recv().map_err(|_| stopping())?
     }
@@ -181,7 +199,7 @@ fn commit(
     let mut first = waiting.recv().ok();
     while let Some(request) = first.take() {
         let mut rows = request.append.change.len();
-        let (mut appends, mut dones) = (vec![request.append], vec![request.done]);
+        let (mut appends, mut askers) = (vec![request.append], vec![(request.done, request.asker)]);
         while appends.len() < limits.group_requests_max {
             let Ok(next) = waiting.try_recv() else { break };
             if rows + next.append.change.len() > limits.group_facts_max {
@@ -190,17 +208,27 @@ fn commit(
             }
             rows += next.append.change.len();
             appends.push(next.append);
-            dones.push(next.done);
+            askers.push((next.done, next.asker));
         }
         counters.groups.fetch_add(1, Ordering::Relaxed);
         counters
             .requests
-            .fetch_add(dones.len() as u64, Ordering::Relaxed);
+            .fetch_add(askers.len() as u64, Ordering::Relaxed);
+        let spans: Vec<Span> = askers
+            .iter()
+            .map(|(_, asker)| tracing::info_span!(parent: asker, "append", requests = askers.len(), rows))
+            .collect();
         let answers = match facts.append(appends) {
             Ok(appended) => appended.into_iter().map(Ok).collect(),
-            Err(problem) => vec![Err(problem); dones.len()],
+            Err(problem) => vec![Err(problem); askers.len()],
         };
-        let group: Group = dones.into_iter().zip(answers).collect();
+        drop(spans);
+        let committed = |((done, asker), answer)| Committed {
+            done,
+            answer,
+            asker,
+        };
+        let group: Group = askers.into_iter().zip(answers).map(committed).collect();
         if groups.send(group).is_err() {
             return;
         }
@@ -216,12 +244,16 @@ fn apply(processor: &Processor, durable: &Receiver<Group>, due: &Sender<()>) {
     let mut applied = Ok(());
     while let Ok(group) = durable.recv() {
         applied = applied.and_then(|()| {
-            group
-                .iter()
-                .filter_map(|(_, answer)| answer.as_ref().ok()?.batch.as_deref())
-                .try_for_each(|batch| processor.apply(batch))
+            group.iter().try_for_each(|committed| {
+                let answer = committed.answer.as_ref().ok();
+                let Some(batch) = answer.and_then(|a| a.batch.as_deref()) else {
+                    return Ok(());
+                };
+                let span = tracing::info_span!(parent: &committed.asker, "apply", rows = batch.batch.len());
+                span.in_scope(|| processor.apply(batch))
+            })
         });
-        for (done, answer) in group {
+        for Committed { done, answer, .. } in group {
             done(match &applied {
                 Ok(()) => answer,
                 Err(problem) => answer.and(Err(problem.clone())),

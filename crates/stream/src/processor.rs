@@ -73,10 +73,19 @@ pub struct ViewStats {
     pub filled_to: Option<Sequence>,
 }
 
+/// What an operator wants to know of a shard.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ShardStats {
+    pub entities_in_memory: u64,
+    pub bytes_in_memory: u64,
+}
+
 /// What an operator wants to know of the processor.
 #[derive(Debug, Clone)]
 pub struct ProcessorStats {
     pub views: Vec<ViewStats>,
+    /// What each shard holds in memory.
+    pub shards: Vec<ShardStats>,
     pub applied: Sequence,
     pub checkpointed: Sequence,
     pub checkpoints: u64,
@@ -163,6 +172,11 @@ impl Processor {
             .in_force
             .write()
             .unwrap_or_else(PoisonError::into_inner) = new;
+    }
+
+    /// The newest event time of a contract's facts, each capped at its arrival; none before the first.
+    pub fn newest(&self, contract: &str) -> Option<Micros> {
+        self.facts.newest(contract)
     }
 
     /// The last sequence that every view has seen.
@@ -319,6 +333,7 @@ impl Processor {
     }
 
     pub fn stats(&self) -> ProcessorStats {
+        let mut shards = vec![ShardStats::default(); self.shards.len()];
         let view = |v: &Arc<ServedView>| {
             let runtime = &v.runtime;
             let mut stats = ViewStats {
@@ -334,8 +349,10 @@ impl Processor {
                 newest: Some(runtime.newest.load(Ordering::Relaxed)).filter(|t| *t > Micros::MIN),
                 filled_to: v.filled_to(),
             };
-            for shard in &self.shards {
+            for (shard, held) in self.shards.iter().zip(&mut shards) {
                 let counters = lock(shard).counters(runtime.slot);
+                held.entities_in_memory += counters.entities;
+                held.bytes_in_memory += counters.bytes;
                 stats.facts += counters.facts;
                 stats.entities_in_memory += counters.entities;
                 stats.bytes_in_memory += counters.bytes;
@@ -346,6 +363,7 @@ impl Processor {
         };
         ProcessorStats {
             views: self.in_force().views.iter().map(view).collect(),
+            shards,
             applied: self.applied(),
             checkpointed: self.checkpointed.load(Ordering::Acquire),
             checkpoints: self.checkpoints.load(Ordering::Relaxed),
