@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use headwater_aggregate::Status;
+use headwater_env::Durations;
 use headwater_schema::decode::BodyFormat;
+use headwater_schema::time::Duration;
 use headwater_schema::{Micros, Problem, Sequence, Value};
 
 /// How facts are to be taken.
@@ -124,6 +126,17 @@ pub struct FeaturesReply {
     pub rows: Vec<FeatureRow>,
     pub as_of: Micros,
     pub sequence: Sequence,
+    /// Sources of the views read that should be fresher; of reads of now alone.
+    pub stale_sources: Vec<StaleSource>,
+}
+
+/// A source whose newest fact is older than its contract allows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StaleSource {
+    pub contract: Arc<str>,
+    /// The newest event time, capped at its arrival; none before the first fact.
+    pub newest: Option<Micros>,
+    pub expected_within: Duration,
 }
 
 /// One row of features, in the order of the names.
@@ -140,11 +153,49 @@ pub struct Measure {
     /// The metric's name without the prefix `headwater_`.
     pub name: &'static str,
     pub help: &'static str,
-    /// Whether it only grows.
-    pub counter: bool,
     /// Label names and values; few of them.
     pub labels: Vec<(&'static str, String)>,
-    pub value: f64,
+    pub amount: Amount,
+}
+
+/// How much was measured.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Amount {
+    /// It rises and falls.
+    Gauge(f64),
+    /// It only grows.
+    Counter(u64),
+    /// Durations, by how long they were.
+    Durations(Box<Durations>),
+}
+
+impl Measure {
+    pub fn gauge(name: &'static str, help: &'static str, value: f64) -> Self {
+        Self::new(name, help, Amount::Gauge(value))
+    }
+
+    pub fn counter(name: &'static str, help: &'static str, value: u64) -> Self {
+        Self::new(name, help, Amount::Counter(value))
+    }
+
+    pub fn durations(name: &'static str, help: &'static str, durations: Durations) -> Self {
+        Self::new(name, help, Amount::Durations(Box::new(durations)))
+    }
+
+    fn new(name: &'static str, help: &'static str, amount: Amount) -> Self {
+        Self {
+            name,
+            help,
+            labels: Vec::new(),
+            amount,
+        }
+    }
+
+    /// The same, of one of several.
+    pub fn of(mut self, label: &'static str, value: impl Into<String>) -> Self {
+        self.labels.push((label, value.into()));
+        self
+    }
 }
 
 /// Hears what became of facts.

@@ -6,6 +6,7 @@ use headwater_schema::decode::BodyFormat;
 use headwater_schema::time::parse_timestamp;
 use headwater_schema::{Micros, Problem, Value};
 use serde::de::DeserializeOwned;
+use tower_http::timeout::TimeoutError;
 
 use crate::backend::KnownAt;
 use crate::error::{ApiError, malformed};
@@ -16,8 +17,9 @@ pub async fn read_body(body: Body, bytes_max: usize) -> Result<Bytes, ApiError> 
         .await
         .map_err(|error| {
             let mut source: Option<&dyn std::error::Error> = Some(&error);
-            let mut too_large = false;
+            let (mut too_large, mut too_slow) = (false, false);
             while let Some(cause) = source {
+                too_slow |= cause.is::<TimeoutError>();
                 too_large |= cause.to_string().contains("length limit exceeded");
                 source = cause.source();
             }
@@ -26,6 +28,12 @@ pub async fn read_body(body: Body, bytes_max: usize) -> Result<Bytes, ApiError> 
                     Problem::user("body-too-large", "the body is too large")
                         .detail(format!("more than {bytes_max} bytes"))
                         .hint("send it in parts, or raise `limits.body_bytes_max`"),
+                );
+            }
+            if too_slow {
+                return ApiError(
+                    Problem::user("slow-body", "the body stopped coming")
+                        .hint("send it without long pauses; the limit is `limits.body_ms_max`"),
                 );
             }
             malformed(format!("the body can't be read: {error}"))

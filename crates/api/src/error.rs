@@ -15,6 +15,10 @@ impl From<Problem> for ApiError {
     }
 }
 
+/// A problem whose detail is for the log, not for the caller; rides with the response to whoever logs it.
+#[derive(Clone)]
+pub(crate) struct Unsaid(pub Problem);
+
 /// The status that a problem's code stands for.
 fn status(problem: &Problem) -> StatusCode {
     match problem.code {
@@ -23,7 +27,13 @@ fn status(problem: &Problem) -> StatusCode {
         | "unknown-feature"
         | "unknown-entity"
         | "not-found" => StatusCode::NOT_FOUND,
+        "unauthenticated" => StatusCode::UNAUTHORIZED,
+        "forbidden" => StatusCode::FORBIDDEN,
+        "too-many-requests" => StatusCode::TOO_MANY_REQUESTS,
         "method-not-allowed" => StatusCode::METHOD_NOT_ALLOWED,
+        "url-too-large" => StatusCode::URI_TOO_LONG,
+        "headers-too-large" => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+        "slow-body" => StatusCode::REQUEST_TIMEOUT,
         "body-too-large" | "too-many-rows" => StatusCode::PAYLOAD_TOO_LARGE,
         "unsupported-media-type" => StatusCode::UNSUPPORTED_MEDIA_TYPE,
         "past-retention" => StatusCode::GONE,
@@ -39,7 +49,13 @@ fn status(problem: &Problem) -> StatusCode {
 }
 
 impl ApiError {
-    fn document(&self, status: StatusCode) -> Value {
+    /// The status, and the document as JSON.
+    pub(crate) fn document(&self) -> (StatusCode, String) {
+        let status = status(&self.0);
+        (status, self.members(status).to_string())
+    }
+
+    fn members(&self, status: StatusCode) -> Value {
         let problem = &self.0;
         let mut document = Map::new();
         document.insert(
@@ -49,12 +65,6 @@ impl ApiError {
         document.insert("title".into(), json!(problem.title));
         document.insert("status".into(), json!(status.as_u16()));
         if problem.blame == Blame::Internal {
-            // What went wrong inside is for the log, not for the caller.
-            tracing::error!(
-                code = problem.code,
-                detail = problem.detail,
-                "internal error"
-            );
             document.insert("detail".into(), json!("the server's log tells more"));
             document.insert("hint".into(), json!("this is a bug: please report it"));
             return Value::Object(document);
@@ -70,14 +80,22 @@ impl ApiError {
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response<Body> {
-        let status = status(&self.0);
-        let mut response = Response::new(Body::from(self.document(status).to_string()));
+        let (status, document) = self.document();
+        let mut response = Response::new(Body::from(document));
         *response.status_mut() = status;
         let headers = response.headers_mut();
         let problem_json = HeaderValue::from_static("application/problem+json");
         headers.insert(header::CONTENT_TYPE, problem_json);
         if self.0.retry {
             headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        if self.0.blame == Blame::Internal {
+            response.extensions_mut().insert(Unsaid(self.0));
+            return response;
+        }
+        if status == StatusCode::UNAUTHORIZED {
+            let scheme = HeaderValue::from_static("Bearer realm=\"headwater\"");
+            headers.insert(header::WWW_AUTHENTICATE, scheme);
         }
         response
     }

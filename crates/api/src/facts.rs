@@ -92,7 +92,8 @@ pub async fn post_facts(
     if body_is_small(&headers, SMALL_BYTES) {
         submit();
     } else {
-        tokio::task::spawn_blocking(submit)
+        let asker = tracing::Span::current();
+        tokio::task::spawn_blocking(move || asker.in_scope(submit))
             .await
             .map_err(|e| ApiError(Problem::internal("decode", "decoding panicked").detail(e)))?;
     }

@@ -57,6 +57,21 @@ pub struct FeaturesAnswer {
     as_of: String,
     /// Give it back as `known_at` to read the same again.
     sequence: String,
+    /// Sources whose newest fact is older than their contracts allow; only where there are any, and only
+    /// in reads of now.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(default)]
+    stale_sources: Vec<StaleAnswer>,
+}
+
+/// A source that should be fresher.
+#[derive(Serialize, JsonSchema)]
+pub struct StaleAnswer {
+    contract: Arc<str>,
+    /// The event time of the newest fact; null before the first.
+    newest: Option<String>,
+    /// As the contract says, in the form `15m`.
+    expected_within: String,
 }
 
 /// One row of the reply.
@@ -199,7 +214,13 @@ pub fn entity_request(
 }
 
 fn answer(reply: FeaturesReply) -> Result<Response<Body>, ApiError> {
+    let stale = reply.stale_sources.into_iter().map(|source| StaleAnswer {
+        contract: source.contract,
+        newest: source.newest.map(format_timestamp),
+        expected_within: source.expected_within.to_string(),
+    });
     let answer = FeaturesAnswer {
+        stale_sources: stale.collect(),
         names: reply.names.to_vec(),
         rows: reply.rows.into_iter().map(Row).collect(),
         as_of: format_timestamp(reply.as_of),

@@ -3,21 +3,33 @@
 //! The only crate that knows HTTP and JSON replies. What it serves is a [`Backend`], which the
 //! engine implements.
 
+mod access;
+mod audit;
+mod auth;
 pub mod backend;
 mod body;
+pub mod connection;
 mod error;
 mod facts;
 mod features;
+mod guard;
 mod json;
 mod limits;
 mod metrics;
 mod openapi;
 mod retract;
 mod server;
+mod stall;
+mod tls;
+mod trace;
 
+pub use access::{Access, RULES, Role, Rule};
+pub use audit::{Audit, AuditEvent, Unheard};
+pub use auth::{Authorizer, Caller, KEYS_MAX, KeyRecord, hash_key};
 pub use backend::Backend;
 pub use features::entity_request;
 pub use json::value_to_json;
 pub use limits::Limits;
 pub use openapi::openapi;
-pub use server::Server;
+pub use server::{Server, ServerOptions};
+pub use tls::Tls;

@@ -19,8 +19,30 @@ pub struct Limits {
     pub listed_max: usize,
     /// Requests that are worked on at once; more are refused as busy.
     pub requests_in_flight_max: usize,
+    /// Requests of one API key that are worked on at once; more are refused.
+    pub requests_per_key_max: usize,
     /// Milliseconds until a request is given up.
     pub request_ms_max: u64,
+    /// Connections open at once; more are refused as busy.
+    pub connections_max: usize,
+    /// HTTP/2 streams open at once on one connection.
+    pub streams_max: usize,
+    /// Bytes of a URL.
+    pub url_bytes_max: usize,
+    /// Bytes of all headers of a request.
+    pub header_bytes_max: usize,
+    /// Milliseconds until a connection is closed that sends no whole head of a request; also how long
+    /// one may idle between requests.
+    pub header_ms_max: u64,
+    /// Milliseconds that a body may pause.
+    pub body_ms_max: u64,
+    /// Milliseconds that a client may leave a reply unread.
+    pub write_ms_max: u64,
+    /// Milliseconds that a stopping server still takes connections and requests while `/health/ready`
+    /// says 503, so that whoever balances the load can turn away.
+    pub drain_notice_ms: u64,
+    /// Milliseconds that a stopping server waits for requests under way.
+    pub drain_ms_max: u64,
 }
 
 impl Default for Limits {
@@ -32,7 +54,17 @@ impl Default for Limits {
             features_max: 10_000,
             listed_max: 10_000,
             requests_in_flight_max: 4096,
+            requests_per_key_max: 1024,
             request_ms_max: 30_000,
+            connections_max: 4096,
+            streams_max: 128,
+            url_bytes_max: 8192,
+            header_bytes_max: 32 << 10,
+            header_ms_max: 30_000,
+            body_ms_max: 10_000,
+            write_ms_max: 30_000,
+            drain_notice_ms: 0,
+            drain_ms_max: 20_000,
         }
     }
 }

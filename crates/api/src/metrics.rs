@@ -4,20 +4,27 @@ use std::fmt::Write;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use crate::backend::Measure;
+use headwater_env::{BOUNDS_SECONDS, Histogram};
 
-/// Upper bounds of the latency histogram, in seconds.
-const BOUNDS: [f64; 12] = [
-    0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5, 2.0, 10.0,
-];
+use crate::access::{Found, RULES};
+use crate::backend::{Amount, Measure};
 
-/// Calls that are told apart.
-const CALLS: [&str; 4] = ["facts_post", "facts_get", "features", "other"];
+/// How calls are named that the table of calls doesn't know.
+const OTHER: &str = "other";
 
-/// What the edge counts of its own requests.
-#[derive(Default)]
+/// What the edge counts of its own requests, by call: those of the table, in its order, and one for
+/// all others.
 pub struct HttpMetrics {
-    calls: [Call; CALLS.len()],
+    calls: Vec<Call>,
+}
+
+impl Default for HttpMetrics {
+    fn default() -> Self {
+        let calls = (0..=RULES.len()).map(|_| Call::default());
+        Self {
+            calls: calls.collect(),
+        }
+    }
 }
 
 #[derive(Default)]
@@ -25,40 +32,36 @@ struct Call {
     ok: AtomicU64,
     user_errors: AtomicU64,
     server_errors: AtomicU64,
-    nanos: AtomicU64,
-    buckets: [AtomicU64; BOUNDS.len()],
+    took: Histogram,
 }
 
 impl HttpMetrics {
     /// Counts one answered request.
-    pub fn count(&self, method: &str, path: &str, status: u16, took: Duration) {
-        let index = match (method, path) {
-            ("POST", p) if p.starts_with("/v1/facts/") => 0,
-            ("GET", p) if p.starts_with("/v1/facts/") => 1,
-            (_, "/v1/features") => 2,
-            _ => 3,
+    pub(crate) fn count(&self, found: Found, status: u16, took: Duration) {
+        let index = match found {
+            Found::Rule(index) => index,
+            Found::OtherMethod | Found::Nothing => RULES.len(),
         };
-        let call = &self.calls[index];
+        let Some(call) = self.calls.get(index) else {
+            return;
+        };
         let counter = match status {
             0..=399 => &call.ok,
             400..=499 => &call.user_errors,
             _ => &call.server_errors,
         };
         counter.fetch_add(1, Ordering::Relaxed);
-        let nanos = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
-        call.nanos.fetch_add(nanos, Ordering::Relaxed);
-        let seconds = took.as_secs_f64();
-        if let Some(bucket) = BOUNDS.iter().position(|bound| seconds <= *bound) {
-            call.buckets[bucket].fetch_add(1, Ordering::Relaxed);
-        }
+        call.took
+            .observe_nanos(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX));
     }
 
-    fn write(&self, out: &mut String) {
-        out.push_str(
-            "# HELP headwater_http_requests HTTP requests answered, by call and outcome.\n",
-        );
-        out.push_str("# TYPE headwater_http_requests counter\n");
-        for (name, call) in CALLS.iter().zip(&self.calls) {
+    /// What there is to measure.
+    pub(crate) fn measures(&self) -> Vec<Measure> {
+        const REQUESTS: &str = "HTTP requests answered, by call and outcome.";
+        const SECONDS: &str = "Time to answer an HTTP request.";
+        let mut measures = Vec::new();
+        let names = RULES.iter().map(|rule| rule.name).chain([OTHER]);
+        for (name, call) in names.zip(&self.calls) {
             let outcomes = [
                 ("ok", &call.ok),
                 ("user_error", &call.user_errors),
@@ -66,45 +69,18 @@ impl HttpMetrics {
             ];
             for (outcome, count) in outcomes {
                 let count = count.load(Ordering::Relaxed);
-                let _ = writeln!(
-                    out,
-                    "headwater_http_requests_total{{call=\"{name}\",outcome=\"{outcome}\"}} {count}"
-                );
+                let requests = Measure::counter("http_requests", REQUESTS, count);
+                measures.push(requests.of("call", name).of("outcome", outcome));
             }
+            let seconds = Measure::durations("http_request_seconds", SECONDS, call.took.read());
+            measures.push(seconds.of("call", name));
         }
-        out.push_str("# HELP headwater_http_request_seconds Time to answer an HTTP request.\n");
-        out.push_str("# TYPE headwater_http_request_seconds histogram\n");
-        out.push_str("# UNIT headwater_http_request_seconds seconds\n");
-        for (name, call) in CALLS.iter().zip(&self.calls) {
-            let mut below = 0;
-            for (bound, bucket) in BOUNDS.iter().zip(&call.buckets) {
-                below += bucket.load(Ordering::Relaxed);
-                let _ = writeln!(
-                    out,
-                    "headwater_http_request_seconds_bucket{{call=\"{name}\",le=\"{bound}\"}} {below}"
-                );
-            }
-            let outcomes = [&call.ok, &call.user_errors, &call.server_errors];
-            let count: u64 = outcomes.iter().map(|c| c.load(Ordering::Relaxed)).sum();
-            let seconds = call.nanos.load(Ordering::Relaxed) as f64 / 1e9;
-            let _ = writeln!(
-                out,
-                "headwater_http_request_seconds_bucket{{call=\"{name}\",le=\"+Inf\"}} {count}"
-            );
-            let _ = writeln!(
-                out,
-                "headwater_http_request_seconds_count{{call=\"{name}\"}} {count}"
-            );
-            let _ = writeln!(
-                out,
-                "headwater_http_request_seconds_sum{{call=\"{name}\"}} {seconds}"
-            );
-        }
+        measures
     }
 }
 
 /// Everything as OpenMetrics text.
-pub fn render(http: &HttpMetrics, measures: &[Measure]) -> String {
+pub fn render(measures: &[Measure]) -> String {
     let mut out = String::new();
     let mut names: Vec<&str> = measures.iter().map(|m| m.name).collect();
     names.sort_unstable();
@@ -112,27 +88,74 @@ pub fn render(http: &HttpMetrics, measures: &[Measure]) -> String {
     for name in names {
         let mut family = measures.iter().filter(|m| m.name == name).peekable();
         if let Some(first) = family.peek() {
-            let kind = if first.counter { "counter" } else { "gauge" };
-            let _ = writeln!(out, "# HELP headwater_{name} {}", first.help);
-            let _ = writeln!(out, "# TYPE headwater_{name} {kind}");
+            describe(&mut out, first);
         }
         for measure in family {
-            let suffix = if measure.counter { "_total" } else { "" };
-            let labels: Vec<String> = measure
-                .labels
-                .iter()
-                .map(|(label, value)| format!("{label}=\"{}\"", escape(value)))
-                .collect();
-            let labels = match labels.as_slice() {
-                [] => String::new(),
-                labels => format!("{{{}}}", labels.join(",")),
-            };
-            let _ = writeln!(out, "headwater_{name}{suffix}{labels} {}", measure.value);
+            write_samples(&mut out, measure);
         }
     }
-    http.write(&mut out);
     out.push_str("# EOF\n");
     out
+}
+
+fn describe(out: &mut String, measure: &Measure) {
+    let Measure { name, help, .. } = measure;
+    let kind = match measure.amount {
+        Amount::Gauge(_) => "gauge",
+        Amount::Counter(_) => "counter",
+        Amount::Durations(_) => "histogram",
+    };
+    let _ = writeln!(out, "# HELP headwater_{name} {help}");
+    let _ = writeln!(out, "# TYPE headwater_{name} {kind}");
+    for unit in ["seconds", "bytes"] {
+        if name.ends_with(unit) {
+            let _ = writeln!(out, "# UNIT headwater_{name} {unit}");
+        }
+    }
+}
+
+fn write_samples(out: &mut String, measure: &Measure) {
+    let name = measure.name;
+    let mut pairs = String::new();
+    for (label, value) in &measure.labels {
+        let comma = if pairs.is_empty() { "" } else { "," };
+        let _ = write!(pairs, "{comma}{label}=\"{}\"", escape(value));
+    }
+    let labels = match pairs.as_str() {
+        "" => String::new(),
+        pairs => format!("{{{pairs}}}"),
+    };
+    let durations = match &measure.amount {
+        Amount::Gauge(value) => {
+            let _ = writeln!(out, "headwater_{name}{labels} {value}");
+            return;
+        }
+        Amount::Counter(value) => {
+            let _ = writeln!(out, "headwater_{name}_total{labels} {value}");
+            return;
+        }
+        Amount::Durations(durations) => durations,
+    };
+    let comma = if pairs.is_empty() { "" } else { "," };
+    let mut below = 0;
+    for (bound, count) in BOUNDS_SECONDS.iter().zip(&durations.buckets) {
+        below += count;
+        let bound = match bound.fract() {
+            0.0 => format!("{bound:.1}"),
+            _ => bound.to_string(),
+        };
+        let _ = writeln!(
+            out,
+            "headwater_{name}_bucket{{{pairs}{comma}le=\"{bound}\"}} {below}"
+        );
+    }
+    let (count, seconds) = (durations.count, durations.nanos as f64 / 1e9);
+    let _ = writeln!(
+        out,
+        "headwater_{name}_bucket{{{pairs}{comma}le=\"+Inf\"}} {count}"
+    );
+    let _ = writeln!(out, "headwater_{name}_count{labels} {count}");
+    let _ = writeln!(out, "headwater_{name}_sum{labels} {seconds}");
 }
 
 fn escape(text: &str) -> String {

@@ -117,14 +117,17 @@ fn other_paths(generator: &mut SchemaGenerator) -> Paths {
         "requestBody": {"required": true, "content": json_content(generator.subschema_for::<FeaturesBody>())},
         "responses": replies("Features", generator.subschema_for::<FeaturesAnswer>())
     }});
-    let metrics = json!({"get": {
-        "summary": "OpenMetrics text",
-        "responses": {"200": {"description": "OK"}, "default": problem_reply()}
-    }});
+    let text = |path: &str, summary: &str| {
+        let responses = json!({"200": {"description": "OK"}, "default": problem_reply()});
+        let call = json!({"summary": summary, "responses": responses});
+        (path.to_owned(), json!({ "get": call }))
+    };
     vec![
         ("/v1/features".into(), features),
-        ("/metrics".into(), metrics),
+        text("/metrics", "OpenMetrics text"),
+        text("/", "The start page"),
         get("/v1/registry", "Everything that is defined"),
+        get("/v1/registry/{kind}", "One kind of what is defined"),
         get("/health/live", "Whether the process lives"),
         get("/health/ready", "Whether it answers reads"),
         get("/openapi.json", "This document"),

@@ -3,44 +3,76 @@
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::{HeaderValue, Response, StatusCode, header};
-use axum::middleware::{Next, from_fn_with_state};
+use axum::middleware::from_fn_with_state;
 use axum::response::{Html, IntoResponse};
 use axum::routing::{get, post};
-use axum::serve::ListenerExt;
 use headwater_schema::Problem;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tower_http::catch_panic::CatchPanicLayer;
 
+use crate::auth::{Authorizer, method_not_allowed, not_found};
 use crate::backend::Backend;
+use crate::connection::{Connections, Counters};
 use crate::error::ApiError;
 use crate::facts::{get_facts, get_quarantine, post_facts};
 use crate::features::{json_reply, read_features};
+use crate::guard::guard;
 use crate::limits::Limits;
 use crate::metrics::{HttpMetrics, render};
 use crate::openapi::openapi;
 use crate::retract::post_retract;
+use crate::tls::Tls;
+use crate::trace::RequestIds;
 
 /// What every request can reach.
 #[derive(Clone)]
 pub struct Shared {
     pub backend: Arc<dyn Backend>,
     pub limits: Arc<Limits>,
-    metrics: Arc<HttpMetrics>,
-    in_flight: Arc<Semaphore>,
+    pub(crate) auth: Arc<Authorizer>,
+    pub(crate) metrics: Arc<HttpMetrics>,
+    pub(crate) in_flight: Arc<Semaphore>,
+    pub(crate) ids: Arc<RequestIds>,
+    connections: Arc<Counters>,
+    /// Set once the server is about to end.
+    stopping: Arc<AtomicBool>,
+}
+
+/// How a server serves.
+pub struct ServerOptions {
+    pub limits: Limits,
+    pub auth: Arc<Authorizer>,
+    pub tls: Option<Arc<Tls>>,
+    /// Any number that other processes don't have: the ids of requests begin with it.
+    pub instance: u64,
+}
+
+impl ServerOptions {
+    /// Limits as given, no keys, no TLS: for loopback addresses.
+    pub fn open(limits: Limits) -> Self {
+        Self {
+            limits,
+            auth: Arc::new(Authorizer::open()),
+            tls: None,
+            instance: 0,
+        }
+    }
 }
 
 /// A server that listens already.
 pub struct Server {
     listener: TcpListener,
     address: SocketAddr,
-    router: Router,
+    shared: Shared,
+    tls: Option<Arc<Tls>>,
 }
 
 impl Server {
@@ -48,7 +80,7 @@ impl Server {
     pub async fn bind(
         address: SocketAddr,
         backend: Arc<dyn Backend>,
-        limits: Limits,
+        options: ServerOptions,
     ) -> Result<Self, Problem> {
         let refused = |error: std::io::Error| {
             Problem::external("listen", format!("{address} can't be listened on"))
@@ -57,10 +89,21 @@ impl Server {
         };
         let listener = TcpListener::bind(address).await.map_err(refused)?;
         let address = listener.local_addr().map_err(refused)?;
+        let shared = Shared {
+            backend,
+            auth: options.auth,
+            in_flight: Arc::new(Semaphore::new(options.limits.requests_in_flight_max)),
+            limits: Arc::new(options.limits),
+            metrics: Arc::default(),
+            ids: Arc::new(RequestIds::new(options.instance)),
+            connections: Arc::default(),
+            stopping: Arc::default(),
+        };
         Ok(Self {
             listener,
             address,
-            router: router(backend, limits),
+            shared,
+            tls: options.tls,
         })
     }
 
@@ -69,26 +112,31 @@ impl Server {
         self.address
     }
 
-    /// Serves until `stop` is ready; requests begun by then are answered.
-    pub async fn run(self, stop: impl Future<Output = ()> + Send + 'static) -> Result<(), Problem> {
-        let listener = self.listener.tap_io(|stream| {
-            // Small replies must not wait for more.
-            let _ = stream.set_nodelay(true);
-        });
-        axum::serve(listener, self.router)
-            .with_graceful_shutdown(stop)
-            .await
-            .map_err(|e| Problem::external("serve", "the server failed").detail(e))
+    /// Its URL.
+    pub fn url(&self) -> String {
+        let scheme = if self.tls.is_some() { "https" } else { "http" };
+        format!("{scheme}://{}", self.address)
+    }
+
+    /// Serves until `stop` is ready; then says on `/health/ready` that it ends, for
+    /// `limits.drain_notice_ms`, takes no more connections, and answers the requests under way within
+    /// `limits.drain_ms_max`. Whether all of them were answered.
+    pub async fn run(self, stop: impl Future<Output = ()> + Send + 'static) -> bool {
+        let limits = self.shared.limits.clone();
+        let counters = self.shared.connections.clone();
+        let connections = Connections::new(limits.clone(), self.tls, counters);
+        let stopping = self.shared.stopping.clone();
+        let noticed = async move {
+            stop.await;
+            stopping.store(true, Ordering::Release);
+            tokio::time::sleep(Duration::from_millis(limits.drain_notice_ms)).await;
+        };
+        let router = router(self.shared);
+        connections.serve(self.listener, router, noticed).await
     }
 }
 
-fn router(backend: Arc<dyn Backend>, limits: Limits) -> Router {
-    let shared = Shared {
-        backend,
-        in_flight: Arc::new(Semaphore::new(limits.requests_in_flight_max)),
-        limits: Arc::new(limits),
-        metrics: Arc::default(),
-    };
+fn router(shared: Shared) -> Router {
     Router::new()
         .route("/v1/facts/{contract}", post(post_facts).get(get_facts))
         .route("/v1/facts/{contract}/retract", post(post_retract))
@@ -101,92 +149,23 @@ fn router(backend: Arc<dyn Backend>, limits: Limits) -> Router {
         .route("/health/ready", get(ready))
         .route("/openapi.json", get(openapi_document))
         .route("/", get(home))
-        .fallback(not_found)
-        .method_not_allowed_fallback(method_not_allowed)
+        .fallback(nothing_here)
+        .method_not_allowed_fallback(other_method)
         .layer(CatchPanicLayer::custom(panicked))
         .layer(from_fn_with_state(shared.clone(), guard))
         .with_state(shared)
-}
-
-/// Bounds how many requests are worked on and for how long, counts them, and turns the framework's
-/// own refusals into problem documents.
-async fn guard(State(shared): State<Shared>, request: Request, next: Next) -> Response<Body> {
-    let start = tokio::time::Instant::now();
-    let (method, path) = (
-        request.method().to_string(),
-        request.uri().path().to_owned(),
-    );
-    let id = request.headers().get("x-request-id").cloned();
-    let mut response = match shared.in_flight.try_acquire() {
-        Err(_) => ApiError(
-            Problem::external("busy", "too many requests at once")
-                .hint("try again a little later; the limit is `limits.requests_in_flight_max`")
-                .retryable(),
-        )
-        .into_response(),
-        Ok(_permit) => {
-            let limit = Duration::from_millis(shared.limits.request_ms_max);
-            match tokio::time::timeout(limit, next.run(request)).await {
-                Ok(response) => as_problem(response).await,
-                Err(_) => timed_out(limit).into_response(),
-            }
-        }
-    };
-    if let Some(id) = id {
-        response.headers_mut().insert("x-request-id", id);
-    }
-    shared
-        .metrics
-        .count(&method, &path, response.status().as_u16(), start.elapsed());
-    response
-}
-
-fn timed_out(limit: Duration) -> ApiError {
-    ApiError(
-        Problem::external("timeout", "the request took too long")
-            .detail(format!("more than {} ms", limit.as_millis()))
-            .hint("ask for less at once, or raise `limits.request_ms_max`")
-            .retryable(),
-    )
-}
-
-/// The framework refuses parameters it can't read with plain text.
-async fn as_problem(response: Response<Body>) -> Response<Body> {
-    const TEXT_BYTES_MAX: usize = 4096;
-    let plain = response
-        .headers()
-        .get(header::CONTENT_TYPE)
-        .is_some_and(|t| t.as_bytes().starts_with(b"text/plain"));
-    if !response.status().is_client_error() || !plain {
-        return response;
-    }
-    let text = axum::body::to_bytes(response.into_body(), TEXT_BYTES_MAX).await;
-    let text = String::from_utf8_lossy(&text.unwrap_or_default()).into_owned();
-    crate::error::malformed(text).into_response()
 }
 
 fn panicked(_: Box<dyn std::any::Any + Send>) -> Response<Body> {
     ApiError(Problem::internal("panic", "the request failed")).into_response()
 }
 
-async fn not_found(request: Request) -> ApiError {
-    ApiError(
-        Problem::user(
-            "not-found",
-            format!("there is nothing at {}", request.uri().path()),
-        )
-        .hint("/openapi.json lists every call"),
-    )
+async fn nothing_here(request: Request) -> ApiError {
+    ApiError(not_found(request.uri().path()))
 }
 
-async fn method_not_allowed(request: Request) -> ApiError {
-    ApiError(
-        Problem::user(
-            "method-not-allowed",
-            format!("{} isn't answered here", request.method()),
-        )
-        .hint("/openapi.json lists every call"),
-    )
+async fn other_method(request: Request) -> ApiError {
+    ApiError(method_not_allowed(request.method()))
 }
 
 async fn registry(State(shared): State<Shared>) -> Result<Response<Body>, ApiError> {
@@ -207,7 +186,11 @@ async fn registry_kind(
 }
 
 async fn metrics(State(shared): State<Shared>) -> impl IntoResponse {
-    let text = render(&shared.metrics, &shared.backend.measures());
+    let mut measures = shared.backend.measures();
+    measures.extend(shared.auth.measures());
+    measures.extend(shared.connections.measures());
+    measures.extend(shared.metrics.measures());
+    let text = render(&measures);
     let media_type =
         HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
     ([(header::CONTENT_TYPE, media_type)], text)
@@ -217,8 +200,12 @@ async fn live() -> Result<Response<Body>, ApiError> {
     json_reply(&serde_json::json!({ "status": "live" }))
 }
 
-/// The engine recovers before the server listens, so a server that answers is ready.
-async fn ready() -> Result<Response<Body>, ApiError> {
+/// The engine recovers before the server listens, so a server that answers is ready until it stops.
+async fn ready(State(shared): State<Shared>) -> Result<Response<Body>, ApiError> {
+    if shared.stopping.load(Ordering::Acquire) {
+        let problem = Problem::external("stopping", "the server is stopping");
+        return Err(ApiError(problem.hint("ask the next one").retryable()));
+    }
     json_reply(&serde_json::json!({ "status": "ready" }))
 }
 

@@ -3,7 +3,7 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
-use headwater_api::Limits;
+use headwater_api::{KeyRecord, Limits};
 use headwater_facts::SyncPolicy;
 use headwater_schema::decode::DecodeLimits;
 use headwater_stream::{PipelineOptions, ProcessorOptions};
@@ -54,6 +54,108 @@ pub struct Settings {
     pub state: StateSettings,
     /// Limits of requests.
     pub limits: Limits,
+    /// Who may call.
+    pub auth: AuthSettings,
+    /// The record of who did what.
+    pub audit: AuditSettings,
+    /// TLS, where connections are to be encrypted.
+    pub tls: Option<TlsSettings>,
+    /// Logs and traces of a server.
+    pub telemetry: TelemetrySettings,
+}
+
+/// Logs and traces of a server.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct TelemetrySettings {
+    pub logs: LogSettings,
+    /// Where traces are sent; nowhere without it.
+    pub traces: Option<TraceSettings>,
+}
+
+/// Logs, on standard error.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct LogSettings {
+    pub format: LogFormat,
+    /// `error`, `warn`, `info`, `debug` or `trace`, or directives as in `RUST_LOG`, which goes before.
+    pub level: String,
+}
+
+impl Default for LogSettings {
+    fn default() -> Self {
+        Self {
+            format: LogFormat::Text,
+            level: "warn".into(),
+        }
+    }
+}
+
+/// How a line of the log looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum LogFormat {
+    Text,
+    /// One object per line.
+    Json,
+}
+
+/// Where traces are sent, by OTLP over HTTP.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TraceSettings {
+    /// As in `http://127.0.0.1:4318/v1/traces`.
+    pub endpoint: String,
+    /// The share of requests that are traced, where the caller hasn't decided.
+    #[serde(default = "all")]
+    pub sample_ratio: f64,
+    #[serde(default = "service_name")]
+    pub service_name: String,
+}
+
+fn all() -> f64 {
+    1.0
+}
+
+fn service_name() -> String {
+    "headwater".into()
+}
+
+/// A certificate and its key, in PEM; changed files are read again while the server runs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TlsSettings {
+    /// The chain, the server's own certificate first; from the project's folder.
+    pub certificate_file: PathBuf,
+    /// The private key; from the project's folder.
+    pub key_file: PathBuf,
+}
+
+/// Who may call. Without any key everybody may, on a loopback address only.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct AuthSettings {
+    /// The file of keys, from the project's folder; without it `keys.json` in the data folder.
+    pub keys_file: Option<PathBuf>,
+    /// Keys besides those of the file, known by the SHA-256 of their text.
+    pub keys: Vec<KeyRecord>,
+}
+
+/// The record of who did what, in files of the data folder; the oldest make room for new ones.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct AuditSettings {
+    pub file_bytes_max: u64,
+    pub files_max: usize,
+}
+
+impl Default for AuditSettings {
+    fn default() -> Self {
+        Self {
+            file_bytes_max: 16 << 20,
+            files_max: 8,
+        }
+    }
 }
 
 /// When the log is forced to the disk.
@@ -110,6 +212,10 @@ impl Default for Settings {
             ingest: IngestSettings::default(),
             state: StateSettings::default(),
             limits: Limits::default(),
+            auth: AuthSettings::default(),
+            audit: AuditSettings::default(),
+            tls: None,
+            telemetry: TelemetrySettings::default(),
         }
     }
 }

@@ -31,6 +31,16 @@ impl DataFolder {
         self.folder.join("features")
     }
 
+    /// Who did what.
+    pub fn audit(&self) -> PathBuf {
+        self.folder.join("audit")
+    }
+
+    /// The keys, unless the project keeps them elsewhere.
+    pub fn keys(&self) -> PathBuf {
+        self.folder.join("keys.json")
+    }
+
     fn registry(&self) -> PathBuf {
         self.folder.join("registry.json")
     }

@@ -2,13 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use headwater_api::backend::{
     EntityRequest, FeaturesReply, FeaturesRequest, IngestDone, IngestOptions, IngestReply, KnownAt,
-    RejectedFact, RetractDone, RetractReply,
+    RejectedFact, RetractDone, RetractReply, StaleSource,
 };
-use headwater_env::{Env, FileLock};
+use headwater_env::{Env, FileLock, Histogram};
 use headwater_facts::{
     AppendRequest, Appended, Change, EmbeddedFactLog, FactLog, FactLogOptions, IndexSpec,
 };
@@ -21,6 +22,7 @@ use crate::Config;
 use crate::apply::Filler;
 use crate::data::{DataFolder, read_registry};
 use crate::entity::read_as_typed;
+use crate::freshness::{stale, watched_contracts};
 use crate::reader::Reader;
 
 /// Rows of a file that are appended together.
@@ -39,9 +41,18 @@ pub struct Engine {
     /// Held while definitions are replaced.
     pub(crate) changing: Mutex<()>,
     decode_limits: DecodeLimits,
+    read_stats: ReadStats,
     report: OpenReport,
     /// Held as long as the engine lives; released last.
     _lock: Box<dyn FileLock>,
+}
+
+/// What is counted of feature reads.
+#[derive(Default)]
+pub(crate) struct ReadStats {
+    pub took: Histogram,
+    /// Reads that told of a stale source.
+    pub stale: AtomicU64,
 }
 
 /// What opening found.
@@ -90,6 +101,7 @@ impl Engine {
             data,
             reader: Reader::new(processor.clone(), log),
             decode_limits: config.decode_limits(),
+            read_stats: ReadStats::default(),
             env,
             facts,
             processor,
@@ -262,6 +274,7 @@ impl Engine {
         body: &[u8],
         options: IngestOptions,
     ) -> Result<Result<(AppendRequest, RowNumbers), IngestReply>, Problem> {
+        let _span = tracing::info_span!("decode", contract, bytes = body.len()).entered();
         let contract = self.contract(contract)?;
         let decoded = decode(&contract, format, body, &self.decode_limits)?;
         let (append, rows) = request(&contract, decoded, options)?;
@@ -283,7 +296,16 @@ impl Engine {
 
     /// The features of entities at one cursor.
     pub fn features(&self, request: &FeaturesRequest) -> Result<FeaturesReply, Problem> {
-        self.reader.read(request, self.env.clock.now())
+        let entities = request.entities.len();
+        let _span = tracing::info_span!("read", entities).entered();
+        let clock = &self.env.clock;
+        let start = clock.monotonic_nanos();
+        let reply = self.reader.read(request, clock.now())?;
+        let took = clock.monotonic_nanos().saturating_sub(start);
+        self.read_stats.took.observe_nanos(took);
+        let stale = u64::from(!reply.stale_sources.is_empty());
+        self.read_stats.stale.fetch_add(stale, Ordering::Relaxed);
+        Ok(reply)
     }
 
     /// Reads key values that came as text as the types of the keys they name.
@@ -291,6 +313,18 @@ impl Engine {
         for entity in self.catalog().entities() {
             read_as_typed(entity, asked);
         }
+    }
+
+    /// What is counted of feature reads.
+    pub(crate) fn read_stats(&self) -> &ReadStats {
+        &self.read_stats
+    }
+
+    /// Sources that are staler now than their contracts allow.
+    pub fn stale_sources(&self) -> Vec<StaleSource> {
+        let watched = watched_contracts(&self.catalog());
+        let newest = |contract: &str| self.facts.newest(contract);
+        stale(&watched, self.env.clock.now(), newest)
     }
 
     /// Brings every view's state to disk, so that the next start has nothing to read again.

@@ -4,21 +4,30 @@
 //! in order, and knows where things lie.
 
 mod apply;
+pub mod audit;
 mod backend;
 mod config;
 mod data;
 mod engine;
 mod entity;
 mod fixture;
+mod freshness;
+pub mod keys;
 mod measures;
 mod project;
 mod reader;
+pub mod tls_files;
 
-pub use config::{Config, IngestSettings, Settings, StateSettings, Sync};
+pub use audit::AuditLog;
+pub use config::{
+    AuditSettings, AuthSettings, Config, IngestSettings, LogFormat, LogSettings, Settings,
+    StateSettings, Sync, TelemetrySettings, TlsSettings, TraceSettings,
+};
 pub use data::{DataFolder, apply_project, plan_project, read_registry};
 pub use engine::{Engine, OpenReport};
 pub use fixture::{CaseOutcome, Difference, FixtureTest, TestOutcome, run_test, test_schema};
 pub use headwater_api as api;
 pub use headwater_env::Env;
 pub use headwater_schema as schema;
+pub use keys::{KeyFile, authorizer, check_address};
 pub use project::{PROJECT_FILE, Project};

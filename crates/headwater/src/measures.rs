@@ -1,6 +1,8 @@
 //! What an operator wants to measure, gathered from every part of the engine. The names are part of
 //! the interface; docs/metrics.md lists them.
 
+use std::sync::atomic::Ordering;
+
 use headwater_api::backend::Measure;
 
 use crate::Engine;
@@ -9,31 +11,23 @@ use crate::Engine;
 pub(crate) fn measures(engine: &Engine) -> Vec<Measure> {
     let mut out = Vec::new();
     log(engine, &mut out);
+    sources(engine, &mut out);
+    reads(engine, &mut out);
     pipeline(engine, &mut out);
     views(engine, &mut out);
     out
 }
 
 fn gauge(name: &'static str, help: &'static str, value: f64) -> Measure {
-    Measure {
-        name,
-        help,
-        counter: false,
-        labels: Vec::new(),
-        value,
-    }
+    Measure::gauge(name, help, value)
 }
 
 fn counter(name: &'static str, help: &'static str, value: u64) -> Measure {
-    Measure {
-        counter: true,
-        ..gauge(name, help, value as f64)
-    }
+    Measure::counter(name, help, value)
 }
 
-fn labelled(mut measure: Measure, label: &'static str, value: &str) -> Measure {
-    measure.labels.push((label, value.to_owned()));
-    measure
+fn labelled(measure: Measure, label: &'static str, value: &str) -> Measure {
+    measure.of(label, value)
 }
 
 fn log(engine: &Engine, out: &mut Vec<Measure>) {
@@ -58,15 +52,16 @@ fn log(engine: &Engine, out: &mut Vec<Measure>) {
         "The newest sequence.",
         stats.last_sequence as f64,
     ));
-    out.push(counter(
-        "log_appends",
-        "Durable writes, each of one group of requests.",
-        stats.appends,
+    out.push(Measure::durations(
+        "log_append_seconds",
+        "Time of durable writes, each of one group of requests.",
+        stats.append,
     ));
-    out.push(Measure {
-        value: stats.append_nanos_total as f64 / 1e9,
-        ..counter("log_append_seconds", "Time spent in durable writes.", 0)
-    });
+    out.push(Measure::durations(
+        "log_sync_seconds",
+        "Time that the disk took to make a write durable.",
+        stats.sync,
+    ));
     out.push(gauge(
         "log_append_seconds_max",
         "The longest durable write.",
@@ -102,6 +97,43 @@ fn log(engine: &Engine, out: &mut Vec<Measure>) {
         let rejected = gauge("facts_quarantined", "Rows in quarantine.", *rejected as f64);
         out.push(labelled(rejected, "contract", contract));
     }
+}
+
+/// Sources that should be fresh, and how fresh they are.
+fn sources(engine: &Engine, out: &mut Vec<Measure>) {
+    let stale = engine.stale_sources();
+    let catalog = engine.catalog();
+    for contract in catalog.contracts() {
+        let Some(within) = contract.freshness else {
+            continue;
+        };
+        let is_stale = stale.iter().any(|s| s.contract == contract.name);
+        let mut push = |measure| out.push(labelled(measure, "contract", &contract.name));
+        push(gauge(
+            "source_expected_seconds",
+            "How old the newest fact of a contract may be.",
+            within.0 as f64 / 1e6,
+        ));
+        push(gauge(
+            "source_stale",
+            "1 where the newest fact of a contract is older than it may be, else 0.",
+            f64::from(u8::from(is_stale)),
+        ));
+    }
+}
+
+fn reads(engine: &Engine, out: &mut Vec<Measure>) {
+    let stats = engine.read_stats();
+    out.push(Measure::durations(
+        "feature_read_seconds",
+        "Time to read the features of one request, without the wire.",
+        stats.took.read(),
+    ));
+    out.push(counter(
+        "feature_reads_stale",
+        "Reads that told of a stale source.",
+        stats.stale.load(Ordering::Relaxed),
+    ));
 }
 
 fn pipeline(engine: &Engine, out: &mut Vec<Measure>) {
@@ -150,6 +182,19 @@ fn views(engine: &Engine, out: &mut Vec<Measure>) {
         "Bytes of the feature store.",
         stats.store_bytes as f64,
     ));
+    for (index, shard) in stats.shards.iter().enumerate() {
+        let mut push = |measure| out.push(labelled(measure, "shard", &index.to_string()));
+        push(gauge(
+            "shard_entities_in_memory",
+            "Entity states in the memory of a shard.",
+            shard.entities_in_memory as f64,
+        ));
+        push(gauge(
+            "shard_bytes_in_memory",
+            "About how many bytes of memory the states of a shard take.",
+            shard.bytes_in_memory as f64,
+        ));
+    }
     for view in &stats.views {
         let name = &view.view;
         let mut push = |measure| out.push(labelled(measure, "view", name));

@@ -12,6 +12,7 @@ use headwater_schema::{Cursor, Problem, Sequence};
 use headwater_stream::{InForce, Processor, ServedView};
 
 use crate::entity::entity_key;
+use crate::freshness::{Watched, stale, watched};
 
 /// Lists of features whose plans are remembered.
 const PLANS_MAX: usize = 256;
@@ -34,6 +35,8 @@ struct Current {
 struct Plan {
     names: Arc<[Arc<str>]>,
     views: Vec<ViewReads>,
+    /// The sources of those views that should be fresh.
+    watched: Vec<Watched>,
 }
 
 /// The features of the list that one view gives.
@@ -97,6 +100,12 @@ impl Reader {
             rows: rows.into_iter().map(row).collect(),
             as_of,
             sequence: known_at,
+            stale_sources: match request.as_of {
+                None => stale(&plan.watched, now, |contract| {
+                    self.processor.newest(contract)
+                }),
+                Some(_) => Vec::new(),
+            },
         })
     }
 
@@ -184,8 +193,10 @@ fn compile(in_force: &InForce, resolved: &Resolved) -> Result<Plan, Problem> {
         plan: ReadPlan::new(view.view().clone(), wanted),
         places,
     };
+    let read = views.iter().map(|(view, _, _)| view.view());
     Ok(Plan {
         names: names.into(),
+        watched: watched(in_force.catalog(), read),
         views: views.into_iter().map(reads).collect(),
     })
 }

@@ -13,4 +13,4 @@ pub mod project;
 pub mod server;
 
 pub use project::TempProject;
-pub use server::{Reply, ServerProcess, call};
+pub use server::{Reply, ServerProcess, call, call_with};

@@ -31,11 +31,21 @@ impl Reply {
 impl ServerProcess {
     /// Starts `headwater serve` on a free port and waits until it listens.
     pub fn start(project: &TempProject) -> Self {
+        Self::start_with(project, Stdio::inherit())
+    }
+
+    /// The same, with what it says on standard error in the file `server.log` of the project.
+    pub fn start_logged(project: &TempProject) -> Self {
+        let log = std::fs::File::create(project.path().join("server.log"));
+        Self::start_with(project, log.expect("a file").into())
+    }
+
+    fn start_with(project: &TempProject, stderr: Stdio) -> Self {
         let mut child = Command::new(project.binary())
             .args(["serve", "--listen", "127.0.0.1:0"])
             .current_dir(project.path())
             .stdout(Stdio::piped())
-            .stderr(Stdio::inherit())
+            .stderr(stderr)
             .spawn()
             .expect("the server starts");
         let stdout = child.stdout.take().expect("its output");
@@ -46,7 +56,7 @@ impl ServerProcess {
             .strip_prefix("listening on ")
             .unwrap_or_default()
             .to_owned();
-        assert!(url.starts_with("http://"), "the server said: {line:?}");
+        assert!(url.starts_with("http"), "the server said: {line:?}");
         Self { child, url }
     }
 
@@ -57,13 +67,23 @@ impl ServerProcess {
     }
 
     /// SIGTERM, and waits for an orderly end; whether it was one.
-    pub fn stop(mut self) -> bool {
+    pub fn stop(self) -> bool {
+        self.terminate();
+        self.wait() == Some(0)
+    }
+
+    /// SIGTERM.
+    pub fn terminate(&self) {
         let pid = self.child.id().to_string();
         Command::new("kill")
             .args(["-TERM", &pid])
             .status()
             .expect("signalled");
-        self.child.wait().expect("gone").success()
+    }
+
+    /// Waits for the end; its exit code.
+    pub fn wait(mut self) -> Option<i32> {
+        self.child.wait().expect("gone").code()
     }
 
     pub fn get(&self, path: &str) -> Reply {
@@ -93,14 +113,20 @@ impl Drop for ServerProcess {
 
 /// One call; statuses of failure are answers too.
 pub fn call(method: &str, url: &str, media_type: Option<&str>, body: &[u8]) -> Reply {
+    let headers = media_type.map(|m| ("content-type", m));
+    call_with(method, url, headers.as_slice(), body)
+}
+
+/// One call with headers.
+pub fn call_with(method: &str, url: &str, headers: &[(&str, &str)], body: &[u8]) -> Reply {
     let agent: ureq::Agent = ureq::Agent::config_builder()
         .timeout_global(Some(Duration::from_secs(60)))
         .http_status_as_error(false)
         .build()
         .into();
     let mut request = ureq::http::Request::builder().method(method).uri(url);
-    if let Some(media_type) = media_type {
-        request = request.header("content-type", media_type);
+    for (name, value) in headers {
+        request = request.header(*name, *value);
     }
     let request = request.body(body.to_vec()).expect("a request");
     let mut answer = agent.run(request).expect("an answer");

@@ -1,6 +1,7 @@
 //! `check`, `plan` and `apply`.
 
 use headwater::{apply_project, plan_project};
+use headwater_api::AuditEvent;
 use serde_json::json;
 
 use super::{Context, Failure, print};
@@ -62,7 +63,24 @@ pub fn plan(context: &Context) -> Result<(), Failure> {
 pub fn apply(context: &Context) -> Result<(), Failure> {
     let project = context.project()?;
     let folder = project.data_folder(context.data.as_deref());
-    let plan = apply_project(&context.env, &project, &folder)?;
+    let applied = apply_project(&context.env, &project, &folder);
+    let result = match &applied {
+        Ok(plan) => format!("{} changes", plan.items.len()),
+        Err(problems) => problems
+            .iter()
+            .map(|p| p.code)
+            .collect::<Vec<_>>()
+            .join(", "),
+    };
+    let event = AuditEvent::new(
+        super::ACTOR,
+        "definitions.apply",
+        &project.config.name,
+        &result,
+    );
+    let noted = context.audit(&project.config).append(&event);
+    let plan = applied?;
+    noted?;
     if context.json {
         print::json(&json!(plan));
     } else {

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::{Args, Subcommand};
-use headwater::{Engine, Project, apply_project};
+use headwater::{Engine, Project, apply_project, check_address};
+use headwater_api::ServerOptions;
 use headwater_api::backend::{EntityRequest, FeaturesRequest, KeyValue, Names};
 use headwater_schema::time::{format_date, parse_timestamp};
 use headwater_schema::{Micros, Problem, Value};
@@ -13,7 +14,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::features::{reply_json, request_json, show};
 use super::replay::{Outcome, Progress, Recording, replay};
-use super::serve::{bind, close, runtime, stop_signal};
+use super::serve::{bind, close, runtime, stop_signals};
 use super::{Context, Failure, print};
 
 /// The contracts of the recordings, in the order that facts of equal event times keep.
@@ -82,14 +83,17 @@ pub fn run(context: &Context, arguments: &FlightsArguments) -> Result<(), Failur
     let engine = Arc::new(engine);
     let runtime = runtime()?;
     let address = arguments.listen.unwrap_or(project.config.spec.listen);
-    let server = bind(&runtime, &project.config, address, engine.clone())?;
+    let options = ServerOptions::open(project.config.spec.limits.clone());
+    check_address(address, &options.auth)?;
+    let server = bind(&runtime, address, engine.clone(), options)?;
     let address = server.address();
     println!("Listening on http://{address}.");
+    let asked = stop_signals()?;
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let serving = runtime.spawn(server.run(async {
         tokio::select! {
             _ = stopped => {}
-            () = stop_signal() => {}
+            _ = asked => {}
         }
     }));
     let outcome = replay_year(context, arguments, &engine, &example)?;
@@ -101,7 +105,7 @@ pub fn run(context: &Context, arguments: &FlightsArguments) -> Result<(), Failur
         println!("\nServing on http://{address} until stopped (Ctrl-C).");
     }
     let served = runtime.block_on(serving);
-    served.map_err(|e| Problem::internal("serve", "the server panicked").detail(e))??;
+    served.map_err(|e| Problem::internal("serve", "the server panicked").detail(e))?;
     drop(runtime);
     close(engine)
 }

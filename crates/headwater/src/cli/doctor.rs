@@ -1,9 +1,11 @@
 //! `doctor`: what an operator would look at first.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use headwater::{Engine, plan_project};
+use headwater::{Config, Engine, KeyFile, Project, authorizer, check_address, keys, plan_project};
+use headwater_api::Unheard;
 use headwater_schema::Problem;
+use headwater_schema::time::format_timestamp;
 use serde_json::json;
 
 use super::{Context, Failure, print};
@@ -14,12 +16,28 @@ const SYNCS: usize = 20;
 const FREE_BYTES_MIN: u64 = 1 << 30;
 /// A slower sync than this is a warning.
 const SYNC_MS_MAX: f64 = 50.0;
+/// 2020-01-01: a clock before it was never set.
+const CLOCK_MIN: i64 = 1_577_836_800_000_000;
+/// Facts whose arrival lies this far in the future tell of a clock that went back, in microseconds.
+const CLOCK_BACK_MAX: i64 = 1_000_000;
+/// Files that the engine holds open besides connections.
+const FILES_BESIDE: u64 = 256;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Verdict {
     Good,
     Warn,
     Bad,
+}
+
+impl Verdict {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Good => "OK",
+            Self::Warn => "WARN",
+            Self::Bad => "FAIL",
+        }
+    }
 }
 
 struct Finding {
@@ -30,135 +48,242 @@ struct Finding {
 
 /// Looks at everything, then says what it found; fails where something is broken.
 pub fn run(context: &Context) -> Result<(), Failure> {
-    let mut findings = Vec::new();
-    let mut note = |verdict, what, detail: String| {
-        findings.push(Finding {
+    let config = context.config()?;
+    let mut doctor = Doctor {
+        context,
+        folder: context.data_folder(&config),
+        config,
+        findings: Vec::new(),
+    };
+    doctor.definitions();
+    doctor.disk();
+    doctor.sync();
+    doctor.clock();
+    doctor.open_files();
+    doctor.door();
+    doctor.data();
+    show(context, &doctor.findings)
+}
+
+struct Doctor<'a> {
+    context: &'a Context,
+    config: Config,
+    folder: PathBuf,
+    findings: Vec<Finding>,
+}
+
+impl Doctor<'_> {
+    fn note(&mut self, verdict: Verdict, what: &'static str, detail: impl Into<String>) {
+        self.findings.push(Finding {
             verdict,
             what,
-            detail,
+            detail: detail.into(),
         });
-    };
-    let config = context.config()?;
-    let folder = context.data_folder(&config);
-    match context.project() {
-        Ok(project) => {
-            note(
-                Verdict::Good,
-                "definitions",
-                "every definition is right".into(),
-            );
-            match plan_project(&context.env, &project, &folder) {
-                Ok(plan) if plan.is_empty() => note(
-                    Verdict::Good,
-                    "applied",
-                    "what is applied is what is defined".into(),
-                ),
-                Ok(plan) => note(
-                    Verdict::Warn,
-                    "applied",
-                    format!(
-                        "{} changes aren't applied: see `headwater plan`",
-                        plan.items.len()
-                    ),
-                ),
-                Err(problem) => note(Verdict::Bad, "applied", problem.to_string()),
+    }
+
+    fn good(&mut self, what: &'static str, detail: impl Into<String>) {
+        self.note(Verdict::Good, what, detail);
+    }
+
+    fn warn(&mut self, what: &'static str, detail: impl Into<String>) {
+        self.note(Verdict::Warn, what, detail);
+    }
+
+    fn bad(&mut self, what: &'static str, problem: impl std::fmt::Display) {
+        self.note(Verdict::Bad, what, problem.to_string());
+    }
+
+    /// Whether definitions are right, and those in force.
+    fn definitions(&mut self) {
+        let project = match Project::load(&self.context.env, &self.context.folder) {
+            Ok(project) => project,
+            Err(problems) => {
+                let detail = format!("{} problems: see `headwater check`", problems.len());
+                return self.bad("definitions", detail);
             }
+        };
+        self.good("definitions", "every definition is right");
+        match plan_project(&self.context.env, &project, &self.folder) {
+            Ok(plan) if plan.is_empty() => {
+                self.good("applied", "what is applied is what is defined");
+            }
+            Ok(plan) => {
+                let count = plan.items.len();
+                self.warn(
+                    "applied",
+                    format!("{count} changes aren't applied: see `headwater plan`"),
+                );
+            }
+            Err(problem) => self.bad("applied", problem),
         }
-        Err(Failure::Problems(problems)) => note(
-            Verdict::Bad,
-            "definitions",
-            format!("{} problems: see `headwater check`", problems.len()),
-        ),
-        Err(Failure::Told) => {}
     }
-    if let Err(problem) = context.env.files.create_dir_all(&folder) {
-        note(Verdict::Bad, "data folder", problem.to_string());
+
+    fn disk(&mut self) {
+        if let Err(problem) = self.context.env.files.create_dir_all(&self.folder) {
+            self.bad("data folder", problem);
+        }
+        match self.context.env.files.free_bytes(&self.folder) {
+            Ok(free) if free < FREE_BYTES_MIN => {
+                self.warn("disk", format!("only {} MB are free", free >> 20));
+            }
+            Ok(free) => self.good("disk", format!("{} GB are free", free >> 30)),
+            Err(problem) => self.bad("disk", problem),
+        }
     }
-    match context.env.files.free_bytes(&folder) {
-        Ok(free) if free < FREE_BYTES_MIN => note(
-            Verdict::Warn,
-            "disk",
-            format!("only {} MB are free", free >> 20),
-        ),
-        Ok(free) => note(Verdict::Good, "disk", format!("{} GB are free", free >> 30)),
-        Err(problem) => note(Verdict::Bad, "disk", problem.to_string()),
-    }
-    match sync_times(context, &folder) {
-        Ok((median, worst)) => {
-            let verdict = if median > SYNC_MS_MAX {
-                Verdict::Warn
-            } else {
-                Verdict::Good
-            };
-            note(
-                verdict,
-                "sync",
-                format!(
+
+    fn sync(&mut self) {
+        match sync_times(self.context, &self.folder) {
+            Ok((median, worst)) => {
+                let verdict = if median > SYNC_MS_MAX {
+                    Verdict::Warn
+                } else {
+                    Verdict::Good
+                };
+                let detail = format!(
                     "{median:.2} ms in the median, {worst:.2} ms at worst: each acknowledged write waits for one"
+                );
+                self.note(verdict, "sync", detail);
+            }
+            Err(problem) => self.bad("sync", problem),
+        }
+    }
+
+    fn clock(&mut self) {
+        let now = self.context.env.clock.now();
+        if now < CLOCK_MIN {
+            self.bad(
+                "clock",
+                "it stands before 2020: arrival times would be wrong",
+            );
+        } else {
+            self.good("clock", format_timestamp(now));
+        }
+    }
+
+    /// Whether the system lets the process open as many files as there may be connections.
+    fn open_files(&mut self) {
+        let wanted = self.config.spec.limits.connections_max as u64 + FILES_BESIDE;
+        match open_files_max(self.context) {
+            Some(most) if most < wanted => self.warn(
+                "open files",
+                format!(
+                    "the system allows {most}, `limits.connections_max` may need {wanted}: raise it (`ulimit -n`) or lower the limit"
+                ),
+            ),
+            Some(most) => self.good("open files", format!("the system allows {most}")),
+            None => self.good("open files", "the system tells no limit"),
+        }
+    }
+
+    /// Whether others can reach the server, and need a key when they do.
+    fn door(&mut self) {
+        let address = self.config.spec.listen;
+        let env = self.context.env.clone();
+        let file = KeyFile::new(env, &self.config, &self.context.folder, &self.folder);
+        let auth = match authorizer(&file, &self.config, std::sync::Arc::new(Unheard)) {
+            Ok(auth) => auth,
+            Err(problem) => return self.bad("keys", problem),
+        };
+        match check_address(address, &auth) {
+            Err(problem) => self.bad("keys", problem),
+            Ok(()) if auth.is_required() => self.good("keys", "every call needs one"),
+            Ok(()) => self.good(
+                "keys",
+                format!("none are needed: {address} is this machine's own"),
+            ),
+        }
+        if !keys::is_loopback(address.ip()) && self.config.spec.tls.is_none() {
+            self.warn(
+                "tls",
+                format!("{address} is open to others without TLS: set `tls`"),
+            );
+        }
+    }
+
+    /// What the data folder holds: opened, so that what has to be mended is.
+    fn data(&mut self) {
+        let env = self.context.env.clone();
+        match Engine::open(env, &self.config, &self.folder, |_, _| {}) {
+            Ok(engine) => {
+                self.log(&engine);
+                self.sources(&engine);
+                if let Err(problem) = engine.close() {
+                    self.bad("data", problem);
+                }
+            }
+            Err(problem) if problem.code == "nothing-applied" => {
+                self.warn("data", problem.to_string());
+            }
+            Err(problem) if problem.code == "data-folder-in-use" => {
+                self.warn(
+                    "data",
+                    format!(
+                        "a running process holds it, so it wasn't looked at: {}",
+                        problem.detail
+                    ),
+                );
+            }
+            Err(problem) => self.bad("data", problem),
+        }
+    }
+
+    fn log(&mut self, engine: &Engine) {
+        for repair in &engine.report().repairs {
+            self.warn("repaired", repair.clone());
+        }
+        let segments = engine.facts_log().stats().segments;
+        match engine.facts_log().verify() {
+            Ok(bytes) => self.good(
+                "fact log",
+                format!(
+                    "{} bytes in {segments} segments, every checksum right",
+                    print::thousands(bytes)
+                ),
+            ),
+            Err(problem) => self.bad("fact log", problem),
+        }
+        let newest = engine.facts_log().stats().newest_arrival;
+        let ahead = newest.map_or(0, |t| t.saturating_sub(self.context.env.clock.now()));
+        if ahead > CLOCK_BACK_MAX {
+            self.warn(
+                "clock",
+                format!(
+                    "the newest fact arrived {} s in the future: the clock has gone back",
+                    ahead / 1_000_000
                 ),
             );
         }
-        Err(problem) => note(Verdict::Bad, "sync", problem.to_string()),
     }
-    let now = context.env.clock.now();
-    const YEAR_2020: i64 = 1_577_836_800_000_000;
-    if now < YEAR_2020 {
-        note(
-            Verdict::Bad,
-            "clock",
-            "it stands before 2020: arrival times would be wrong".into(),
-        );
-    } else {
-        note(
-            Verdict::Good,
-            "clock",
-            headwater_schema::time::format_timestamp(now),
-        );
-    }
-    match Engine::open(context.env.clone(), &config, &folder, |_, _| {}) {
-        Ok(engine) => {
-            for repair in &engine.report().repairs {
-                note(Verdict::Warn, "repaired", repair.clone());
-            }
-            match engine.facts_log().verify() {
-                Ok(bytes) => note(
-                    Verdict::Good,
-                    "fact log",
-                    format!(
-                        "{} bytes in {} segments, every checksum right",
-                        print::thousands(bytes),
-                        engine.facts_log().stats().segments
-                    ),
-                ),
-                Err(problem) => note(Verdict::Bad, "fact log", problem.to_string()),
-            }
-            engine.close()?;
+
+    fn sources(&mut self, engine: &Engine) {
+        let stale = engine.stale_sources();
+        for source in &stale {
+            let newest = source.newest.map(format_timestamp);
+            let newest = newest.unwrap_or_else(|| "nothing yet".into());
+            let detail = format!(
+                "`{}` is stale: the newest fact is of {newest}, one is expected every {}",
+                source.contract, source.expected_within
+            );
+            self.warn("source", detail);
         }
-        Err(problem) if problem.code == "nothing-applied" => {
-            note(Verdict::Warn, "data", problem.to_string())
+        if stale.is_empty() {
+            self.good("sources", "none is staler than its contract allows");
         }
-        Err(problem) => note(Verdict::Bad, "data", problem.to_string()),
     }
-    show(context, &findings)
 }
 
 fn show(context: &Context, findings: &[Finding]) -> Result<(), Failure> {
-    let word = |verdict| match verdict {
-        Verdict::Good => "OK",
-        Verdict::Warn => "WARN",
-        Verdict::Bad => "FAIL",
-    };
     if context.json {
         let list: Vec<_> = findings
             .iter()
-            .map(|f| json!({"verdict": word(f.verdict), "what": f.what, "detail": f.detail}))
+            .map(|f| json!({"verdict": f.verdict.as_str(), "what": f.what, "detail": f.detail}))
             .collect();
         print::json(&json!(list));
     } else {
         for finding in findings {
             println!(
                 "{:<5} {:<12} {}",
-                word(finding.verdict),
+                finding.verdict.as_str(),
                 finding.what,
                 finding.detail
             );
@@ -168,6 +293,20 @@ fn show(context: &Context, findings: &[Finding]) -> Result<(), Failure> {
         return Err(Failure::Told);
     }
     Ok(())
+}
+
+/// Files and connections that the system lets a process have open, where it tells.
+fn open_files_max(context: &Context) -> Option<u64> {
+    let limits = context
+        .env
+        .files
+        .read(Path::new("/proc/self/limits"))
+        .ok()?;
+    let limits = String::from_utf8(limits).ok()?;
+    let line = limits
+        .lines()
+        .find_map(|l| l.strip_prefix("Max open files"))?;
+    line.split_whitespace().next()?.parse().ok()
 }
 
 /// Median and worst milliseconds of small synced writes in the data folder.

@@ -7,7 +7,6 @@ use headwater_schema::time::{format_timestamp, parse_timestamp};
 use headwater_schema::{Micros, Problem, Value};
 use serde_json::{Value as Json, json};
 
-use super::remote::Remote;
 use super::{Context, Failure, print};
 
 #[derive(Subcommand)]
@@ -69,14 +68,14 @@ fn get(context: &Context, arguments: &GetArguments) -> Result<(), Failure> {
     let to = arguments.to.as_deref().map(time).transpose()?;
     let entity = arguments.entity.as_deref().map(entity).transpose()?;
     let known_at = arguments.known_at.as_deref().map(known_at).transpose()?;
-    let facts = match &context.server {
-        Some(server) => {
+    let facts = match context.remote()? {
+        Some(remote) => {
             let mut query = vec![("limit", arguments.limit.to_string())];
             query.extend(from.map(|t| ("from", t.to_string())));
             query.extend(to.map(|t| ("to", t.to_string())));
             query.extend(known_at.map(|k| ("known_at", known_at_text(k))));
             query.extend(entity.as_ref().map(|e| ("entity", entity_parameter(e))));
-            Remote::new(server).get(&format!("/v1/facts/{}", arguments.contract), &query)?
+            remote.get(&format!("/v1/facts/{}", arguments.contract), &query)?
         }
         None => {
             let rows = context.engine()?.facts(&FactsQuery {
@@ -126,11 +125,11 @@ fn get(context: &Context, arguments: &GetArguments) -> Result<(), Failure> {
 
 fn retract(context: &Context, arguments: &RetractArguments) -> Result<(), Failure> {
     let (contract, ids) = (&arguments.contract, arguments.fact_ids.clone());
-    let reply = match &context.server {
-        Some(server) => {
+    let reply = match context.remote()? {
+        Some(remote) => {
             let body = json!({ "fact_ids": ids }).to_string();
             let path = format!("/v1/facts/{contract}/retract");
-            Remote::new(server).post(&path, "application/json", body.as_bytes())?
+            remote.post(&path, "application/json", body.as_bytes())?
         }
         None => {
             let engine = context.engine()?;
@@ -154,10 +153,10 @@ fn retract(context: &Context, arguments: &RetractArguments) -> Result<(), Failur
 }
 
 fn quarantine(context: &Context, arguments: &QuarantineArguments) -> Result<(), Failure> {
-    let listed = match &context.server {
-        Some(server) => {
+    let listed = match context.remote()? {
+        Some(remote) => {
             let path = format!("/v1/facts/{}/quarantine", arguments.contract);
-            Remote::new(server).get(&path, &[("limit", arguments.limit.to_string())])?
+            remote.get(&path, &[("limit", arguments.limit.to_string())])?
         }
         None => {
             let rows = context

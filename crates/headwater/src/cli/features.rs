@@ -9,7 +9,6 @@ use headwater_schema::time::format_timestamp;
 use serde_json::{Value as Json, json};
 
 use super::facts::{entity, known_at, known_at_text, time};
-use super::remote::Remote;
 use super::{Context, Failure, print};
 
 #[derive(Subcommand)]
@@ -57,10 +56,10 @@ pub fn run(context: &Context, verb: FeaturesVerb) -> Result<(), Failure> {
         known_at: arguments.known_at.as_deref().map(known_at).transpose()?,
         inclusive: !arguments.exclusive,
     };
-    let reply = match &context.server {
-        Some(server) => {
+    let reply = match context.remote()? {
+        Some(remote) => {
             let body = request_json(&request).to_string();
-            Remote::new(server).post("/v1/features", "application/json", body.as_bytes())?
+            remote.post("/v1/features", "application/json", body.as_bytes())?
         }
         None => reply_json(&read(&context.engine()?, request)?),
     };

@@ -140,8 +140,8 @@ fn read_reply(reply: &serde_json::Value) -> IngestReply {
 
 /// Sends every file.
 pub fn run(context: &Context, arguments: &IngestArguments) -> Result<(), Failure> {
-    let target = match &context.server {
-        Some(server) => Target::Server(Remote::new(server)),
+    let target = match context.remote()? {
+        Some(remote) => Target::Server(remote),
         None => Target::Engine(Box::new(context.engine()?)),
     };
     let mut total = Total::default();

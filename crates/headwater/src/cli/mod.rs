@@ -5,6 +5,7 @@
     reason = "this is what talks to a person"
 )]
 
+mod audit;
 mod check;
 mod demo;
 mod doctor;
@@ -12,19 +13,24 @@ mod facts;
 mod features;
 mod ingest;
 mod init;
+mod keys;
 mod print;
 mod remote;
 mod replay;
 mod schema;
 mod serve;
+mod telemetry;
 mod test;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use headwater::{Config, Env, Project};
+use headwater::{AuditLog, Config, Env, Project};
 use headwater_schema::Problem;
+
+use remote::Remote;
+use telemetry::Telemetry;
 
 /// Facts in, exact fresh features out.
 #[derive(Parser)]
@@ -39,6 +45,12 @@ pub struct Arguments {
     /// Ask a running server instead of the data folder, as in http://127.0.0.1:8080.
     #[arg(long, global = true)]
     server: Option<String>,
+    /// The API key for that server; better in the environment than in the shell's history.
+    #[arg(long, global = true, env = "HEADWATER_API_KEY", hide_env_values = true)]
+    key: Option<String>,
+    /// Certificates in PEM that a server's own may be signed with, instead of the public ones.
+    #[arg(long, global = true, env = "HEADWATER_CA")]
+    ca: Option<PathBuf>,
     /// Print JSON.
     #[arg(long, global = true)]
     json: bool,
@@ -70,6 +82,11 @@ enum Verb {
     Features(features::FeaturesVerb),
     /// Look for what may be wrong with the project, its data and the machine.
     Doctor,
+    /// Make, list and revoke API keys.
+    #[command(subcommand)]
+    Keys(keys::KeysVerb),
+    /// Show who did what: definitions applied, keys made, used and refused.
+    Audit(audit::AuditArguments),
     /// Write the JSON Schemas of every kind of file, and the OpenAPI document.
     Schema(schema::SchemaArguments),
     /// Run an example.
@@ -102,8 +119,13 @@ pub struct Context {
     pub folder: PathBuf,
     pub data: Option<PathBuf>,
     pub server: Option<String>,
+    pub key: Option<String>,
+    pub ca: Option<PathBuf>,
     pub json: bool,
 }
+
+/// How the audit log calls whoever runs the program.
+pub const ACTOR: &str = "command line";
 
 impl Context {
     pub fn project(&self) -> Result<Project, Failure> {
@@ -120,6 +142,30 @@ impl Context {
         self.data.clone().unwrap_or_else(own)
     }
 
+    /// The server to ask, where one was named.
+    pub fn remote(&self) -> Result<Option<Remote>, Problem> {
+        let Some(server) = &self.server else {
+            return Ok(None);
+        };
+        let read = |path: &PathBuf| {
+            self.env.files.read(path).map_err(|e| {
+                Problem::user(
+                    "invalid-certificate",
+                    "the certificates of `--ca` can't be read",
+                )
+                .detail(e)
+            })
+        };
+        let ca = self.ca.as_ref().map(read).transpose()?;
+        Remote::new(server, self.key.as_deref(), ca.as_deref()).map(Some)
+    }
+
+    /// The record of who did what in the data folder.
+    pub fn audit(&self, config: &Config) -> AuditLog {
+        let folder = self.data_folder(config);
+        AuditLog::new(self.env.clone(), &folder, config.spec.audit.clone())
+    }
+
     /// The engine over the data folder.
     pub fn engine(&self) -> Result<headwater::Engine, Failure> {
         let config = self.config()?;
@@ -133,13 +179,21 @@ impl Context {
 /// Runs the command line; 0 done, 1 failed, 2 bad usage.
 pub fn run() -> ExitCode {
     let arguments = Arguments::parse();
-    start_logging();
     let context = Context {
         env: Env::real(),
         folder: arguments.project,
         data: arguments.data,
         server: arguments.server,
+        key: arguments.key,
+        ca: arguments.ca,
         json: arguments.json,
+    };
+    let telemetry = match start_telemetry(&context, &arguments.verb) {
+        Ok(telemetry) => telemetry,
+        Err(problem) => {
+            print::problems(&context, &[problem]);
+            return ExitCode::FAILURE;
+        }
     };
     let done = match arguments.verb {
         Verb::Init(arguments) => init::run(&context, &arguments),
@@ -152,9 +206,12 @@ pub fn run() -> ExitCode {
         Verb::Facts(verb) => facts::run(&context, verb),
         Verb::Features(verb) => features::run(&context, verb),
         Verb::Doctor => doctor::run(&context),
+        Verb::Keys(verb) => keys::run(&context, verb),
+        Verb::Audit(arguments) => audit::run(&context, &arguments),
         Verb::Schema(arguments) => schema::run(&context, &arguments),
         Verb::Demo(demo::DemoVerb::Flights(arguments)) => demo::run(&context, &arguments),
     };
+    telemetry.finish();
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure::Told) => ExitCode::FAILURE,
@@ -165,12 +222,12 @@ pub fn run() -> ExitCode {
     }
 }
 
-/// Logs go to standard error; `RUST_LOG` says how much.
-fn start_logging() {
-    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .init();
+/// Logs go to standard error; `RUST_LOG` says how much. A server logs and traces as its project says;
+/// what is wrong with the project is told by the verb itself.
+fn start_telemetry(context: &Context, verb: &Verb) -> Result<Telemetry, Problem> {
+    let config = match verb {
+        Verb::Serve(_) => Project::config(&context.env, &context.folder).ok(),
+        _ => None,
+    };
+    Telemetry::start(&config.map(|c| c.spec.telemetry).unwrap_or_default())
 }

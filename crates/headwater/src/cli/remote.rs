@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use headwater_schema::Problem;
 use serde_json::Value;
+use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
 
 /// How long a call may take.
 const CALL: Duration = Duration::from_secs(120);
@@ -11,19 +12,27 @@ const CALL: Duration = Duration::from_secs(120);
 /// A running server.
 pub struct Remote {
     base: String,
+    key: Option<String>,
     agent: ureq::Agent,
 }
 
 impl Remote {
-    pub fn new(base: &str) -> Self {
+    /// The server at `base`. `ca` are certificates in PEM to trust instead of the public ones.
+    pub fn new(base: &str, key: Option<&str>, ca: Option<&[u8]>) -> Result<Self, Problem> {
+        let mut tls = TlsConfig::builder();
+        if let Some(pem) = ca {
+            tls = tls.root_certs(RootCerts::new_with_certs(&certificates(pem)?));
+        }
         let config = ureq::Agent::config_builder()
             .timeout_global(Some(CALL))
             .http_status_as_error(false)
+            .tls_config(tls.build())
             .build();
-        Self {
+        Ok(Self {
             base: base.trim_end_matches('/').to_owned(),
+            key: key.map(|key| format!("Bearer {key}")),
             agent: config.into(),
-        }
+        })
     }
 
     pub fn get(&self, path: &str, query: &[(&str, String)]) -> Result<Value, Problem> {
@@ -31,11 +40,17 @@ impl Remote {
         for (name, value) in query {
             request = request.query(*name, value);
         }
+        if let Some(key) = &self.key {
+            request = request.header("authorization", key);
+        }
         self.read(request.call())
     }
 
     pub fn post(&self, path: &str, media_type: &str, body: &[u8]) -> Result<Value, Problem> {
-        let request = self.agent.post(format!("{}{path}", self.base));
+        let mut request = self.agent.post(format!("{}{path}", self.base));
+        if let Some(key) = &self.key {
+            request = request.header("authorization", key);
+        }
         self.read(request.content_type(media_type).send(body))
     }
 
@@ -62,4 +77,22 @@ impl Remote {
         problem.field = body["field"].as_str().map(str::to_owned);
         Err(problem)
     }
+}
+
+fn certificates(pem: &[u8]) -> Result<Vec<Certificate<'static>>, Problem> {
+    let wrong = |detail: String| {
+        Problem::user("invalid-certificate", "`--ca` holds no certificates")
+            .detail(detail)
+            .hint("give a file of certificates in PEM")
+    };
+    let mut found = Vec::new();
+    for item in parse_pem(pem) {
+        if let PemItem::Certificate(certificate) = item.map_err(|e| wrong(e.to_string()))? {
+            found.push(certificate);
+        }
+    }
+    if found.is_empty() {
+        return Err(wrong("there is none in the file".into()));
+    }
+    Ok(found)
 }

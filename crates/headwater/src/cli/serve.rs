@@ -2,10 +2,12 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use clap::Args;
-use headwater::{Config, Engine};
-use headwater_api::{Backend, Server};
+use headwater::tls_files::TlsFiles;
+use headwater::{Config, Engine, KeyFile, authorizer, check_address, keys};
+use headwater_api::{AuditEvent, Backend, Server, ServerOptions, Tls};
 use headwater_schema::Problem;
 use tokio::runtime::Runtime;
 
@@ -18,10 +20,49 @@ pub struct ServeArguments {
     listen: Option<SocketAddr>,
 }
 
+/// How often the files of keys and certificates are read again.
+const RELOAD: Duration = Duration::from_secs(1);
+
 /// Serves the project.
 pub fn run(context: &Context, arguments: &ServeArguments) -> Result<(), Failure> {
     let config = context.config()?;
     let folder = context.data_folder(&config);
+    let address = arguments.listen.unwrap_or(config.spec.listen);
+    let guarded = Guarded::new(context, &config, address)?;
+    let engine = open(context, &config)?;
+    let stop = stop_signals()?;
+    let runtime = runtime()?;
+    let server = bind(
+        &runtime,
+        address,
+        engine.clone(),
+        guarded.options(&config, context.env.random.next_u64()),
+    )?;
+    println!("listening on {}", server.url());
+    let start = AuditEvent::new(super::ACTOR, "serve.start", &server.url(), "ok");
+    context.audit(&config).append(&start)?;
+    runtime.spawn(guarded.watch(config.clone()));
+    let answered = runtime.block_on(server.run(async { drop(stop.await) }));
+    if !answered {
+        let waited = config.spec.limits.drain_ms_max;
+        eprintln!(
+            "warning: some requests weren't answered within {waited} ms (`limits.drain_ms_max`)"
+        );
+    }
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    eprintln!("stopping: writing a checkpoint");
+    close(engine)?;
+    let result = if answered { "ok" } else { "requests given up" };
+    let stop = AuditEvent::new(
+        super::ACTOR,
+        "serve.stop",
+        &folder.display().to_string(),
+        result,
+    );
+    Ok(context.audit(&config).append(&stop)?)
+}
+
+fn open(context: &Context, config: &Config) -> Result<Arc<Engine>, Failure> {
     let mut told = 0;
     let progress = |done: u64, all: u64| {
         const STEP: u64 = 1_000_000;
@@ -34,21 +75,79 @@ pub fn run(context: &Context, arguments: &ServeArguments) -> Result<(), Failure>
             );
         }
     };
-    let engine = Arc::new(Engine::open(
-        context.env.clone(),
-        &config,
-        &folder,
-        progress,
-    )?);
+    let folder = context.data_folder(config);
+    let engine = Engine::open(context.env.clone(), config, &folder, progress)?;
     print::repairs(engine.report());
-    let runtime = runtime()?;
-    let address = arguments.listen.unwrap_or(config.spec.listen);
-    let server = bind(&runtime, &config, address, engine.clone())?;
-    println!("listening on http://{}", server.address());
-    runtime.block_on(server.run(stop_signal()))?;
-    drop(runtime);
-    eprintln!("stopping: writing a checkpoint");
-    close(engine)
+    Ok(Arc::new(engine))
+}
+
+/// What guards the server: keys and a certificate, and the files they are read from.
+struct Guarded {
+    keys: KeyFile,
+    auth: Arc<headwater_api::Authorizer>,
+    tls: Option<(TlsFiles, Arc<Tls>)>,
+}
+
+impl Guarded {
+    /// Refuses an address that others reach without keys; warns of one without TLS.
+    fn new(context: &Context, config: &Config, address: SocketAddr) -> Result<Self, Failure> {
+        let data = context.data_folder(config);
+        let keys = KeyFile::new(context.env.clone(), config, &context.folder, &data);
+        let auth = authorizer(&keys, config, Arc::new(context.audit(config)))?;
+        check_address(address, &auth)?;
+        let files = TlsFiles::new(context.env.clone(), config, &context.folder);
+        let tls = match files {
+            Some(files) => {
+                let tls = Arc::new(files.load()?);
+                Some((files, tls))
+            }
+            None => None,
+        };
+        if tls.is_none() && !keys::is_loopback(address.ip()) {
+            eprintln!(
+                "warning: {address} is open to others without TLS: keys and facts can be read on their way (set `tls`)"
+            );
+        }
+        Ok(Self { keys, auth, tls })
+    }
+
+    fn options(&self, config: &Config, instance: u64) -> ServerOptions {
+        ServerOptions {
+            limits: config.spec.limits.clone(),
+            auth: self.auth.clone(),
+            tls: self.tls.as_ref().map(|(_, tls)| tls.clone()),
+            instance,
+        }
+    }
+
+    /// Puts keys and certificates in force, and out of it, as their files say.
+    async fn watch(self, config: Config) {
+        let this = Arc::new((self, config));
+        let mut told = false;
+        loop {
+            tokio::time::sleep(RELOAD).await;
+            let this = this.clone();
+            let read = move || this.0.reload(&this.1);
+            match tokio::task::spawn_blocking(read).await {
+                Ok(Err(problem)) if !told => {
+                    tracing::error!(%problem, "keys and certificates stay as they were");
+                    told = true;
+                }
+                Ok(Ok(())) => told = false,
+                _ => {}
+            }
+        }
+    }
+
+    fn reload(&self, config: &Config) -> Result<(), Problem> {
+        self.keys.reload(config, &self.auth)?;
+        if let Some((files, tls)) = &self.tls
+            && files.reload(tls)?
+        {
+            tracing::info!("the certificate was read again");
+        }
+        Ok(())
+    }
 }
 
 /// The threads that serve.
@@ -57,19 +156,22 @@ pub fn runtime() -> Result<Runtime, Problem> {
         .enable_all()
         .thread_name("headwater-http")
         .build()
-        .map_err(|e| Problem::external("thread", "the server's threads can't be started").detail(e))
+        .map_err(no_thread)
+}
+
+fn no_thread(error: std::io::Error) -> Problem {
+    Problem::external("thread", "the server's threads can't be started").detail(error)
 }
 
 /// A server of the engine that listens already.
 pub fn bind(
     runtime: &Runtime,
-    config: &Config,
     address: SocketAddr,
     engine: Arc<Engine>,
+    options: ServerOptions,
 ) -> Result<Server, Problem> {
     let backend: Arc<dyn Backend> = engine;
-    let limits = config.spec.limits.clone();
-    runtime.block_on(Server::bind(address, backend, limits))
+    runtime.block_on(Server::bind(address, backend, options))
 }
 
 /// Closes the engine in order once nobody else holds it.
@@ -81,14 +183,56 @@ pub fn close(engine: Arc<Engine>) -> Result<(), Failure> {
     }
 }
 
-/// Ready once the process is asked to stop.
-pub async fn stop_signal() {
-    use tokio::signal::unix::{SignalKind, signal};
-    let Ok(mut terminate) = signal(SignalKind::terminate()) else {
-        return std::future::pending().await;
+/// Ready once the process is asked to stop. Asked again, the process ends at once, whatever it is at:
+/// what was acknowledged is durable.
+pub fn stop_signals() -> Result<tokio::sync::oneshot::Receiver<()>, Problem> {
+    let (stop, stopped) = tokio::sync::oneshot::channel();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(no_thread)?;
+    let signals = runtime
+        .block_on(async { Signals::new() })
+        .map_err(no_thread)?;
+    let watch = move || {
+        runtime.block_on(async {
+            let mut signals = signals;
+            signals.next().await;
+            let _ = stop.send(());
+            signals.next().await;
+            eprintln!("stopping at once");
+            std::process::exit(STOPPED_AT_ONCE);
+        });
     };
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = tokio::signal::ctrl_c() => {}
+    std::thread::Builder::new()
+        .name("headwater-signals".into())
+        .spawn(watch)
+        .map_err(no_thread)?;
+    Ok(stopped)
+}
+
+/// The exit code of a process that was asked twice to stop.
+const STOPPED_AT_ONCE: i32 = 130;
+
+/// Requests to stop: SIGTERM, and Ctrl-C.
+struct Signals {
+    terminate: tokio::signal::unix::Signal,
+    interrupt: tokio::signal::unix::Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        use tokio::signal::unix::{SignalKind, signal};
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
     }
 }

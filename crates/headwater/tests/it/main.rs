@@ -7,6 +7,7 @@
     reason = "tests use the real disk and clock, and stop loudly"
 )]
 
+mod access;
 mod apply;
 mod cli;
 mod crash;
@@ -14,6 +15,8 @@ mod damage;
 mod fixtures;
 mod golden;
 mod http;
+mod limits;
+mod observe;
 mod oracle;
 mod windows;
 

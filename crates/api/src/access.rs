@@ -1,0 +1,261 @@
+//! Which role opens which call: the one table that HTTP and gRPC ask.
+//!
+//! A call that isn't in the table is closed to everyone as soon as keys are in force, so a new route
+//! needs a line here before anybody can use it. gRPC's calls are `POST /package.Service/Method`.
+
+use axum::extract::MatchedPath;
+use axum::http::{Method, Request};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// What a key may be used for. A key holds one or several; `admin` holds them all.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    /// Read features, facts, the registry and metrics.
+    Read,
+    /// Send and retract facts.
+    Write,
+    /// Everything, also what changes definitions and mends facts.
+    Admin,
+}
+
+impl Role {
+    pub const ALL: [Self; 3] = [Self::Read, Self::Write, Self::Admin];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Read => "read",
+            Self::Write => "write",
+            Self::Admin => "admin",
+        }
+    }
+}
+
+/// What a call asks of its caller.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// Nothing: probes, and pages that are the same everywhere.
+    Open,
+    Role(Role),
+}
+
+const READ: Access = Access::Role(Role::Read);
+const WRITE: Access = Access::Role(Role::Write);
+
+/// A call, what it asks of its caller, and how metrics call it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rule {
+    pub method: &'static str,
+    /// `{name}` stands for one segment of a path, `{*name}` for the rest.
+    pub path: &'static str,
+    pub access: Access,
+    pub name: &'static str,
+    /// Whether its body may pause for as long as it likes: a feed that bounds itself.
+    pub feed: bool,
+}
+
+impl Rule {
+    /// The same, for a call that stays open.
+    #[allow(dead_code, reason = "for calls that stream")]
+    const fn feed(mut self) -> Self {
+        self.feed = true;
+        self
+    }
+}
+
+const fn rule(
+    method: &'static str,
+    path: &'static str,
+    access: Access,
+    name: &'static str,
+) -> Rule {
+    Rule {
+        method,
+        path,
+        access,
+        name,
+        feed: false,
+    }
+}
+
+/// Every call. docs/security.md shows the table to people.
+pub const RULES: &[Rule] = &[
+    rule("GET", "/", Access::Open, "home"),
+    rule("GET", "/health/live", Access::Open, "live"),
+    rule("GET", "/health/ready", Access::Open, "ready"),
+    rule("GET", "/openapi.json", Access::Open, "openapi"),
+    rule("GET", "/metrics", READ, "metrics"),
+    rule("POST", "/v1/facts/{contract}", WRITE, "facts_post"),
+    rule("GET", "/v1/facts/{contract}", READ, "facts_get"),
+    rule("POST", "/v1/facts/{contract}/retract", WRITE, "facts_retract"),
+    rule(
+        "GET",
+        "/v1/facts/{contract}/quarantine",
+        READ,
+        "quarantine_get",
+    ),
+    rule("POST", "/v1/features", READ, "features"),
+    rule("GET", "/v1/registry", READ, "registry"),
+    rule("GET", "/v1/registry/{kind}", READ, "registry_kind"),
+];
+
+/// What the table says of a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Found {
+    /// The rule at this place of the table.
+    Rule(usize),
+    /// The path is known, the method isn't.
+    OtherMethod,
+    Nothing,
+}
+
+impl Found {
+    pub(crate) fn rule(self) -> Option<&'static Rule> {
+        match self {
+            Self::Rule(index) => RULES.get(index),
+            Self::OtherMethod | Self::Nothing => None,
+        }
+    }
+
+    /// What the call asks of its caller; nothing where the table doesn't know it.
+    pub(crate) fn access(self) -> Option<Access> {
+        self.rule().map(|rule| rule.access)
+    }
+}
+
+/// Looks a request up, by the template that the router has matched, else by its path.
+pub(crate) fn find<B>(request: &Request<B>) -> Found {
+    let matched = request.extensions().get::<MatchedPath>();
+    let path = matched.map_or(request.uri().path(), MatchedPath::as_str);
+    find_call(request.method(), path)
+}
+
+fn find_call(method: &Method, path: &str) -> Found {
+    let method = match method.as_str() {
+        "HEAD" => "GET",
+        method => method,
+    };
+    let exact = RULES.iter().any(|rule| rule.path == path);
+    let mut known = false;
+    for (index, rule) in RULES.iter().enumerate() {
+        let is_here = match exact {
+            true => rule.path == path,
+            false => matches(rule.path, path),
+        };
+        if is_here {
+            known = true;
+            if rule.method == method {
+                return Found::Rule(index);
+            }
+        }
+    }
+    match known {
+        true => Found::OtherMethod,
+        false => Found::Nothing,
+    }
+}
+
+fn matches(template: &str, path: &str) -> bool {
+    let mut segments = path.split('/');
+    for wanted in template.split('/') {
+        if wanted.starts_with("{*") {
+            return segments.next().is_some();
+        }
+        match segments.next() {
+            Some(given) if wanted.starts_with('{') && !given.is_empty() => {}
+            Some(given) if given == wanted => {}
+            _ => return false,
+        }
+    }
+    segments.next().is_none()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_call_is_found_by_its_path_and_by_its_template() {
+        let find = |method: &str, path: &str| find_call(&method.parse().unwrap(), path);
+        let access = |method: &str, path: &str| find(method, path).access();
+        assert_eq!(access("POST", "/v1/facts/purchase"), Some(WRITE));
+        assert_eq!(access("POST", "/v1/facts/{contract}"), Some(WRITE));
+        assert_eq!(access("HEAD", "/v1/facts/purchase"), Some(READ));
+        assert_eq!(find("DELETE", "/v1/facts/purchase"), Found::OtherMethod);
+        assert_eq!(find("POST", "/health/live"), Found::OtherMethod);
+        for path in [
+            "/v1/facts",
+            "/v1/facts/",
+            "/v1/facts/a/b",
+            "/health/live/",
+            "//health/live",
+            "/health",
+            "",
+            "*",
+        ] {
+            assert_eq!(find("GET", path), Found::Nothing, "{path}");
+        }
+    }
+
+    /// Every path that is given to the router or described to clients has its rules, so that none
+    /// can be forgotten.
+    #[test]
+    fn every_route_has_a_role() {
+        let mut paths: Vec<String> = Vec::new();
+        for source in std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/src")).unwrap() {
+            let path = source.unwrap().path();
+            if path.extension().is_some_and(|e| e == "rs") {
+                let text = std::fs::read_to_string(path).unwrap();
+                // Assembled, so that this line isn't taken for a route.
+                let calls = text.replace(concat!(".route_", "service("), concat!(".", "route("));
+                let routes = calls.split(concat!(".", "route(")).skip(1);
+                let literal = |r: &str| {
+                    Some(
+                        r.trim_start()
+                            .strip_prefix('"')?
+                            .split_once('"')?
+                            .0
+                            .to_owned(),
+                    )
+                };
+                paths.extend(routes.filter_map(literal));
+            }
+        }
+        assert!(paths.len() >= 10, "{paths:?}");
+        for path in &paths {
+            let known = RULES.iter().any(|rule| rule.path == path);
+            assert!(known, "no role opens {path}: add it to `RULES`");
+        }
+        let described = crate::openapi();
+        for (path, methods) in described["paths"].as_object().unwrap() {
+            for method in methods.as_object().unwrap().keys() {
+                let method = method.to_uppercase();
+                let known = RULES.iter().any(|r| r.method == method && r.path == path);
+                assert!(known, "no role opens {method} {path}: add it to `RULES`");
+            }
+        }
+        let mut names = std::collections::BTreeSet::new();
+        for Rule {
+            method, path, name, ..
+        } in RULES
+        {
+            assert!(names.insert(name), "two calls are named {name}");
+            let pointer = format!(
+                "/paths/{}/{}",
+                path.replace('/', "~1"),
+                method.to_lowercase()
+            );
+            let grpc = path
+                .split('/')
+                .nth(1)
+                .is_some_and(|s| s.contains('.') && s != "openapi.json");
+            assert!(
+                grpc || described.pointer(&pointer).is_some(),
+                "{method} {path} isn't described"
+            );
+        }
+    }
+}

@@ -1,0 +1,201 @@
+//! The record of who did what: definitions applied, keys made, used, revoked and refused, calls that
+//! only an administrator may make.
+//!
+//! Lines of JSON in numbered files below `audit/` of the data folder, only ever appended to. When a
+//! file is full the next one begins, and the oldest goes. The server and the command line both write
+//! to it: each line is one append.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use headwater_api::{Audit, AuditEvent};
+use headwater_env::{AppendFile, Env, FileError};
+use headwater_schema::Problem;
+use headwater_schema::time::format_timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::{AuditSettings, DataFolder};
+
+/// The format of lines.
+const VERSION: u32 = 1;
+
+/// One line.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AuditEntry {
+    pub version: u32,
+    /// RFC 3339, UTC.
+    pub time: String,
+    /// The id of a key, `anyone`, or `command line`.
+    pub actor: String,
+    pub action: String,
+    pub target: String,
+    pub result: String,
+}
+
+/// The record of one data folder.
+pub struct AuditLog {
+    env: Env,
+    folder: PathBuf,
+    settings: AuditSettings,
+    open: Mutex<Option<OpenFile>>,
+}
+
+struct OpenFile {
+    number: u64,
+    file: Box<dyn AppendFile>,
+    bytes: u64,
+}
+
+impl AuditLog {
+    /// The record of the data folder `data`; nothing is written before the first event.
+    pub fn new(env: Env, data: &Path, settings: AuditSettings) -> Self {
+        Self {
+            env,
+            folder: DataFolder::new(data).audit(),
+            settings,
+            open: Mutex::new(None),
+        }
+    }
+
+    /// Appends an event. What must not be lost in a power cut (all but the uses and refusals of keys)
+    /// is on the disk when this returns.
+    pub fn append(&self, event: &AuditEvent) -> Result<(), Problem> {
+        let failed =
+            |e: FileError| Problem::external("audit", "the audit log can't be written").detail(e);
+        let entry = AuditEntry {
+            version: VERSION,
+            time: format_timestamp(self.env.clock.now()),
+            actor: event.actor.clone(),
+            action: event.action.clone(),
+            target: event.target.clone(),
+            result: event.result.clone(),
+        };
+        let mut line = serde_json::to_vec(&entry)
+            .map_err(|e| Problem::internal("audit", "an event can't be written").detail(e))?;
+        line.push(b'\n');
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let full = |o: &OpenFile| {
+            o.bytes > 0 && o.bytes + line.len() as u64 > self.settings.file_bytes_max
+        };
+        let current = match open.take() {
+            Some(current) if !full(&current) => current,
+            Some(current) => self.begin(current.number + 1).map_err(failed)?,
+            None => {
+                let newest = self.files().map_err(failed)?.last().map_or(1, |(n, _)| *n);
+                let current = self.begin(newest).map_err(failed)?;
+                match full(&current) {
+                    true => self.begin(newest + 1).map_err(failed)?,
+                    false => current,
+                }
+            }
+        };
+        let current = open.insert(current);
+        current.bytes += line.len() as u64;
+        let routine = ["key.use", "key.refused"].contains(&event.action.as_str());
+        let written = current.file.append(&line);
+        let written = written.and_then(|()| if routine { Ok(()) } else { current.file.sync() });
+        if written.is_err() {
+            *open = None;
+        }
+        written.map_err(failed)
+    }
+
+    /// Opens a file and lets the oldest go.
+    fn begin(&self, number: u64) -> Result<OpenFile, FileError> {
+        self.env.files.create_dir_all(&self.folder)?;
+        let path = self.folder.join(format!("{number:06}.ndjson"));
+        let file = self.env.files.open_append(&path)?;
+        let bytes = self.env.files.open_read(&path)?.length()?;
+        let files = self.files()?;
+        let spare = files.len().saturating_sub(self.settings.files_max.max(1));
+        for (_, path) in files.iter().take(spare) {
+            self.env.files.remove_file(path)?;
+        }
+        Ok(OpenFile {
+            number,
+            file,
+            bytes,
+        })
+    }
+
+    /// Every file with its number, the oldest first.
+    fn files(&self) -> Result<Vec<(u64, PathBuf)>, FileError> {
+        if !self.env.files.exists(&self.folder) {
+            return Ok(Vec::new());
+        }
+        let number = |path: PathBuf| {
+            let name = path.file_name()?.to_str()?;
+            Some((name.strip_suffix(".ndjson")?.parse().ok()?, path))
+        };
+        let paths = self.env.files.list(&self.folder)?;
+        let mut files: Vec<(u64, PathBuf)> = paths.into_iter().filter_map(number).collect();
+        files.sort_unstable();
+        Ok(files)
+    }
+
+    /// The newest `limit` entries that `keep` wants, oldest first. A torn last line is passed over.
+    pub fn read(
+        &self,
+        limit: usize,
+        keep: impl Fn(&AuditEntry) -> bool,
+    ) -> Result<Vec<AuditEntry>, Problem> {
+        let failed =
+            |e: FileError| Problem::external("audit", "the audit log can't be read").detail(e);
+        let mut entries = Vec::new();
+        for (_, path) in self.files().map_err(failed)?.iter().rev() {
+            let bytes = self.env.files.read(path).map_err(failed)?;
+            let lines = bytes.split(|b| *b == b'\n').rev();
+            let parsed = lines.filter_map(|line| serde_json::from_slice(line).ok());
+            let wanted = parsed.filter(|entry| keep(entry));
+            entries.extend(wanted.take(limit - entries.len()));
+            if entries.len() == limit {
+                break;
+            }
+        }
+        entries.reverse();
+        Ok(entries)
+    }
+}
+
+impl Audit for AuditLog {
+    fn record(&self, event: &AuditEvent) {
+        if let Err(problem) = self.append(event) {
+            tracing::error!(action = event.action, actor = event.actor, target = event.target, %problem, "not audited");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_newest_files_stay_and_entries_come_back_in_order() {
+        let (env, clock, files) = Env::simulated(1);
+        let settings = AuditSettings {
+            file_bytes_max: 400,
+            files_max: 3,
+        };
+        let data = Path::new("/data");
+        for i in 0..40 {
+            clock.set(i * 1_000_000);
+            // Another process each time: nothing is remembered.
+            let log = AuditLog::new(env.clone(), data, settings.clone());
+            for key in ["a", "b"] {
+                let event = AuditEvent::new(key, "key.use", &i.to_string(), "ok");
+                log.append(&event).unwrap();
+            }
+        }
+        let log = AuditLog::new(env, data, settings);
+        let kept = log.files().unwrap();
+        assert_eq!(kept.len(), 3);
+        for (_, path) in &kept {
+            use headwater_env::Files;
+            assert!(files.read(path).unwrap().len() <= 400);
+        }
+        let last = log.read(3, |e| e.actor == "b").unwrap();
+        let targets: Vec<&str> = last.iter().map(|e| e.target.as_str()).collect();
+        assert_eq!(targets, ["37", "38", "39"]);
+        assert_eq!(last[2].time, "1970-01-01T00:00:39Z");
+    }
+}

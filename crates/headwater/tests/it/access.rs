@@ -1,0 +1,236 @@
+//! Who may call what: every call against every kind of key, from outside.
+
+use std::time::{Duration, Instant};
+
+use headwater_api::{Access, RULES, Role};
+use headwater_testkit::{Reply, ServerProcess, TempProject, call_with};
+use serde_json::Value;
+
+use crate::{BINARY, SHOP};
+
+fn key(project: &TempProject, roles: &[&str]) -> String {
+    let roles = roles.iter().flat_map(|r| ["--role", r]);
+    let arguments: Vec<&str> = ["keys", "create"].into_iter().chain(roles).collect();
+    project.run_ok(&arguments).trim().to_owned()
+}
+
+fn try_call(server: &ServerProcess, method: &str, path: &str, key: Option<&str>) -> Reply {
+    let bearer = key.map(|k| format!("Bearer {k}"));
+    let headers = bearer.as_deref().map(|b| ("authorization", b));
+    let path = path
+        .replace("{contract}", "purchase")
+        .replace("{kind}", "views");
+    call_with(
+        method,
+        &format!("{}{path}", server.url),
+        headers.as_slice(),
+        b"",
+    )
+}
+
+/// gRPC's calls are named after their service, as `/package.Service/Method`.
+fn is_grpc(path: &str) -> bool {
+    let service = path.split('/').nth(1).unwrap_or_default();
+    service.contains('.') && service != "openapi.json"
+}
+
+/// Every call of the table and of the OpenAPI document × every kind of caller: nobody gets in where
+/// they don't belong, and everybody gets in where they do.
+#[test]
+fn every_call_opens_to_its_role_and_to_nobody_else() {
+    let project = TempProject::new(BINARY, SHOP);
+    project.run_ok(&["apply"]);
+    let callers: Vec<(Option<String>, &[Role])> = vec![
+        (None, &[]),
+        (Some("hw_0000000000_00".into()), &[]),
+        (Some(key(&project, &["read"])), &[Role::Read]),
+        (Some(key(&project, &["write"])), &[Role::Write]),
+        (
+            Some(key(&project, &["read", "write"])),
+            &[Role::Read, Role::Write],
+        ),
+        (Some(key(&project, &["admin"])), &Role::ALL),
+    ];
+    let server = ServerProcess::start(&project);
+    let mut calls: Vec<(String, String, Access)> = RULES
+        .iter()
+        .filter(|rule| !is_grpc(rule.path))
+        .map(|rule| (rule.method.to_owned(), rule.path.to_owned(), rule.access))
+        .collect();
+    let described = server.get("/openapi.json").json();
+    for (path, methods) in described["paths"].as_object().unwrap() {
+        for method in methods.as_object().unwrap().keys() {
+            let method = method.to_uppercase();
+            let known = calls.iter().any(|(m, p, _)| *m == method && p == path);
+            assert!(known, "no role opens {method} {path}");
+        }
+    }
+    assert!(calls.len() >= 11);
+    // A call that nobody has thought of, and a method that isn't answered.
+    calls.push((
+        "GET".into(),
+        "/v1/secrets".into(),
+        Access::Role(Role::Admin),
+    ));
+    calls.push((
+        "DELETE".into(),
+        "/v1/facts/{contract}".into(),
+        Access::Role(Role::Admin),
+    ));
+    for (method, path, access) in &calls {
+        for (key, roles) in &callers {
+            let reply = try_call(&server, method, path, key.as_deref());
+            let stranger = roles.is_empty();
+            let who = format!(
+                "{method} {path} by {roles:?}: {} {}",
+                reply.status, reply.body
+            );
+            match access {
+                Access::Role(_) if stranger => assert_eq!(reply.status, 401, "{who}"),
+                Access::Role(role)
+                    if !roles.contains(role) && path != "/v1/secrets" && method != "DELETE" =>
+                {
+                    assert_eq!(reply.status, 403, "{who}");
+                }
+                _ => assert!(![401, 403].contains(&reply.status), "{who}"),
+            }
+            if matches!(reply.status, 401 | 403) {
+                assert_eq!(reply.media_type, "application/problem+json", "{who}");
+                assert!(
+                    reply.json()["hint"].as_str().unwrap().contains("key"),
+                    "{who}"
+                );
+            }
+        }
+    }
+    assert_eq!(
+        try_call(&server, "GET", "/v1/secrets", callers[5].0.as_deref()).status,
+        404
+    );
+    assert_eq!(
+        try_call(&server, "DELETE", "/v1/facts/x", callers[5].0.as_deref()).status,
+        405
+    );
+}
+
+#[test]
+fn keys_come_and_go_while_the_server_runs_and_are_told_apart_in_the_record() {
+    let project = TempProject::new(BINARY, SHOP);
+    project.run_ok(&["apply"]);
+    let server = ServerProcess::start(&project);
+    assert_eq!(try_call(&server, "GET", "/metrics", None).status, 200);
+    let admin = key(&project, &["admin"]);
+    let until = |status: u16, key: Option<&str>| {
+        let end = Instant::now() + Duration::from_secs(20);
+        while try_call(&server, "GET", "/metrics", key).status != status {
+            assert!(Instant::now() < end, "never {status}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    };
+    until(401, None);
+    until(200, Some(&admin));
+    let told = project.run_ok(&[
+        "--server",
+        &server.url,
+        "--key",
+        &admin,
+        "facts",
+        "get",
+        "purchase",
+    ]);
+    assert!(told.contains("event time"), "{told}");
+    let refused = project.run_fails(&["--server", &server.url, "facts", "get", "purchase"]);
+    assert!(refused.contains("needs a key"), "{refused}");
+    let id = admin.split('_').nth(1).unwrap();
+    project.run_ok(&["keys", "revoke", id]);
+    until(401, Some(&admin));
+    let listed: Value = serde_json::from_str(&project.run_ok(&["--json", "keys", "list"])).unwrap();
+    assert!(listed[0]["revoked"].is_string(), "{listed}");
+    let record = project.run_ok(&["--json", "audit"]);
+    let entries: Value = serde_json::from_str(&record).unwrap();
+    let has = |actor: &str, action: &str| {
+        let entries = entries.as_array().unwrap();
+        entries
+            .iter()
+            .any(|e| e["actor"] == actor && e["action"] == action)
+    };
+    assert!(has("command line", "definitions.apply"), "{record}");
+    assert!(
+        has("command line", "key.create") && has("command line", "key.revoke"),
+        "{record}"
+    );
+    assert!(
+        has(id, "key.use") && has("anyone", "key.refused"),
+        "{record}"
+    );
+    let secret = admin.rsplit_once('_').unwrap().1;
+    assert!(!record.contains(secret), "a key in the record");
+    assert!(server.stop(), "an orderly end");
+    // The door stays shut after a start, though the only key is revoked.
+    let server = ServerProcess::start(&project);
+    assert_eq!(try_call(&server, "GET", "/metrics", None).status, 401);
+    assert_eq!(try_call(&server, "GET", "/health/ready", None).status, 200);
+}
+
+#[test]
+fn an_open_address_is_refused_without_keys() {
+    let project = TempProject::new(BINARY, SHOP);
+    project.run_ok(&["apply"]);
+    let said = project.run_fails(&["serve", "--listen", "0.0.0.0:0"]);
+    assert!(
+        said.contains("0.0.0.0:0 is open to others") && said.contains("keys create"),
+        "{said}"
+    );
+}
+
+/// A certificate for this machine that signs itself, and its key.
+fn certificate(project: &TempProject) -> String {
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned(), "127.0.0.1".to_owned()])
+        .unwrap();
+    let pem = made.cert.pem();
+    project.write("tls/key.pem", made.signing_key.serialize_pem());
+    project.write("tls/cert.pem", &pem);
+    pem
+}
+
+#[test]
+fn tls_shows_its_certificate_and_the_next_one_without_a_restart() {
+    let project = TempProject::new(BINARY, SHOP);
+    project.write(
+        "headwater.yaml",
+        "name: shop\nspec: {tls: {certificate_file: tls/cert.pem, key_file: tls/key.pem}}\n",
+    );
+    project.run_ok(&["apply"]);
+    let said = project.run_fails(&["serve", "--listen", "127.0.0.1:0"]);
+    assert!(said.contains("tls/cert.pem can't be read"), "{said}");
+    let first = certificate(&project);
+    let server = ServerProcess::start(&project);
+    assert!(
+        server.url.starts_with("https://127.0.0.1:"),
+        "{}",
+        server.url
+    );
+    project.write("first.pem", &first);
+    let get = |ca: &str| {
+        project.run(&[
+            "--server",
+            &server.url,
+            "--ca",
+            ca,
+            "facts",
+            "get",
+            "purchase",
+        ])
+    };
+    assert!(get("first.pem").status.success(), "{:?}", get("first.pem"));
+    let plain = server.url.replace("https", "http");
+    let refused = project.run(&["--server", &plain, "facts", "get", "purchase"]);
+    assert!(!refused.status.success(), "no talk without TLS");
+    let second = certificate(&project);
+    project.write("second.pem", &second);
+    let end = Instant::now() + Duration::from_secs(20);
+    while !get("second.pem").status.success() {
+        assert!(Instant::now() < end, "the new certificate isn't shown");
+    }
+    assert!(!get("first.pem").status.success(), "the old one still is");
+}

@@ -1,0 +1,179 @@
+//! What protects the server: clients that are slow or too many, requests that are too large, and an
+//! end that answers what is under way.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+use headwater_testkit::{ServerProcess, TempProject, call_with};
+
+use crate::{BINARY, SHOP};
+
+fn served(limits: &str) -> (TempProject, ServerProcess) {
+    let project = TempProject::new(BINARY, SHOP);
+    project.write(
+        "headwater.yaml",
+        format!("name: shop\nspec: {{limits: {{{limits}}}}}\n"),
+    );
+    project.run_ok(&["apply"]);
+    let server = ServerProcess::start(&project);
+    (project, server)
+}
+
+fn connect(server: &ServerProcess) -> TcpStream {
+    let address = server.url.strip_prefix("http://").unwrap();
+    let stream = TcpStream::connect(address).unwrap();
+    stream
+        .set_read_timeout(Some(Duration::from_secs(20)))
+        .unwrap();
+    stream
+}
+
+/// Everything that comes until the server closes.
+fn rest(stream: &mut TcpStream) -> String {
+    let mut text = Vec::new();
+    let _ = stream.read_to_end(&mut text);
+    String::from_utf8_lossy(&text).into_owned()
+}
+
+/// The head of a request with a body that is yet to come.
+fn begin(server: &ServerProcess, body: usize) -> TcpStream {
+    let mut stream = connect(server);
+    let head = format!(
+        "POST /v1/facts/purchase HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: {body}\r\n\r\n"
+    );
+    stream.write_all(head.as_bytes()).unwrap();
+    stream
+}
+
+#[test]
+fn slow_clients_are_let_go() {
+    let (_project, server) = served("header_ms_max: 300, body_ms_max: 300");
+    let start = Instant::now();
+    let mut silent = connect(&server);
+    let mut slow = connect(&server);
+    slow.write_all(b"POST /v1/facts/purchase HTT").unwrap();
+    let mut half = begin(&server, 100);
+    half.write_all(b"[{\"id\":").unwrap();
+    assert_eq!(rest(&mut silent), "");
+    let refused = rest(&mut slow);
+    assert!(
+        refused.is_empty() || refused.starts_with("HTTP/1.1 408"),
+        "{refused}"
+    );
+    let told = rest(&mut half);
+    assert!(
+        told.starts_with("HTTP/1.1 408") && told.contains("limits.body_ms_max"),
+        "{told}"
+    );
+    assert!(start.elapsed() < Duration::from_secs(15));
+    assert_eq!(server.get("/health/ready").status, 200);
+}
+
+#[test]
+fn more_than_there_is_room_for_is_refused_at_once_and_by_name() {
+    let (_project, server) = served(
+        "connections_max: 3, requests_in_flight_max: 1, url_bytes_max: 200, header_bytes_max: 2000",
+    );
+    let long = server.get(&format!("/metrics?{}", "x".repeat(300)));
+    assert!(
+        long.status == 414 && long.body.contains("limits.url_bytes_max"),
+        "{}",
+        long.body
+    );
+    let value = "x".repeat(3000);
+    let url = format!("{}/metrics", server.url);
+    let large = call_with("GET", &url, &[("x-large", &value)], b"");
+    assert!(
+        large.status == 431 && large.body.contains("limits.header_bytes_max"),
+        "{}",
+        large.body
+    );
+    let mut held = begin(&server, 2);
+    held.write_all(b"[").unwrap();
+    let busy = |server: &ServerProcess| server.get("/metrics");
+    let end = Instant::now() + Duration::from_secs(10);
+    while busy(&server).status != 503 {
+        assert!(Instant::now() < end, "never busy");
+    }
+    assert!(busy(&server).body.contains("limits.requests_in_flight_max"));
+    assert_eq!(
+        server.get("/health/live").status,
+        200,
+        "probes are answered"
+    );
+    let mut open = Vec::new();
+    let told = loop {
+        let mut next = connect(&server);
+        next.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
+            .unwrap();
+        let mut first = [0; 12];
+        next.read_exact(&mut first).unwrap();
+        if &first == b"HTTP/1.1 503" {
+            break rest(&mut next);
+        }
+        open.push(next);
+        assert!(open.len() < 3, "never refused");
+    };
+    assert!(
+        told.contains("limits.connections_max") && told.contains("retry-after: 1"),
+        "{told}"
+    );
+    drop(open);
+    held.write_all(b"]").unwrap();
+    assert!(rest(&mut held).starts_with("HTTP/1.1 200"));
+    let end = Instant::now() + Duration::from_secs(10);
+    let refused = |metrics: &str| {
+        let line = metrics
+            .lines()
+            .find(|l| l.starts_with("headwater_http_connections_refused_total "));
+        line.is_some_and(|l| !l.ends_with(" 0"))
+    };
+    while !refused(&server.get("/metrics").body) {
+        assert!(Instant::now() < end, "never counted");
+    }
+}
+
+#[test]
+fn a_stop_answers_what_is_under_way_and_takes_nothing_more() {
+    let (_project, server) = served("drain_notice_ms: 1500");
+    let mut held = begin(&server, 2);
+    held.write_all(b"[").unwrap();
+    assert_eq!(server.get("/health/ready").status, 200);
+    server.terminate();
+    let end = Instant::now() + Duration::from_secs(10);
+    while server.get("/health/ready").status != 503 {
+        assert!(Instant::now() < end, "never told");
+    }
+    let address = server.url.strip_prefix("http://").unwrap().to_owned();
+    while TcpStream::connect(&address).is_ok() {
+        assert!(Instant::now() < end, "never closed");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    held.write_all(b"]").unwrap();
+    let told = rest(&mut held);
+    assert!(
+        told.starts_with("HTTP/1.1 200") && told.contains("\"accepted\":0"),
+        "{told}"
+    );
+    assert_eq!(server.wait(), Some(0));
+}
+
+#[test]
+fn a_stop_waits_for_a_named_time_and_a_second_signal_for_none() {
+    let (_project, server) = served("drain_ms_max: 300");
+    let _held = begin(&server, 2);
+    assert_eq!(server.get("/health/ready").status, 200);
+    let start = Instant::now();
+    server.terminate();
+    assert_eq!(server.wait(), Some(0), "the rest is given up in order");
+    assert!(start.elapsed() < Duration::from_secs(15));
+
+    let (_project, server) = served("drain_ms_max: 600000");
+    let _held = begin(&server, 2);
+    assert_eq!(server.get("/health/ready").status, 200);
+    server.terminate();
+    std::thread::sleep(Duration::from_millis(200));
+    server.terminate();
+    assert_eq!(server.wait(), Some(130));
+}
