@@ -4,6 +4,7 @@
 use std::sync::atomic::Ordering;
 
 use headwater_api::backend::Measure;
+use headwater_stream::ShardStats;
 
 use crate::Engine;
 
@@ -182,22 +183,9 @@ fn views(engine: &Engine, out: &mut Vec<Measure>) {
         "Bytes of the feature store.",
         stats.store_bytes as f64,
     ));
-    for (index, shard) in stats.shards.iter().enumerate() {
-        let mut push = |measure| out.push(labelled(measure, "shard", &index.to_string()));
-        push(gauge(
-            "shard_entities_in_memory",
-            "Entity states in the memory of a shard.",
-            shard.entities_in_memory as f64,
-        ));
-        push(gauge(
-            "shard_bytes_in_memory",
-            "About how many bytes of memory the states of a shard take.",
-            shard.bytes_in_memory as f64,
-        ));
-    }
+    shards(&stats.shards, out);
     for view in &stats.views {
-        let name = &view.view;
-        let mut push = |measure| out.push(labelled(measure, "view", name));
+        let mut push = |measure| out.push(labelled(measure, "view", &view.view));
         push(counter(
             "view_facts",
             "Facts applied to a view.",
@@ -241,5 +229,21 @@ fn views(engine: &Engine, out: &mut Vec<Measure>) {
                 newest as f64 / 1e6,
             ));
         }
+    }
+}
+
+fn shards(shards: &[ShardStats], out: &mut Vec<Measure>) {
+    for (index, shard) in shards.iter().enumerate() {
+        let mut push = |measure| out.push(labelled(measure, "shard", &index.to_string()));
+        push(gauge(
+            "shard_entities_in_memory",
+            "Entity states in the memory of a shard.",
+            shard.entities_in_memory as f64,
+        ));
+        push(gauge(
+            "shard_bytes_in_memory",
+            "About how many bytes of memory the states of a shard take.",
+            shard.bytes_in_memory as f64,
+        ));
     }
 }
