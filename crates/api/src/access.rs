@@ -90,7 +90,12 @@ pub const RULES: &[Rule] = &[
     rule("GET", "/metrics", READ, "metrics"),
     rule("POST", "/v1/facts/{contract}", WRITE, "facts_post"),
     rule("GET", "/v1/facts/{contract}", READ, "facts_get"),
-    rule("POST", "/v1/facts/{contract}/retract", WRITE, "facts_retract"),
+    rule(
+        "POST",
+        "/v1/facts/{contract}/retract",
+        WRITE,
+        "facts_retract",
+    ),
     rule(
         "GET",
         "/v1/facts/{contract}/quarantine",

@@ -2,14 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use headwater_api::backend::{
     EntityRequest, FeaturesReply, FeaturesRequest, IngestDone, IngestOptions, IngestReply, KnownAt,
     RejectedFact, RetractDone, RetractReply, StaleSource,
 };
-use headwater_env::{Env, FileLock, Histogram};
+use headwater_env::{Env, FileLock};
 use headwater_facts::{
     AppendRequest, Appended, Change, EmbeddedFactLog, FactLog, FactLogOptions, IndexSpec,
 };
@@ -23,7 +22,7 @@ use crate::apply::Filler;
 use crate::data::{DataFolder, read_registry};
 use crate::entity::read_as_typed;
 use crate::freshness::{stale, watched_contracts};
-use crate::reader::Reader;
+use crate::reader::{ReadStats, Reader};
 
 /// Rows of a file that are appended together.
 const FILE_BATCH_ROWS: usize = 8192;
@@ -45,14 +44,6 @@ pub struct Engine {
     report: OpenReport,
     /// Held as long as the engine lives; released last.
     _lock: Box<dyn FileLock>,
-}
-
-/// What is counted of feature reads.
-#[derive(Default)]
-pub(crate) struct ReadStats {
-    pub took: Histogram,
-    /// Reads that told of a stale source.
-    pub stale: AtomicU64,
 }
 
 /// What opening found.
@@ -302,9 +293,7 @@ impl Engine {
         let start = clock.monotonic_nanos();
         let reply = self.reader.read(request, clock.now())?;
         let took = clock.monotonic_nanos().saturating_sub(start);
-        self.read_stats.took.observe_nanos(took);
-        let stale = u64::from(!reply.stale_sources.is_empty());
-        self.read_stats.stale.fetch_add(stale, Ordering::Relaxed);
+        self.read_stats.count(&reply, took);
         Ok(reply)
     }
 

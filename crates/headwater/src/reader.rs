@@ -1,10 +1,12 @@
 //! Feature reads: names to plans, requests to entity keys, states to rows, all at one cursor.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use headwater_aggregate::Outcome;
 use headwater_api::backend::{FeatureRow, FeaturesReply, FeaturesRequest, KnownAt, Names};
+use headwater_env::Histogram;
 use headwater_facts::FactLog;
 use headwater_features::{ReadPlan, Resolved};
 use headwater_schema::{Cursor, Problem, Sequence};
@@ -29,6 +31,22 @@ pub(crate) struct Reader {
 struct Current {
     in_force: Arc<InForce>,
     plans: HashMap<Names, Arc<Plan>>,
+}
+
+/// What is counted of reads.
+#[derive(Default)]
+pub(crate) struct ReadStats {
+    pub took: Histogram,
+    /// Reads that told of a stale source.
+    pub stale: AtomicU64,
+}
+
+impl ReadStats {
+    pub(crate) fn count(&self, reply: &FeaturesReply, took_nanos: u64) {
+        self.took.observe_nanos(took_nanos);
+        let stale = u64::from(!reply.stale_sources.is_empty());
+        self.stale.fetch_add(stale, Ordering::Relaxed);
+    }
 }
 
 /// How to answer one list of features.
