@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 
 use headwater::Config;
-use headwater_api::{Backend, Server};
+use headwater_api::{Backend, Server, ServerOptions};
 use headwater_schema::Problem;
 
 use crate::{failed, machine, shop};
@@ -77,8 +77,13 @@ pub fn serve(core: Option<usize>) -> Result<(), Problem> {
     let runtime = builder.enable_all().build().map_err(failed)?;
     let backend: Arc<dyn Backend> = engine;
     let address = SocketAddr::from(([127, 0, 0, 1], 0));
-    let server = runtime.block_on(Server::bind(address, backend, config.spec.limits))?;
+    let server = runtime.block_on(Server::bind(
+        address,
+        backend,
+        ServerOptions::open(config.spec.limits),
+    ))?;
     println!("{}", server.address());
     std::io::stdout().flush().map_err(failed)?;
-    runtime.block_on(server.run(std::future::pending()))
+    runtime.block_on(server.run(std::future::pending()));
+    Ok(())
 }
