@@ -71,6 +71,12 @@ impl Partial {
         }
     }
 
+    /// About how many bytes of memory some partials take.
+    pub fn sizes_bytes(partials: &[Self]) -> usize {
+        let beyond: usize = partials.iter().map(|p| p.data.heap_bytes()).sum();
+        size_of_val(partials) + beyond
+    }
+
     /// Counts what one fact brings.
     pub fn add(&mut self, slot: &Slot, fact: &Contribution) {
         if slot.is_grouped() {
@@ -170,6 +176,32 @@ impl Partial {
 }
 
 impl PartialData {
+    /// About how many bytes it takes beside itself.
+    fn heap_bytes(&self) -> usize {
+        /// A node of a tree holds more than its entry.
+        const ENTRY_BYTES: usize = 64;
+        match self {
+            Self::Count | Self::Min(_) | Self::Max(_) | Self::Chosen(None) => 0,
+            Self::Moments(sums) if sums.spilled() => sums.capacity() * size_of::<ExactSum>(),
+            Self::Moments(_) => 0,
+            Self::First(list) | Self::Last(list) | Self::LastDistinct(list) => {
+                list.capacity() * size_of::<Placed>()
+            }
+            Self::Distinct(sketch) => size_of_val(sketch.hashes()),
+            Self::Histogram(histogram) => histogram.counts.len() * ENTRY_BYTES,
+            Self::Ranked(values) => values.capacity() * size_of::<Value>(),
+            Self::Chosen(Some(_)) => size_of::<Chosen>(),
+            Self::Quantile(samples) => samples.heap_bytes(),
+            Self::Decayed(decayed) => size_of_val(decayed.cells.as_slice()),
+            Self::Groups(groups) => {
+                let partials = groups.partials.values();
+                let sizes = partials.map(|p| Partial::sizes_bytes(std::slice::from_ref(p)));
+                sizes.sum::<usize>() + groups.partials.len() * ENTRY_BYTES
+            }
+            Self::Places(places) => Partial::sizes_bytes(&places.partials),
+        }
+    }
+
     fn empty(kind: SlotKind) -> Self {
         match kind {
             SlotKind::Count => Self::Count,

@@ -47,6 +47,17 @@ pub struct Sketch {
 }
 
 impl Samples {
+    /// About how many bytes it takes beside itself.
+    pub fn heap_bytes(&self) -> usize {
+        match self {
+            Self::None => 0,
+            Self::Ints(values) => values.capacity() * size_of::<i64>(),
+            Self::Floats(values) => values.capacity() * size_of::<f64>(),
+            Self::Decimals(_, values) => values.capacity() * size_of::<i128>(),
+            Self::Sketch(sketch) => size_of::<Sketch>() + sketch.counts.len() * 32,
+        }
+    }
+
     pub fn add(&mut self, value: &Value, exact_up_to: usize) {
         match (&mut *self, value) {
             (Self::None, Value::Int(v)) => *self = Self::Ints(vec![*v]),

@@ -1,7 +1,7 @@
 //! What a view knows of one entity: its facts in time-ordered blocks that carry partial aggregates.
 //!
-//! Any window at any cursor is answered by merging the partials of the blocks inside it and adding
-//! the facts at its two edges one by one. Facts older than the view's retention are folded into a
+//! Any window at any cursor is answered by merging the partials of the blocks inside it, or of runs of
+//! them, and adding the facts at its two edges one by one. Facts older than the view's retention are folded into a
 //! base that keeps only what `lifetime` needs; a read that would have to look inside the base is
 //! answered [`Aged`], and the caller reads the facts again from the fact store.
 
@@ -14,9 +14,11 @@ use crate::partial::Partial;
 use crate::{Layout, WindowRange};
 
 mod codec;
+mod levels;
 mod removed;
 
 pub use codec::Corrupt;
+use levels::{Levels, WholeBlocks};
 use removed::{Forgotten, Removed, add_removed};
 
 /// Facts in a block before it is sealed with its partials.
@@ -35,6 +37,7 @@ pub struct EntityState {
     /// What facts contributed that have been folded away.
     base: Option<Box<Base>>,
     sealed: Vec<Sealed>,
+    levels: Levels,
     /// The newest facts, not yet aggregated. Every fact here stands after every sealed one.
     tail: Block,
     /// Facts that were retracted, for reads as of before their retraction.
@@ -68,6 +71,7 @@ impl EntityState {
         Self {
             base: None,
             sealed: Vec::new(),
+            levels: Levels::default(),
             tail: Block::new(&layout.inputs),
             removed: Vec::new(),
             forgotten: Forgotten::NOTHING,
@@ -117,6 +121,7 @@ impl EntityState {
         let block = std::mem::replace(&mut self.tail, Block::new(&layout.inputs));
         let partials = block.partials(layout);
         self.sealed.push(Sealed { block, partials });
+        self.levels.moved(self.sealed.len() - 1, self.sealed.len());
     }
 
     fn insert_late(&mut self, layout: &Layout, position: Position, values: Vec<Value>) {
@@ -134,12 +139,14 @@ impl EntityState {
             for (slot, partial) in layout.slots.iter().zip(&mut sealed.partials) {
                 sealed.block.add_row(slot, row, partial);
             }
+            self.levels.changed(at);
             return;
         }
         let block = sealed.block.split_off(BLOCK_ROWS);
         sealed.partials = sealed.block.partials(layout);
         let partials = block.partials(layout);
         self.sealed.insert(at + 1, Sealed { block, partials });
+        self.levels.moved(at, self.sealed.len());
     }
 
     /// Folds whole blocks of facts at or before `floor` into the base, keeping the newest that
@@ -186,6 +193,7 @@ impl EntityState {
             }
         }
         let newest = base.newest;
+        self.levels.moved(0, self.sealed.len());
         self.forget(|removed| removed.position <= newest);
     }
 
@@ -244,17 +252,30 @@ impl EntityState {
             false => *range,
         };
         self.add_base(layout, &range, known_at, slots, partials)?;
-        for sealed in self.sealed_within(&range) {
-            let rows = rows_within(&sealed.block, &range);
-            let whole = rows.len() == sealed.block.len();
-            if whole && sealed.block.sequence_max() <= known_at {
-                for (slot, partial) in slots.iter().zip(partials.iter_mut()) {
-                    partial.merge(&layout.slots[*slot], &sealed.partials[*slot]);
-                }
-            } else {
-                add_known(&sealed.block, layout, rows, known_at, slots, partials);
+        let mut blocks = self.sealed_within(&range);
+        let edge = |block: usize, partials: &mut [Partial]| {
+            let block = &self.sealed[block].block;
+            let rows = rows_within(block, &range);
+            let part = rows.len() < block.len();
+            if part {
+                add_known(block, layout, rows, known_at, slots, partials);
             }
+            part
+        };
+        if !blocks.is_empty() && edge(blocks.start, partials) {
+            blocks.start += 1;
         }
+        if !blocks.is_empty() && edge(blocks.end - 1, partials) {
+            blocks.end -= 1;
+        }
+        let whole = WholeBlocks {
+            levels: &self.levels,
+            sealed: &self.sealed,
+            layout,
+            known_at,
+            slots,
+        };
+        whole.add(blocks, partials);
         let rows = rows_within(&self.tail, &range);
         add_known(&self.tail, layout, rows, known_at, slots, partials);
         for removed in self.removed.iter().filter(|r| r.visible(&range, known_at)) {
@@ -263,14 +284,15 @@ impl EntityState {
         Ok(())
     }
 
-    fn sealed_within(&self, range: &WindowRange) -> &[Sealed] {
+    /// The sealed blocks that a range touches.
+    fn sealed_within(&self, range: &WindowRange) -> Range<usize> {
         let start = self
             .sealed
             .partition_point(|s| s.block.last().is_some_and(|last| last < range.from));
         let end = self
             .sealed
             .partition_point(|s| s.block.first().is_some_and(|first| first < range.until));
-        self.sealed.get(start..end).unwrap_or_default()
+        start..end.max(start)
     }
 
     fn add_base(
@@ -358,7 +380,7 @@ impl EntityState {
 
     /// About how many bytes of memory the state takes.
     pub fn size_bytes(&self) -> usize {
-        let partials = |p: &[Partial]| size_of_val(p);
+        let partials = |p: &[Partial]| Partial::sizes_bytes(p);
         let sealed: usize = self
             .sealed
             .iter()
@@ -368,7 +390,9 @@ impl EntityState {
             .base
             .as_ref()
             .map_or(0, |b| size_of::<Base>() + partials(&b.partials));
-        size_of::<Self>() + sealed + self.tail.size_bytes() + base + self.removed.len() * 96
+        let removed = self.removed.len() * 96;
+        let blocks = sealed + self.tail.size_bytes() + self.levels.size_bytes();
+        size_of::<Self>() + blocks + base + removed
     }
 }
 

@@ -84,7 +84,13 @@ impl EntityState {
             }
             None => self.tail.remove(position),
         };
+        let blocks = self.sealed.len();
         self.sealed.retain(|s| !s.block.is_empty());
+        if self.sealed.len() < blocks {
+            self.levels.moved(index, self.sealed.len());
+        } else {
+            self.levels.changed(index);
+        }
         match (values, &self.base) {
             (Some(values), _) => self.removed.push(Removed {
                 position,

@@ -339,6 +339,27 @@ impl Run {
                 self.state = EntityState::decode(&self.layout, &bytes).expect("own bytes");
             }
         }
+        self.read_all();
+    }
+
+    /// Lets the state make what it keeps for wide windows, so that the next step must mend it.
+    fn read_all(&self) {
+        let slots: Vec<usize> = (0..self.layout.slots.len()).collect();
+        for from in [
+            Position::MIN,
+            self.state
+                .blocks()
+                .next()
+                .and_then(Block::first)
+                .unwrap_or(Position::MIN),
+        ] {
+            let empty = self.layout.slots.iter().map(Partial::empty);
+            let mut partials: Vec<Partial> = empty.collect();
+            let range = WindowRange::between(from, Position::MAX);
+            let _ = self
+                .state
+                .query(&self.layout, &range, Sequence::MAX, &slots, &mut partials);
+        }
     }
 
     /// Whether there was such a fact, and it hadn't been folded away.
