@@ -16,6 +16,20 @@ pub struct Layout {
     pub rows_max: usize,
 }
 
+impl Layout {
+    /// About how many bytes of memory one fact takes that is held by itself.
+    pub fn row_bytes(&self) -> usize {
+        let input = |data_type: &DataType| match data_type {
+            DataType::Bool => 1,
+            DataType::Date => 4,
+            DataType::Int64 | DataType::Float64 | DataType::Timestamp => 8,
+            DataType::String => 40,
+            _ => 64,
+        };
+        16 + self.inputs.iter().map(input).sum::<usize>()
+    }
+}
+
 /// One partial aggregate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Slot {
@@ -80,6 +94,12 @@ impl Slot {
             categories_max: 0,
             kind,
         }
+    }
+
+    /// Every input that it reads; lineage and plans follow them.
+    pub fn inputs(&self) -> impl Iterator<Item = usize> + '_ {
+        let inputs = [self.input, self.filter, self.order_by, self.by];
+        inputs.into_iter().flatten()
     }
 
     /// What a fact brings, given the values of its inputs; none where it doesn't count.

@@ -44,6 +44,7 @@ pub enum Access {
 
 const READ: Access = Access::Role(Role::Read);
 const WRITE: Access = Access::Role(Role::Write);
+const ADMIN: Access = Access::Role(Role::Admin);
 
 /// A call, what it asks of its caller, and how metrics call it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -104,7 +105,12 @@ pub const RULES: &[Rule] = &[
     ),
     rule("POST", "/v1/features", READ, "features"),
     rule("GET", "/v1/registry", READ, "registry"),
+    rule("GET", "/v1/registry/search", READ, "registry_search"),
+    rule("GET", "/v1/registry/lineage", READ, "registry_lineage"),
+    rule("POST", "/v1/registry/plan", READ, "registry_plan"),
+    rule("POST", "/v1/registry/apply", ADMIN, "registry_apply"),
     rule("GET", "/v1/registry/{kind}", READ, "registry_kind"),
+    rule("GET", "/v1/registry/{kind}/{name}", READ, "registry_one"),
 ];
 
 /// What the table says of a call.

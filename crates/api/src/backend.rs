@@ -5,9 +5,12 @@ use std::sync::Arc;
 
 use headwater_aggregate::Status;
 use headwater_env::Durations;
+use headwater_features::{DefinitionKind, Direction};
 use headwater_schema::decode::BodyFormat;
 use headwater_schema::time::Duration;
 use headwater_schema::{Micros, Problem, Sequence, Value};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 /// How facts are to be taken.
 #[derive(Debug, Clone, Copy, Default)]
@@ -147,6 +150,45 @@ pub struct FeatureRow {
     pub event_times: Vec<Option<Micros>>,
 }
 
+/// What to tell of the registry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RegistryQuery {
+    /// Everything that is defined.
+    All,
+    /// All definitions of a kind.
+    Kind(DefinitionKind),
+    /// One definition with its history; as one of its versions said, where that is named.
+    One {
+        kind: DefinitionKind,
+        name: String,
+        version: Option<u64>,
+    },
+    /// What is called or described so.
+    Search { text: String, limit: usize },
+    /// What a thing feeds, or what feeds it.
+    Lineage { of: String, direction: Direction },
+}
+
+/// A file of definitions, as a project has it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DefinitionFile {
+    /// Its path from the project's folder; problems name it.
+    pub file: String,
+    /// YAML, one document or several.
+    pub text: String,
+}
+
+/// Definitions to plan or to put in force: all of a project.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DefinitionsRequest {
+    pub files: Vec<DefinitionFile>,
+    /// Refuse unless the registry is at this version: nobody has applied anything since.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub if_version: Option<u64>,
+}
+
 /// A measured number, for `/metrics`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Measure {
@@ -228,8 +270,14 @@ pub trait Backend: Send + Sync + 'static {
     /// Lists rows that broke their contract, newest first.
     fn quarantine(&self, contract: &str, limit: usize) -> Result<Vec<QuarantineRow>, Problem>;
 
-    /// Everything that is defined, for people and tools.
-    fn registry(&self) -> serde_json::Value;
+    /// What is defined, for people and tools.
+    fn registry(&self, query: &RegistryQuery) -> Result<serde_json::Value, Problem>;
+
+    /// What putting definitions in force would change.
+    fn plan(&self, request: &DefinitionsRequest) -> Result<serde_json::Value, Vec<Problem>>;
+
+    /// Puts definitions in force; what that changed.
+    fn apply(&self, request: &DefinitionsRequest) -> Result<serde_json::Value, Vec<Problem>>;
 
     /// What there is to measure.
     fn measures(&self) -> Vec<Measure>;

@@ -18,6 +18,14 @@ impl From<Problem> for ApiError {
 /// A problem whose detail is for the log, not for the caller; rides with the response to whoever logs it.
 #[derive(Clone)]
 pub(crate) struct Unsaid(pub Problem);
+/// Several problems on their way out, as one document that lists them all.
+pub struct Problems(pub Vec<Problem>);
+
+impl From<ApiError> for Problems {
+    fn from(error: ApiError) -> Self {
+        Self(vec![error.0])
+    }
+}
 
 /// The status that a problem's code stands for.
 fn status(problem: &Problem) -> StatusCode {
@@ -26,7 +34,9 @@ fn status(problem: &Problem) -> StatusCode {
         | "unknown-feature-set"
         | "unknown-feature"
         | "unknown-entity"
+        | "unknown-view"
         | "not-found" => StatusCode::NOT_FOUND,
+        "definitions-changed" | "version-too-low" => StatusCode::CONFLICT,
         "unauthenticated" => StatusCode::UNAUTHORIZED,
         "forbidden" => StatusCode::FORBIDDEN,
         "too-many-requests" => StatusCode::TOO_MANY_REQUESTS,
@@ -74,6 +84,10 @@ impl ApiError {
         if let Some(field) = &problem.field {
             document.insert("field".into(), json!(field));
         }
+        if let Some(at) = &problem.location {
+            let at = json!({"file": at.file, "line": at.line, "column": at.column});
+            document.insert("location".into(), at);
+        }
         Value::Object(document)
     }
 }
@@ -97,6 +111,26 @@ impl IntoResponse for ApiError {
             let scheme = HeaderValue::from_static("Bearer realm=\"headwater\"");
             headers.insert(header::WWW_AUTHENTICATE, scheme);
         }
+        response
+    }
+}
+
+impl IntoResponse for Problems {
+    /// The first problem as the document, and all of them in its `problems`.
+    fn into_response(self) -> Response<Body> {
+        let errors: Vec<ApiError> = self.0.into_iter().map(ApiError).collect();
+        let members: Vec<Value> = errors.iter().map(|e| e.members(status(&e.0))).collect();
+        let none = || {
+            ApiError(Problem::internal(
+                "no-problem",
+                "a request failed without a problem",
+            ))
+        };
+        let first = errors.into_iter().next().unwrap_or_else(none);
+        let mut document = first.members(status(&first.0));
+        document["problems"] = Value::Array(members);
+        let mut response = first.into_response();
+        *response.body_mut() = Body::from(document.to_string());
         response
     }
 }

@@ -14,6 +14,7 @@ pub fn openapi() -> Value {
     let mut generator = settings.into_generator();
     let mut paths = facts_paths(&mut generator);
     paths.extend(other_paths(&mut generator));
+    paths.extend(crate::registry::paths(&mut generator));
     let mut schemas = generator.take_definitions(true);
     schemas.insert("Problem".into(), problem_schema());
     json!({
@@ -29,22 +30,22 @@ pub fn openapi() -> Value {
     })
 }
 
-type Paths = Vec<(String, Value)>;
+pub type Paths = Vec<(String, Value)>;
 
-fn json_content(schema: impl Into<Value>) -> Value {
+pub fn json_content(schema: impl Into<Value>) -> Value {
     json!({"application/json": {"schema": schema.into()}})
 }
 
-fn any_object() -> Value {
+pub fn any_object() -> Value {
     json!({"type": "object"})
 }
 
-fn query(name: &str, schema: Value, description: &str) -> Value {
+pub fn query(name: &str, schema: Value, description: &str) -> Value {
     json!({"name": name, "in": "query", "schema": schema, "description": description})
 }
 
 /// A call's replies: what it answers with, or a problem.
-fn replies(description: &str, schema: impl Into<Value>) -> Value {
+pub fn replies(description: &str, schema: impl Into<Value>) -> Value {
     json!({
         "200": {"description": description, "content": json_content(schema)},
         "default": problem_reply()
@@ -126,8 +127,6 @@ fn other_paths(generator: &mut SchemaGenerator) -> Paths {
         ("/v1/features".into(), features),
         text("/metrics", "OpenMetrics text"),
         text("/", "The start page"),
-        get("/v1/registry", "Everything that is defined"),
-        get("/v1/registry/{kind}", "One kind of what is defined"),
         get("/health/live", "Whether the process lives"),
         get("/health/ready", "Whether it answers reads"),
         get("/openapi.json", "This document"),

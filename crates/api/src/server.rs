@@ -28,6 +28,7 @@ use crate::guard::guard;
 use crate::limits::Limits;
 use crate::metrics::{HttpMetrics, render};
 use crate::openapi::openapi;
+use crate::registry;
 use crate::retract::post_retract;
 use crate::tls::Tls;
 use crate::trace::RequestIds;
@@ -142,8 +143,13 @@ fn router(shared: Shared) -> Router {
         .route("/v1/facts/{contract}/retract", post(post_retract))
         .route("/v1/facts/{contract}/quarantine", get(get_quarantine))
         .route("/v1/features", post(read_features))
-        .route("/v1/registry", get(registry))
-        .route("/v1/registry/{kind}", get(registry_kind))
+        .route("/v1/registry", get(registry::get_all))
+        .route("/v1/registry/search", get(registry::get_search))
+        .route("/v1/registry/lineage", get(registry::get_lineage))
+        .route("/v1/registry/plan", post(registry::post_plan))
+        .route("/v1/registry/apply", post(registry::post_apply))
+        .route("/v1/registry/{kind}", get(registry::get_kind))
+        .route("/v1/registry/{kind}/{name}", get(registry::get_one))
         .route("/metrics", get(metrics))
         .route("/health/live", get(live))
         .route("/health/ready", get(ready))
@@ -166,23 +172,6 @@ async fn nothing_here(request: Request) -> ApiError {
 
 async fn other_method(request: Request) -> ApiError {
     ApiError(method_not_allowed(request.method()))
-}
-
-async fn registry(State(shared): State<Shared>) -> Result<Response<Body>, ApiError> {
-    json_reply(&shared.backend.registry())
-}
-
-async fn registry_kind(
-    State(shared): State<Shared>,
-    axum::extract::Path(kind): axum::extract::Path<String>,
-) -> Result<Response<Body>, ApiError> {
-    match shared.backend.registry().get(&kind) {
-        Some(part) => json_reply(part),
-        None => Err(ApiError(
-            Problem::user("not-found", format!("the registry has no `{kind}`"))
-                .hint("it has contracts, entities, views and feature_sets"),
-        )),
-    }
 }
 
 async fn metrics(State(shared): State<Shared>) -> impl IntoResponse {

@@ -4,6 +4,7 @@
 //! It doesn't decode requests (`schema` does) and knows nothing of features.
 
 mod build_index;
+mod count;
 mod embedded;
 mod found;
 mod frame;
@@ -15,6 +16,7 @@ mod log_trait;
 mod row_hash;
 mod segment;
 
+pub use count::count_facts;
 pub use embedded::{
     ContractStats, EmbeddedFactLog, FactLogOptions, FactLogStats, RecoveryReport, SyncPolicy,
 };

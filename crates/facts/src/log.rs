@@ -71,7 +71,7 @@ pub fn open(
     Ok((writer, reader, messages))
 }
 
-fn segment_paths(env: &Env, folder: &Path) -> Result<Vec<PathBuf>, Problem> {
+pub fn segment_paths(env: &Env, folder: &Path) -> Result<Vec<PathBuf>, Problem> {
     let mut paths = env.files.list(folder).map_err(|e| file_problem(&e))?;
     paths.retain(|p| p.extension().is_some_and(|e| e == "seg"));
     paths.sort();

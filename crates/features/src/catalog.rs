@@ -12,6 +12,7 @@ use headwater_schema::{Contract, DataType, Field, Micros, Problem, Value};
 use crate::Expression;
 use crate::compile::compile_view;
 use crate::definition::{self, Definition, EntitySpec, KeyType, SetSpec, Storage, ViewSpec};
+use crate::documents::definition_hash;
 
 /// Features of one view, over all windows.
 pub const VIEW_FEATURES_MAX: usize = 2000;
@@ -278,7 +279,7 @@ impl Catalog {
             features,
             owner: definition.owner,
             description: definition.description,
-            definition_hash: hash(&document.value.to_string()),
+            definition_hash: definition_hash(&document.value),
         };
         self.sets.insert(definition.name, Arc::new(set));
         Ok(())
@@ -467,6 +468,7 @@ pub(crate) fn unknown<'a>(
         "entity" => "unknown-entity",
         "feature-set" => "unknown-feature-set",
         "feature" => "unknown-feature",
+        "view" => "unknown-view",
         "kind" => "unknown-kind",
         _ => "unknown-column",
     };

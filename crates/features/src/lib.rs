@@ -8,11 +8,14 @@ mod compile;
 mod default;
 mod definition;
 mod derive;
+mod documents;
 mod evaluate;
 mod expression;
 mod function;
+mod lineage;
 mod plan;
 mod registry;
+mod search;
 mod store;
 mod window;
 
@@ -21,8 +24,11 @@ pub use catalog::{
     FeatureSet, Resolved, SET_FEATURES_MAX, VIEW_FEATURES_MAX,
 };
 pub use definition::{API_VERSION, Definition, Storage, json_schemas, read as read_definition};
+pub use documents::{DefinitionDocument, DefinitionKind, Documents, definition_hash};
 pub use evaluate::{PreparedFacts, ReadPlan, prepare};
 pub use expression::{EXPRESSION_CHARACTERS_MAX, Expression};
-pub use plan::{Action, Plan, PlanItem, plan};
-pub use registry::Registry;
+pub use lineage::{Direction, Edge, Lineage, Node, NodeKind, Walk};
+pub use plan::{Action, Affected, Cost, LogFacts, Plan, PlanItem, Replay, plan};
+pub use registry::{DefinitionVersion, Registry};
+pub use search::{FOUND_MAX, Found, search};
 pub use store::{EmbeddedFeatureStore, FeatureStore, MemoryFeatureStore, StoreWrite, StoredState};

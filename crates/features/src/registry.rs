@@ -1,36 +1,182 @@
-//! The registry: the documents in force, as they were applied, with the version of their format.
+//! The registry: the definitions in force, and which versions of each there have been.
+//!
+//! Each apply that changes a definition makes its next version, kept with its content and its time.
+//! Stored as JSON with the version of its format; nothing is ever changed in place.
 
-use headwater_schema::Problem;
-use headwater_schema::yaml::YamlDocument;
+use std::collections::BTreeMap;
+
+use headwater_schema::{Micros, Problem};
 use serde::{Deserialize, Serialize};
+use serde_json::Value as Json;
 
-use crate::Catalog;
+use crate::documents::{DefinitionDocument, DefinitionKind, Documents};
+use crate::{Catalog, catalog};
 
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
+/// Versions of one definition whose content is kept; the oldest go first.
+pub const VERSIONS_MAX: usize = 100;
+/// Definitions that are remembered after they have been dropped; the oldest go first.
+pub const DROPPED_MAX: usize = 1000;
 
-/// The documents of a project, to be stored and compiled again.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+/// The definitions in force and their history.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Registry {
     format: u32,
-    documents: Vec<StoredDocument>,
+    /// How many applies have changed something.
+    version: u64,
+    /// When the last one did, in microseconds; unknown where another version of the program did it.
+    applied_at: Option<Micros>,
+    documents: Documents,
+    /// The versions of each definition, oldest first, by kind and name.
+    history: BTreeMap<String, Vec<DefinitionVersion>>,
 }
 
+/// One version of a definition.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-struct StoredDocument {
-    file: String,
-    document: serde_json::Value,
+pub struct DefinitionVersion {
+    /// Counts from 1.
+    pub version: u64,
+    pub hash: String,
+    pub applied_at: Option<Micros>,
+    /// The registry's version that made it.
+    pub registry: u64,
+    /// What it said; none where the definition was dropped.
+    pub document: Option<Json>,
+}
+
+/// The first format: documents alone.
+#[derive(Deserialize)]
+struct FirstFormat {
+    documents: Documents,
+}
+
+#[derive(Deserialize)]
+struct AnyFormat {
+    format: u32,
+}
+
+fn key(kind: DefinitionKind, name: &str) -> String {
+    format!("{}/{name}", kind.plural())
 }
 
 impl Registry {
-    pub fn from_documents(documents: &[YamlDocument]) -> Self {
-        let stored = |document: &YamlDocument| StoredDocument {
-            file: document.file.clone(),
-            document: document.value.clone(),
-        };
-        Self {
+    pub fn version(&self) -> u64 {
+        self.version
+    }
+
+    pub fn applied_at(&self) -> Option<Micros> {
+        self.applied_at
+    }
+
+    /// The documents in force.
+    pub fn documents(&self) -> &Documents {
+        &self.documents
+    }
+
+    /// The registry once other documents are in force. Where they define the same it has the same
+    /// version.
+    pub fn next(&self, documents: Documents, now: Option<Micros>) -> Self {
+        let mut next = Self {
             format: FORMAT,
-            documents: documents.iter().map(stored).collect(),
+            version: self.version.saturating_add(1),
+            applied_at: now,
+            documents,
+            history: self.history.clone(),
+        };
+        let definitions = next.documents.definitions();
+        let mut changed = false;
+        for definition in &definitions {
+            let hash = definition.hash();
+            let versions = next
+                .history
+                .entry(key(definition.kind, &definition.name))
+                .or_default();
+            let same = versions
+                .last()
+                .is_some_and(|last| last.document.is_some() && last.hash == hash);
+            if !same {
+                push(
+                    versions,
+                    hash,
+                    now,
+                    next.version,
+                    Some(&definition.document),
+                );
+                changed = true;
+            }
         }
+        let kept: Vec<String> = definitions.iter().map(|d| key(d.kind, &d.name)).collect();
+        for (key, versions) in &mut next.history {
+            let live = versions.last().is_some_and(|last| last.document.is_some());
+            if live && !kept.contains(key) {
+                push(versions, String::new(), now, next.version, None);
+                changed = true;
+            }
+        }
+        next.forget_dropped();
+        if !changed {
+            (next.version, next.applied_at) = (self.version, self.applied_at);
+        }
+        next
+    }
+
+    fn forget_dropped(&mut self) {
+        let dropped = |(key, versions): (&String, &Vec<DefinitionVersion>)| {
+            let last = versions.last()?;
+            let gone = last.document.is_none();
+            gone.then(|| (last.registry, key.clone()))
+        };
+        let mut dropped: Vec<(u64, String)> = self.history.iter().filter_map(dropped).collect();
+        dropped.sort();
+        let surplus = dropped.len().saturating_sub(DROPPED_MAX);
+        for (_, key) in dropped.into_iter().take(surplus) {
+            self.history.remove(&key);
+        }
+    }
+
+    /// The versions of a definition, oldest first; none where nobody remembers it.
+    pub fn versions(&self, kind: DefinitionKind, name: &str) -> &[DefinitionVersion] {
+        let versions = self.history.get(&key(kind, name));
+        versions.map_or(&[], Vec::as_slice)
+    }
+
+    /// The version of a definition that is in force.
+    pub fn current(&self, kind: DefinitionKind, name: &str) -> Option<&DefinitionVersion> {
+        let last = self.versions(kind, name).last()?;
+        last.document.is_some().then_some(last)
+    }
+
+    /// The definitions in force.
+    pub fn definitions(&self) -> Vec<DefinitionDocument> {
+        self.documents.definitions()
+    }
+
+    /// Compiles the documents in force.
+    pub fn compile(&self) -> Result<Catalog, Vec<Problem>> {
+        self.documents.compile()
+    }
+
+    /// A definition in force.
+    pub fn definition(
+        &self,
+        kind: DefinitionKind,
+        name: &str,
+    ) -> Result<DefinitionDocument, Problem> {
+        let definitions = self.definitions();
+        let found = definitions
+            .iter()
+            .find(|d| d.kind == kind && d.name == name);
+        found.cloned().ok_or_else(|| {
+            let same_kind = definitions.iter().filter(|d| d.kind == kind);
+            let names = same_kind.map(|d| d.name.as_str());
+            let code = match kind {
+                DefinitionKind::Contract => "contract",
+                DefinitionKind::Entity => "entity",
+                DefinitionKind::View => "view",
+                DefinitionKind::FeatureSet => "feature-set",
+            };
+            catalog::unknown(code, kind.as_str(), name, names)
+        })
     }
 
     pub fn to_bytes(&self) -> Result<Vec<u8>, Problem> {
@@ -39,35 +185,47 @@ impl Registry {
     }
 
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, Problem> {
-        let registry: Self = serde_json::from_slice(bytes).map_err(|e| {
+        let corrupt = |e: serde_json::Error| {
             Problem::external("registry-corrupt", "the registry can't be read")
                 .detail(e)
                 .hint("apply the project again")
-        })?;
-        if registry.format != FORMAT {
-            return Err(
+        };
+        let any: AnyFormat = serde_json::from_slice(bytes).map_err(corrupt)?;
+        match any.format {
+            1 => {
+                let first: FirstFormat = serde_json::from_slice(bytes).map_err(corrupt)?;
+                Ok(Self::default().next(first.documents, None))
+            }
+            FORMAT => serde_json::from_slice(bytes).map_err(corrupt),
+            other => Err(
                 Problem::external("registry-format", "the registry has another format")
-                    .detail(format!(
-                        "it is {}, this version reads {FORMAT}",
-                        registry.format
-                    ))
+                    .detail(format!("it is {other}, this version reads 1 and {FORMAT}"))
                     .hint(
                         "open the data with the version of Headwater that wrote it, or apply again",
                     ),
-            );
+            ),
         }
-        Ok(registry)
-    }
-
-    /// Compiles the documents.
-    pub fn compile(&self) -> Result<Catalog, Vec<Problem>> {
-        let mut documents = Vec::with_capacity(self.documents.len());
-        for stored in &self.documents {
-            // JSON is YAML, so the stored document reads as it was.
-            let text = stored.document.to_string();
-            let parsed = YamlDocument::parse_all(&stored.file, &text).map_err(|p| vec![p])?;
-            documents.extend(parsed);
-        }
-        Catalog::compile(&documents)
     }
 }
+
+fn push(
+    versions: &mut Vec<DefinitionVersion>,
+    hash: String,
+    now: Option<Micros>,
+    registry: u64,
+    document: Option<&Json>,
+) {
+    let last = versions.last().map_or(0, |v| v.version);
+    versions.push(DefinitionVersion {
+        version: last.saturating_add(1),
+        hash,
+        applied_at: now,
+        registry,
+        document: document.cloned(),
+    });
+    let surplus = versions.len().saturating_sub(VERSIONS_MAX);
+    versions.drain(..surplus);
+}
+
+#[cfg(test)]
+mod tests;

@@ -4,17 +4,18 @@ use std::sync::Arc;
 
 use headwater_api::Backend;
 use headwater_api::backend::{
-    FactRow, FactsQuery, FeaturesReply, FeaturesRequest, IngestDone, IngestOptions, Measure,
-    QuarantineRow, RetractDone,
+    DefinitionsRequest, FactRow, FactsQuery, FeaturesReply, FeaturesRequest, IngestDone,
+    IngestOptions, Measure, QuarantineRow, RegistryQuery, RetractDone,
 };
 use headwater_facts::{FactLog, FoundFacts, Lookup, Scan};
-use headwater_features::Catalog;
+use headwater_features::Plan;
 use headwater_schema::decode::BodyFormat;
 use headwater_schema::{Contract, Position, Problem, Value, evolve};
 use serde_json::{Value as Json, json};
 
-use crate::Engine;
+use crate::describe::describe;
 use crate::entity::entity_key_for;
+use crate::{Engine, read_definitions};
 
 impl Backend for Engine {
     fn submit(
@@ -44,8 +45,26 @@ impl Backend for Engine {
         self.quarantine(contract, limit)
     }
 
-    fn registry(&self) -> Json {
-        describe(&self.catalog())
+    fn registry(&self, query: &RegistryQuery) -> Result<Json, Problem> {
+        let (in_force, registry) = self.reader.definitions();
+        let filled_to = |view: &str| in_force.view(view)?.filled_to();
+        describe(&registry, in_force.catalog(), &filled_to, query)
+    }
+
+    fn plan(&self, request: &DefinitionsRequest) -> Result<Json, Vec<Problem>> {
+        let (_, catalog) = read_definitions(&request.files)?;
+        let plan = self.plan(&catalog);
+        if plan.problems.is_empty() {
+            Ok(self.planned(&plan))
+        } else {
+            Err(plan.problems)
+        }
+    }
+
+    fn apply(&self, request: &DefinitionsRequest) -> Result<Json, Vec<Problem>> {
+        let (documents, catalog) = read_definitions(&request.files)?;
+        let plan = self.apply(&documents, &Arc::new(catalog), request.if_version)?;
+        Ok(self.planned(&plan))
     }
 
     fn measures(&self) -> Vec<Measure> {
@@ -54,6 +73,14 @@ impl Backend for Engine {
 }
 
 impl Engine {
+    fn planned(&self, plan: &Plan) -> Json {
+        let (_, registry) = self.reader.definitions();
+        let mut planned = json!(plan);
+        planned["version"] = json!(registry.version());
+        planned["filling"] = json!(self.filling());
+        planned
+    }
+
     /// Facts of a contract, of one entity or of all, newest last.
     pub fn facts(&self, query: &FactsQuery) -> Result<Vec<FactRow>, Problem> {
         let contract = self.contract(&query.contract)?;
@@ -139,51 +166,4 @@ fn rows(contract: &Contract, found: &FoundFacts) -> Result<Vec<FactRow>, Problem
         }
     };
     Ok(found.order.iter().map(row).collect())
-}
-
-/// Everything that is defined.
-fn describe(catalog: &Arc<Catalog>) -> Json {
-    let contracts: Vec<Json> = catalog
-        .contracts()
-        .map(|c| {
-            let fields = c.fields.iter().map(|f| {
-                json!({"name": f.name, "type": f.data_type.to_string(), "required": f.required, "description": f.description})
-            });
-            json!({
-                "name": c.name, "version": c.version.to_string(), "owner": c.owner, "description": c.description,
-                "event_time": c.fields[c.event_time].name,
-                "fact_id": c.fact_id.iter().map(|i| &c.fields[*i].name).collect::<Vec<_>>(),
-                "fields": fields.collect::<Vec<_>>(),
-            })
-        })
-        .collect();
-    let entities: Vec<Json> = catalog
-        .entities()
-        .map(|e| {
-            let keys = e.keys.iter().map(|k| json!({"name": k.name, "type": k.data_type.to_string()}));
-            json!({"name": e.name, "owner": e.owner, "description": e.description, "keys": keys.collect::<Vec<_>>()})
-        })
-        .collect();
-    let views: Vec<Json> = catalog
-        .views()
-        .map(|v| {
-            let features = v.features.iter().map(|f| {
-                json!({"name": f.full_name, "type": f.data_type.to_string(), "description": f.description})
-            });
-            json!({
-                "name": v.name, "entity": v.entity.name, "owner": v.owner, "description": v.description,
-                "contracts": v.sources.iter().map(|s| &s.contract).collect::<Vec<_>>(),
-                "state": v.state_id, "definition_hash": v.definition_hash,
-                "features": features.collect::<Vec<_>>(),
-            })
-        })
-        .collect();
-    let sets: Vec<Json> = catalog
-        .sets()
-        .map(|s| {
-            let names = s.features.iter().map(|f| &f.view.features[f.index].full_name);
-            json!({"name": s.name, "owner": s.owner, "description": s.description, "definition_hash": s.definition_hash, "features": names.collect::<Vec<_>>()})
-        })
-        .collect();
-    json!({"contracts": contracts, "entities": entities, "views": views, "feature_sets": sets})
 }

@@ -1,9 +1,11 @@
 //! The data folder: what lies where, who holds it, and which definitions are applied to it.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use headwater_env::{Env, FileErrorKind, FileLock};
-use headwater_features::{Catalog, Plan, Registry, plan};
+use headwater_facts::count_facts;
+use headwater_features::{Catalog, LogFacts, Plan, Registry, plan};
 use headwater_schema::Problem;
 
 use crate::Project;
@@ -62,8 +64,8 @@ impl DataFolder {
     }
 }
 
-/// The definitions that are applied; none before the first `apply`.
-pub fn read_registry(env: &Env, data: &DataFolder) -> Result<Option<Catalog>, Problem> {
+/// What is applied; none before the first `apply`.
+pub fn read_registry(env: &Env, data: &DataFolder) -> Result<Option<Registry>, Problem> {
     let path = data.registry();
     if !env.files.exists(&path) {
         return Ok(None);
@@ -72,8 +74,12 @@ pub fn read_registry(env: &Env, data: &DataFolder) -> Result<Option<Catalog>, Pr
         .files
         .read(&path)
         .map_err(|e| Problem::external("registry", "the registry can't be read").detail(e))?;
-    let compiled = Registry::from_bytes(&bytes)?.compile();
-    compiled.map(Some).map_err(|problems| {
+    Registry::from_bytes(&bytes).map(Some)
+}
+
+/// Compiles what is applied.
+pub fn compile_applied(registry: &Registry) -> Result<Catalog, Problem> {
+    registry.compile().map_err(|problems| {
         let first = problems
             .first()
             .map(ToString::to_string)
@@ -87,22 +93,68 @@ pub fn read_registry(env: &Env, data: &DataFolder) -> Result<Option<Catalog>, Pr
     })
 }
 
-/// What applying a project to a data folder would change.
+/// What applying a project to a data folder would change. Another process may hold the folder.
 pub fn plan_project(env: &Env, project: &Project, folder: &Path) -> Result<Plan, Problem> {
-    let applied = read_registry(env, &DataFolder::new(folder))?.unwrap_or_default();
-    Ok(plan(&applied, &project.catalog))
+    let data = DataFolder::new(folder);
+    let registry = read_registry(env, &data)?.unwrap_or_default();
+    let applied = compile_applied(&registry)?;
+    let contracts = count_facts(env, &data.facts()).unwrap_or_else(|problem| {
+        tracing::warn!(%problem, "the facts can't be counted, so the plan's cost is wrong");
+        BTreeMap::new()
+    });
+    let log = LogFacts {
+        contracts,
+        facts_per_second: None,
+    };
+    Ok(plan(&applied, &project.catalog, &log))
 }
 
 /// Applies a project to a data folder: all of it or, where the plan has problems, nothing.
 pub fn apply_project(env: &Env, project: &Project, folder: &Path) -> Result<Plan, Vec<Problem>> {
+    apply_project_on(env, project, folder, None)
+}
+
+/// As [`apply_project`], where the caller may insist that nobody has applied anything since it saw the
+/// registry's version `planned_on`.
+pub fn apply_project_on(
+    env: &Env,
+    project: &Project,
+    folder: &Path,
+    planned_on: Option<u64>,
+) -> Result<Plan, Vec<Problem>> {
     let data = DataFolder::new(folder);
     let _lock = data.lock(env).map_err(|p| vec![p])?;
+    let applied = read_registry(env, &data).map_err(|p| vec![p])?;
+    let version = applied.as_ref().map_or(0, Registry::version);
+    check_planned_on(planned_on, version).map_err(|p| vec![p])?;
     let plan = plan_project(env, project, folder).map_err(|p| vec![p])?;
     if !plan.problems.is_empty() {
         return Err(plan.problems);
     }
-    write_registry(env, &data, &project.registry).map_err(|p| vec![p])?;
+    let next = applied
+        .clone()
+        .unwrap_or_default()
+        .next(project.documents.clone(), Some(env.clock.now()));
+    if applied.as_ref() != Some(&next) {
+        write_registry(env, &data, &next).map_err(|p| vec![p])?;
+    }
     Ok(plan)
+}
+
+/// Refuses a change that was planned on another version of the registry.
+pub(crate) fn check_planned_on(planned_on: Option<u64>, version: u64) -> Result<(), Problem> {
+    match planned_on {
+        Some(planned_on) if planned_on != version => Err(Problem::user(
+            "definitions-changed",
+            "somebody has applied other definitions since",
+        )
+        .field("if_version")
+        .detail(format!(
+            "the plan was made on version {planned_on} of the registry, it is {version}"
+        ))
+        .hint("plan again, and apply that")),
+        _ => Ok(()),
+    }
 }
 
 /// Puts definitions in force for the next start: from here on a crash finds these.

@@ -18,8 +18,8 @@ use headwater_schema::{Contract, FactBatch, Problem, Sequence};
 use headwater_stream::{Pipeline, Processor, ProcessorStats};
 
 use crate::Config;
-use crate::apply::Filler;
-use crate::data::{DataFolder, read_registry};
+use crate::apply::{Filler, ReplayRate};
+use crate::data::{DataFolder, compile_applied, read_registry};
 use crate::entity::read_as_typed;
 use crate::freshness::{stale, watched_contracts};
 use crate::reader::{ReadStats, Reader};
@@ -66,7 +66,8 @@ impl Engine {
     ) -> Result<Self, Problem> {
         let data = DataFolder::new(folder);
         let lock = data.lock(&env)?;
-        let catalog = Arc::new(read_registry(&env, &data)?.ok_or_else(|| nothing_applied(folder))?);
+        let registry = read_registry(&env, &data)?.ok_or_else(|| nothing_applied(folder))?;
+        let catalog = Arc::new(compile_applied(&registry)?);
         let options = FactLogOptions {
             sync: config.sync_policy(),
             ..FactLogOptions::default()
@@ -83,14 +84,15 @@ impl Engine {
             store,
             config.processor_options(),
         )?);
-        let replayed = processor.recover(progress)?.replayed;
+        let rate = Arc::new(ReplayRate::default());
+        let replayed = rate.measure(&env, || Ok(processor.recover(progress)?.replayed))?;
         drop_expired(&catalog, &facts, &processor)?;
         let pipeline = Pipeline::start(log.clone(), processor.clone(), &config.pipeline_options())?;
         Ok(Self {
-            filler: Filler::start(facts.clone(), processor.clone())?,
+            filler: Filler::start(&env, facts.clone(), processor.clone(), rate)?,
             changing: Mutex::default(),
             data,
-            reader: Reader::new(processor.clone(), log),
+            reader: Reader::new(processor.clone(), log, registry),
             decode_limits: config.decode_limits(),
             read_stats: ReadStats::default(),
             env,

@@ -8,6 +8,7 @@ pub mod audit;
 mod backend;
 mod config;
 mod data;
+mod describe;
 mod engine;
 mod entity;
 mod fixture;
@@ -23,11 +24,14 @@ pub use config::{
     AuditSettings, AuthSettings, Config, IngestSettings, LogFormat, LogSettings, Settings,
     StateSettings, Sync, TelemetrySettings, TlsSettings, TraceSettings,
 };
-pub use data::{DataFolder, apply_project, plan_project, read_registry};
+pub use data::{
+    DataFolder, apply_project, apply_project_on, compile_applied, plan_project, read_registry,
+};
+pub use describe::describe;
 pub use engine::{Engine, OpenReport};
 pub use fixture::{CaseOutcome, Difference, FixtureTest, TestOutcome, run_test, test_schema};
 pub use headwater_api as api;
 pub use headwater_env::Env;
 pub use headwater_schema as schema;
 pub use keys::{KeyFile, authorizer, check_address};
-pub use project::{PROJECT_FILE, Project};
+pub use project::{PROJECT_FILE, Project, read_definitions};

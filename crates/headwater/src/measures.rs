@@ -222,6 +222,18 @@ fn views(engine: &Engine, out: &mut Vec<Measure>) {
             "Reads answered from the fact log.",
             view.cold_reads,
         ));
+        push(gauge(
+            "view_filling",
+            "Whether a view is still being filled.",
+            f64::from(u8::from(view.filled_to.is_some())),
+        ));
+        if let Some(filled_to) = view.filled_to {
+            push(gauge(
+                "view_filled_sequence",
+                "The sequence that a view has been filled to, while it is being filled.",
+                filled_to as f64,
+            ));
+        }
         if let Some(newest) = view.newest {
             push(gauge(
                 "view_newest_seconds",

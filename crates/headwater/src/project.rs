@@ -3,8 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use headwater_api::backend::DefinitionFile;
 use headwater_env::Env;
-use headwater_features::{Catalog, Registry};
+use headwater_features::{Catalog, Documents};
 use headwater_schema::Problem;
 use headwater_schema::yaml::YamlDocument;
 
@@ -24,7 +25,8 @@ pub struct Project {
     pub folder: PathBuf,
     pub config: Config,
     pub catalog: Arc<Catalog>,
-    pub registry: Registry,
+    /// The definitions as they are written.
+    pub documents: Documents,
     /// The project's own tests of its definitions.
     pub tests: Vec<FixtureTest>,
 }
@@ -43,9 +45,7 @@ impl Project {
                 Err(problem) => problems.push(problem),
             }
         }
-        documents.retain(|d| d.value.get("kind").and_then(|k| k.as_str()) != Some("Project"));
-        documents.retain(|d| d.file != PROJECT_FILE || d.value.get("kind").is_some());
-        let (tests, documents): (Vec<_>, Vec<_>) = documents.into_iter().partition(is_test);
+        let (tests, documents) = sort_documents(documents);
         let catalog = Catalog::compile(&documents);
         let tests = match &catalog {
             Ok(catalog) => read_tests(&tests, catalog, &mut problems),
@@ -60,11 +60,24 @@ impl Project {
                 folder: folder.to_owned(),
                 config,
                 catalog: Arc::new(catalog),
-                registry: Registry::from_documents(&documents),
+                documents: Documents::from_yaml(&documents),
                 tests,
             }),
             _ => Err(problems),
         }
+    }
+
+    /// Every definition file below `folder`, with its text.
+    pub fn files(env: &Env, folder: &Path) -> Result<Vec<DefinitionFile>, Problem> {
+        let config = Self::config(env, folder)?;
+        let mut files = Vec::new();
+        let data = folder.join(&config.spec.data_dir);
+        find_files(env, folder, &data, 0, &mut files)?;
+        let read = |path: &PathBuf| {
+            let (file, text) = read_text(env, folder, path)?;
+            Ok(DefinitionFile { file, text })
+        };
+        files.iter().map(read).collect()
     }
 
     /// Reads the settings alone.
@@ -102,6 +115,31 @@ impl Project {
             Path::to_owned,
         )
     }
+}
+
+/// Reads, checks and compiles definitions that came as files' texts; all mistakes at once. Settings and
+/// tests among them aren't looked at.
+pub fn read_definitions(files: &[DefinitionFile]) -> Result<(Documents, Catalog), Vec<Problem>> {
+    let (mut documents, mut problems) = (Vec::new(), Vec::new());
+    for file in files {
+        match YamlDocument::parse_all(&file.file, &file.text) {
+            Ok(found) => documents.extend(found),
+            Err(problem) => problems.push(problem),
+        }
+    }
+    if !problems.is_empty() {
+        return Err(problems);
+    }
+    let (_, documents) = sort_documents(documents);
+    let catalog = Catalog::compile(&documents)?;
+    Ok((Documents::from_yaml(&documents), catalog))
+}
+
+/// Tests, and definitions; the project's settings are neither.
+fn sort_documents(mut documents: Vec<YamlDocument>) -> (Vec<YamlDocument>, Vec<YamlDocument>) {
+    documents.retain(|d| d.value.get("kind").and_then(|k| k.as_str()) != Some("Project"));
+    documents.retain(|d| d.file != PROJECT_FILE || d.value.get("kind").is_some());
+    documents.into_iter().partition(is_test)
 }
 
 /// Reads tests, noting what is wrong with them.
@@ -163,6 +201,12 @@ fn parse_config(document: &YamlDocument) -> Result<Config, Problem> {
 }
 
 fn read_documents(env: &Env, folder: &Path, path: &Path) -> Result<Vec<YamlDocument>, Problem> {
+    let (name, text) = read_text(env, folder, path)?;
+    YamlDocument::parse_all(&name, &text)
+}
+
+/// A file's name from the project's folder, and its text.
+fn read_text(env: &Env, folder: &Path, path: &Path) -> Result<(String, String), Problem> {
     let name = path
         .strip_prefix(folder)
         .unwrap_or(path)
@@ -177,7 +221,7 @@ fn read_documents(env: &Env, folder: &Path, path: &Path) -> Result<Vec<YamlDocum
         .map_err(|e| unreadable(e.to_string()))?;
     let text = String::from_utf8(bytes)
         .map_err(|e| unreadable(e.to_string()).hint("save the file as UTF-8"))?;
-    YamlDocument::parse_all(&name, &text)
+    Ok((name, text))
 }
 
 /// Every YAML file below `folder`, in the order of their names; hidden folders and the data folder aside.

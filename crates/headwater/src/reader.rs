@@ -8,7 +8,7 @@ use headwater_aggregate::Outcome;
 use headwater_api::backend::{FeatureRow, FeaturesReply, FeaturesRequest, KnownAt, Names};
 use headwater_env::Histogram;
 use headwater_facts::FactLog;
-use headwater_features::{ReadPlan, Resolved};
+use headwater_features::{ReadPlan, Registry, Resolved};
 use headwater_schema::{Cursor, Problem, Sequence};
 
 use headwater_stream::{InForce, Processor, ServedView};
@@ -30,6 +30,7 @@ pub(crate) struct Reader {
 /// then sees one catalog to its end.
 struct Current {
     in_force: Arc<InForce>,
+    registry: Arc<Registry>,
     plans: HashMap<Names, Arc<Plan>>,
 }
 
@@ -66,9 +67,14 @@ struct ViewReads {
 }
 
 impl Reader {
-    pub(crate) fn new(processor: Arc<Processor>, facts: Arc<dyn FactLog>) -> Self {
+    pub(crate) fn new(
+        processor: Arc<Processor>,
+        facts: Arc<dyn FactLog>,
+        registry: Registry,
+    ) -> Self {
         let current = Current {
             in_force: processor.in_force(),
+            registry: Arc::new(registry),
             plans: HashMap::new(),
         };
         Self {
@@ -84,11 +90,18 @@ impl Reader {
         current.in_force.clone()
     }
 
+    /// The definitions that reads go by, and the registry that they are from.
+    pub(crate) fn definitions(&self) -> (Arc<InForce>, Arc<Registry>) {
+        let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
+        (current.in_force.clone(), current.registry.clone())
+    }
+
     /// Lets later reads go by other definitions.
-    pub(crate) fn replace(&self, in_force: Arc<InForce>) {
+    pub(crate) fn replace(&self, in_force: Arc<InForce>, registry: Registry) {
         let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
         *current = Current {
             in_force,
+            registry: Arc::new(registry),
             plans: HashMap::new(),
         };
     }

@@ -133,11 +133,7 @@ impl Processor {
         }
         let (applied, mut at) = (self.applied(), from);
         while at < applied {
-            let replayed = self.fill_some(in_force, views, at, applied)?;
-            if replayed == 0 {
-                break;
-            }
-            at += replayed;
+            at += self.fill_some(in_force, views, at, applied)?;
         }
         for view in views {
             view.runtime.reach(applied);
@@ -147,7 +143,7 @@ impl Processor {
     }
 
     /// Applies some of the facts after `from` and up to `until` to views that haven't seen them; how
-    /// many sequences that was.
+    /// many sequences that was, at least one.
     fn fill_some(
         &self,
         in_force: &InForce,
@@ -166,6 +162,12 @@ impl Processor {
             for view in views.iter().filter(|v| v.runtime.reached() < at) {
                 view.runtime.reach(at);
             }
+        }
+        if at == from {
+            return Err(
+                Problem::internal("fill", "the log has no facts where some were applied")
+                    .detail(format!("after sequence {from}, up to {until}")),
+            );
         }
         Ok(at - from)
     }

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
-use headwater_aggregate::{EntityState, Layout};
+use headwater_aggregate::EntityState;
 use headwater_features::{CompiledView, FeatureStore, PreparedFacts};
-use headwater_schema::{DataType, EntityKey, Problem, Sequence};
+use headwater_schema::{EntityKey, Problem, Sequence};
 
 mod settle;
 
@@ -118,7 +118,7 @@ impl Shard {
             return Ok(());
         }
         let layout = &self.views[view].view.clone().layout;
-        let row_bytes = row_bytes(layout);
+        let row_bytes = layout.row_bytes();
         for row in rows {
             let entry = self.entry(view, facts.key(row), store)?;
             entry.state.insert(layout, &facts.rows, row);
@@ -141,6 +141,9 @@ impl Shard {
         store: &dyn FeatureStore,
         remake: impl FnOnce(&[u8]) -> Result<Option<EntityState>, Problem>,
     ) -> Result<(), Problem> {
+        if self.views[view].dropped {
+            return Ok(());
+        }
         let compiled = self.views[view].view.clone();
         let key = facts.key(row);
         let entry = self.entry(view, key, store)?;
@@ -215,18 +218,6 @@ impl Shard {
             ..shard.counters
         }
     }
-}
-
-/// About how many bytes of memory one more fact takes.
-fn row_bytes(layout: &Layout) -> usize {
-    let input = |data_type: &DataType| match data_type {
-        DataType::Bool => 1,
-        DataType::Date => 4,
-        DataType::Int64 | DataType::Float64 | DataType::Timestamp => 8,
-        DataType::String => 40,
-        _ => 64,
-    };
-    16 + layout.inputs.iter().map(input).sum::<usize>()
 }
 
 fn load(

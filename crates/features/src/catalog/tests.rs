@@ -1,7 +1,7 @@
 //! Compiled views: names, shared inputs and slots, state ids, plans.
 
 use super::*;
-use crate::plan::{Action, plan};
+use crate::plan::{Action, LogFacts, plan};
 
 const CONTRACT: &str = "
 kind: DataContract
@@ -186,10 +186,10 @@ fn a_plan_says_what_changes_and_whom_it_affects() {
     let two = compile(&view(
         "    - {name: a, aggregate: max, of: delay, windows: [1h, 2h]}",
     ));
-    assert!(plan(&one, &one).is_empty());
-    let added = plan(&Catalog::default(), &one);
+    assert!(plan(&one, &one, &LogFacts::default()).is_empty());
+    let added = plan(&Catalog::default(), &one, &LogFacts::default());
     assert!(added.items.iter().all(|i| i.action == Action::Add));
-    let changed = plan(&one, &two);
+    let changed = plan(&one, &two, &LogFacts::default());
     let item = changed.items.iter().find(|i| i.kind == "view").unwrap();
     assert_eq!(
         (item.action, item.owner.as_deref()),
@@ -200,7 +200,15 @@ fn a_plan_says_what_changes_and_whom_it_affects() {
         "{:?}",
         item.details
     );
-    assert_eq!(changed.affected, ["feature set s (owner: ml)"]);
+    let affected = &changed.affected[0];
+    assert_eq!(
+        (affected.kind.as_str(), affected.name.as_str()),
+        ("feature set", "s")
+    );
+    assert_eq!(
+        (affected.owner.as_deref(), affected.because.as_slice()),
+        (Some("ml"), &["view v".to_owned()][..])
+    );
     let text = changed.to_string();
     assert!(
         text.contains("↻ view v  (owner: ops)") && text.contains("1 to compute again"),

@@ -14,6 +14,7 @@ use crate::catalog::{CompiledFeature, CompiledSource, CompiledView, Entity, Feat
 use crate::default::default_value;
 use crate::definition::Stale;
 use crate::derive::compile_derived;
+use crate::documents::definition_hash;
 use crate::window::duration;
 
 /// Kept besides the widest window and the allowed lateness.
@@ -56,7 +57,7 @@ impl Compiler<'_> {
         Ok(CompiledView {
             state_id: format!("{name}@{}", hash(&state_text(&entity, &sources, &layout))),
             name,
-            definition_hash: hash(&self.document.value.to_string()),
+            definition_hash: definition_hash(&self.document.value),
             entity,
             sources,
             layout,

@@ -5,9 +5,11 @@
     reason = "this is what talks to a person"
 )]
 
+mod apply;
 mod audit;
 mod check;
 mod demo;
+mod dev;
 mod doctor;
 mod facts;
 mod features;
@@ -15,6 +17,7 @@ mod ingest;
 mod init;
 mod keys;
 mod print;
+mod registry;
 mod remote;
 mod replay;
 mod schema;
@@ -67,11 +70,13 @@ enum Verb {
     /// Show what `apply` would change.
     Plan,
     /// Put the project's definitions in force.
-    Apply,
+    Apply(apply::ApplyArguments),
     /// Run the project's own tests: facts in, expected features out.
     Test(test::TestArguments),
     /// Serve the project over HTTP.
     Serve(serve::ServeArguments),
+    /// Serve the project, and apply it again whenever a file of it changes.
+    Dev(serve::ServeArguments),
     /// Send facts from files.
     Ingest(ingest::IngestArguments),
     /// Look at facts.
@@ -80,6 +85,9 @@ enum Verb {
     /// Read features.
     #[command(subcommand)]
     Features(features::FeaturesVerb),
+    /// Look at what is applied: its history, its lineage.
+    #[command(subcommand)]
+    Registry(registry::RegistryVerb),
     /// Look for what may be wrong with the project, its data and the machine.
     Doctor,
     /// Make, list and revoke API keys.
@@ -198,13 +206,15 @@ pub fn run() -> ExitCode {
     let done = match arguments.verb {
         Verb::Init(arguments) => init::run(&context, &arguments),
         Verb::Check => check::check(&context),
-        Verb::Plan => check::plan(&context),
-        Verb::Apply => check::apply(&context),
+        Verb::Plan => apply::plan(&context),
+        Verb::Apply(arguments) => apply::apply(&context, &arguments),
         Verb::Test(arguments) => test::run(&context, &arguments),
         Verb::Serve(arguments) => serve::run(&context, &arguments),
+        Verb::Dev(arguments) => dev::run(&context, &arguments),
         Verb::Ingest(arguments) => ingest::run(&context, &arguments),
         Verb::Facts(verb) => facts::run(&context, verb),
         Verb::Features(verb) => features::run(&context, verb),
+        Verb::Registry(verb) => registry::run(&context, verb),
         Verb::Doctor => doctor::run(&context),
         Verb::Keys(verb) => keys::run(&context, verb),
         Verb::Audit(arguments) => audit::run(&context, &arguments),

@@ -2,6 +2,7 @@
 
 use headwater::OpenReport;
 use headwater_schema::Problem;
+pub use headwater_schema::thousands;
 
 use super::Context;
 
@@ -93,19 +94,6 @@ pub fn table(headings: &[&str], rows: &[Vec<String>]) {
     };
     line(&headings.iter().map(|h| (*h).to_owned()).collect::<Vec<_>>());
     rows.iter().for_each(|row| line(row));
-}
-
-/// A count with its thousands apart.
-pub fn thousands(count: u64) -> String {
-    let digits = count.to_string();
-    let mut out = String::new();
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            out.push(',');
-        }
-        out.push(digit);
-    }
-    out
 }
 
 /// Any JSON, over several lines.

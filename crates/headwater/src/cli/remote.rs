@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use headwater_schema::Problem;
+use headwater_schema::{Location, Problem};
 use serde_json::Value;
 use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
 
@@ -36,6 +36,10 @@ impl Remote {
     }
 
     pub fn get(&self, path: &str, query: &[(&str, String)]) -> Result<Value, Problem> {
+        self.get_all(path, query).map_err(first)
+    }
+
+    fn get_all(&self, path: &str, query: &[(&str, String)]) -> Result<Value, Vec<Problem>> {
         let mut request = self.agent.get(format!("{}{path}", self.base));
         for (name, value) in query {
             request = request.query(*name, value);
@@ -47,6 +51,16 @@ impl Remote {
     }
 
     pub fn post(&self, path: &str, media_type: &str, body: &[u8]) -> Result<Value, Problem> {
+        self.post_all(path, media_type, body).map_err(first)
+    }
+
+    /// As [`Remote::post`], with every problem that the reply lists.
+    pub fn post_all(
+        &self,
+        path: &str,
+        media_type: &str,
+        body: &[u8],
+    ) -> Result<Value, Vec<Problem>> {
         let mut request = self.agent.post(format!("{}{path}", self.base));
         if let Some(key) = &self.key {
             request = request.header("authorization", key);
@@ -57,12 +71,14 @@ impl Remote {
     fn read(
         &self,
         answer: Result<ureq::http::Response<ureq::Body>, ureq::Error>,
-    ) -> Result<Value, Problem> {
+    ) -> Result<Value, Vec<Problem>> {
         let unreachable = |error: ureq::Error| {
-            Problem::external("unreachable", format!("{} doesn't answer", self.base))
-                .detail(error)
-                .hint("start it with `headwater serve`")
-                .retryable()
+            vec![
+                Problem::external("unreachable", format!("{} doesn't answer", self.base))
+                    .detail(error)
+                    .hint("start it with `headwater serve`")
+                    .retryable(),
+            ]
         };
         let mut answer = answer.map_err(unreachable)?;
         let status = answer.status();
@@ -70,12 +86,10 @@ impl Remote {
         if status.is_success() {
             return Ok(body);
         }
-        let text = |name: &str| body[name].as_str().unwrap_or_default().to_owned();
-        let mut problem = Problem::external("refused", text("title"))
-            .detail(text("detail"))
-            .hint(text("hint"));
-        problem.field = body["field"].as_str().map(str::to_owned);
-        Err(problem)
+        match body["problems"].as_array() {
+            Some(several) => Err(several.iter().map(problem).collect()),
+            None => Err(vec![problem(&body)]),
+        }
     }
 }
 
@@ -95,4 +109,31 @@ fn certificates(pem: &[u8]) -> Result<Vec<Certificate<'static>>, Problem> {
         return Err(wrong("there is none in the file".into()));
     }
     Ok(found)
+}
+
+fn first(problems: Vec<Problem>) -> Problem {
+    let mut problems = problems.into_iter();
+    let none = || Problem::external("refused", "the server refused and said nothing");
+    problems.next().unwrap_or_else(none)
+}
+
+/// A problem document as the problem it was.
+fn problem(document: &Value) -> Problem {
+    let text = |name: &str| document[name].as_str().unwrap_or_default().to_owned();
+    let mut problem = Problem::external("refused", text("title"))
+        .detail(text("detail"))
+        .hint(text("hint"));
+    problem.field = document["field"].as_str().map(str::to_owned);
+    let at = &document["location"];
+    let number = |name: &str| at[name].as_u64().and_then(|n| usize::try_from(n).ok());
+    if let (Some(file), Some(line), Some(column)) =
+        (at["file"].as_str(), number("line"), number("column"))
+    {
+        problem.location = Some(Location {
+            file: file.to_owned(),
+            line,
+            column,
+        });
+    }
+    problem
 }

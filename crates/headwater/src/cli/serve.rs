@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use clap::Args;
@@ -26,23 +27,38 @@ const RELOAD: Duration = Duration::from_secs(1);
 /// Serves the project.
 pub fn run(context: &Context, arguments: &ServeArguments) -> Result<(), Failure> {
     let config = context.config()?;
-    let folder = context.data_folder(&config);
-    let address = arguments.listen.unwrap_or(config.spec.listen);
-    let guarded = Guarded::new(context, &config, address)?;
     let engine = open(context, &config)?;
+    serve(context, &config, arguments, engine, |_| {})
+}
+
+/// Serves an engine until the process is asked to stop. `beside` runs on a thread of its own, and ends
+/// once what it is given says so.
+pub fn serve(
+    context: &Context,
+    config: &Config,
+    arguments: &ServeArguments,
+    engine: Arc<Engine>,
+    beside: impl FnOnce(&AtomicBool) + Send,
+) -> Result<(), Failure> {
+    let folder = context.data_folder(config);
+    let address = arguments.listen.unwrap_or(config.spec.listen);
+    let guarded = Guarded::new(context, config, address)?;
     let stop = stop_signals()?;
     let runtime = runtime()?;
-    let server = bind(
-        &runtime,
-        address,
-        engine.clone(),
-        guarded.options(&config, context.env.random.next_u64()),
-    )?;
+    let options = guarded.options(config, context.env.random.next_u64());
+    let server = bind(&runtime, address, engine.clone(), options)?;
     println!("listening on {}", server.url());
     let start = AuditEvent::new(super::ACTOR, "serve.start", &server.url(), "ok");
-    context.audit(&config).append(&start)?;
+    context.audit(config).append(&start)?;
     runtime.spawn(guarded.watch(config.clone()));
-    let answered = runtime.block_on(server.run(async { drop(stop.await) }));
+    let over = AtomicBool::new(false);
+    let answered = std::thread::scope(|scope| {
+        let beside = scope.spawn(|| beside(&over));
+        let answered = runtime.block_on(server.run(async { drop(stop.await) }));
+        over.store(true, Ordering::Release);
+        beside.thread().unpark();
+        answered
+    });
     if !answered {
         let waited = config.spec.limits.drain_ms_max;
         eprintln!(
@@ -59,10 +75,11 @@ pub fn run(context: &Context, arguments: &ServeArguments) -> Result<(), Failure>
         &folder.display().to_string(),
         result,
     );
-    Ok(context.audit(&config).append(&stop)?)
+    Ok(context.audit(config).append(&stop)?)
 }
 
-fn open(context: &Context, config: &Config) -> Result<Arc<Engine>, Failure> {
+/// The engine over the data folder; says how far it has come where that takes a while.
+pub fn open(context: &Context, config: &Config) -> Result<Arc<Engine>, Failure> {
     let mut told = 0;
     let progress = |done: u64, all: u64| {
         const STEP: u64 = 1_000_000;

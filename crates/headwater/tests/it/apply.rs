@@ -66,6 +66,13 @@ fn open_config(config: &Config, project: &TempProject) -> Engine {
     Engine::open(Env::real(), config, &folder, |_, _| {}).expect("an engine")
 }
 
+fn apply(engine: &Engine, project: &TempProject) {
+    let loaded = load(project);
+    engine
+        .apply(&loaded.documents, &loaded.catalog, None)
+        .expect("applied");
+}
+
 fn ingest(engine: &Engine, from: u64) {
     let fact = |id: u64| {
         let mixed = id.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 20;
@@ -132,7 +139,7 @@ fn check_twin(engine: &Engine, customer: u64) -> Option<bool> {
 
 fn wait_until_filled(engine: &Engine) {
     for _ in 0..3000 {
-        if !engine.is_filling() {
+        if engine.filling().is_empty() {
             return;
         }
         std::thread::sleep(Duration::from_millis(10));
@@ -179,7 +186,7 @@ fn definitions_change_under_facts_and_reads() {
             shape => format!("{FEATURES}{}", twin(shapes[shape])),
         };
         project.write("features/shop.yaml", &features);
-        engine.apply(&load(&project).registry).expect("applied");
+        apply(&engine, &project);
         round += 1;
         // Some are filled before the next one comes, some aren't.
         std::thread::sleep(Duration::from_millis(7 * (round as u64 % 4)));
@@ -188,7 +195,7 @@ fn definitions_change_under_facts_and_reads() {
     reader.join().expect("reads are whole");
     let last = format!("{FEATURES}{}", twin("amount + 7"));
     project.write("features/shop.yaml", &last);
-    engine.apply(&load(&project).registry).expect("applied");
+    apply(&engine, &project);
     wait_until_filled(&engine);
     assert!(whole.load(Ordering::SeqCst) > 0, "no read of a filled twin");
     assert!(

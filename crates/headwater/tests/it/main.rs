@@ -18,6 +18,7 @@ mod http;
 mod limits;
 mod observe;
 mod oracle;
+mod registry;
 mod windows;
 
 /// The program under test.

@@ -4,7 +4,7 @@ use std::sync::LazyLock;
 
 use headwater_aggregate::EntityState;
 use headwater_facts::fuzz::{read_frame, read_log, sample_log};
-use headwater_features::{CompiledView, ReadPlan, Registry, prepare};
+use headwater_features::{CompiledView, Documents, ReadPlan, Registry, prepare};
 use headwater_schema::codec::{decode_batch, decode_value, encode_batch, encode_value};
 use headwater_schema::yaml::YamlDocument;
 use headwater_schema::{Cursor, EntityKey, FactBatch, SequencedBatch, Value};
@@ -26,10 +26,12 @@ pub const REGISTRY: Target = Target {
     seeds: || {
         let text = format!("{}---\n{}", documents::CONTRACT, documents::DEFINITIONS);
         let documents = YamlDocument::parse_all("fuzz.yaml", &text).expect("YAML");
+        let documents = Documents::from_yaml(&documents);
+        let first = serde_json::json!({"format": 1, "documents": documents});
+        let second = Registry::default().next(documents, Some(1));
         vec![
-            Registry::from_documents(&documents)
-                .to_bytes()
-                .expect("JSON"),
+            first.to_string().into_bytes(),
+            second.to_bytes().expect("JSON"),
         ]
     },
     words: &[

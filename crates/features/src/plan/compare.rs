@@ -1,0 +1,185 @@
+//! What differs between the definitions that are applied and those that are wanted.
+
+use headwater_schema::evolve::{check_version, compare};
+
+use super::explain::{feature_changes, why_recomputed};
+use super::{Action, Plan};
+use crate::catalog::{Catalog, FeatureSet};
+
+pub(super) fn contracts(plan: &mut Plan, applied: &Catalog, wanted: &Catalog) {
+    for new in wanted.contracts() {
+        let owner = new.owner.as_ref();
+        let Some(old) = applied.contract(&new.name) else {
+            let version = vec![format!("version {}", new.version)];
+            plan.add(Action::Add, "contract", &new.name, owner, version);
+            continue;
+        };
+        let changes = compare(old, new);
+        if changes.is_empty() && old.version == new.version {
+            continue;
+        }
+        let mut details = vec![format!("version {} → {}", old.version, new.version)];
+        for change in &changes {
+            let sort = if change.compatible {
+                "compatible"
+            } else {
+                "breaking"
+            };
+            let field = match change.field.as_str() {
+                "" => "the contract",
+                field => field,
+            };
+            details.push(format!(
+                "{field}: {} ({sort}, {}: {})",
+                change.what,
+                change.bump.as_str(),
+                change.why
+            ));
+        }
+        if let Err(problem) = check_version(old, new) {
+            plan.problems.push(problem);
+        }
+        let item = plan.add(Action::Change, "contract", &new.name, owner, details);
+        // A path inside a column is a change of the column.
+        let column = |field: &str| field.split(['.', '[']).next().map(str::to_owned);
+        item.touched = changes.iter().filter_map(|c| column(&c.field)).collect();
+    }
+    for old in applied.contracts() {
+        if wanted.contract(&old.name).is_none() {
+            let kept = "its facts stay in the log and can be read again when it comes back";
+            let owner = old.owner.as_ref();
+            plan.add(
+                Action::Drop,
+                "contract",
+                &old.name,
+                owner,
+                vec![kept.into()],
+            );
+        }
+    }
+}
+
+pub(super) fn entities(plan: &mut Plan, applied: &Catalog, wanted: &Catalog) {
+    for new in wanted.entities() {
+        let owner = new.owner.as_ref();
+        match applied.entity(&new.name) {
+            None => {
+                plan.add(Action::Add, "entity", &new.name, owner, Vec::new());
+            }
+            Some(old) if old.keys != new.keys => {
+                let keys = "its keys change, so every view of it is computed again";
+                plan.add(
+                    Action::Change,
+                    "entity",
+                    &new.name,
+                    owner,
+                    vec![keys.into()],
+                );
+            }
+            Some(_) => {}
+        }
+    }
+    for old in applied.entities() {
+        if wanted.entity(&old.name).is_none() {
+            plan.add(
+                Action::Drop,
+                "entity",
+                &old.name,
+                old.owner.as_ref(),
+                Vec::new(),
+            );
+        }
+    }
+}
+
+pub(super) fn views(plan: &mut Plan, applied: &Catalog, wanted: &Catalog) {
+    for new in wanted.views() {
+        let owner = new.owner.as_ref();
+        let Some(old) = applied.view(&new.name) else {
+            let details = vec![format!("{} features", new.features.len())];
+            plan.add(Action::Add, "view", &new.name, owner, details);
+            continue;
+        };
+        let recompute = old.state_id != new.state_id;
+        if !recompute && old.definition_hash == new.definition_hash {
+            continue;
+        }
+        let changes = feature_changes(old, new);
+        let mut details = changes.told;
+        if recompute {
+            details.extend(why_recomputed(old, new));
+            plan.add(Action::Recompute, "view", &new.name, owner, details);
+        } else {
+            let item = plan.add(Action::Change, "view", &new.name, owner, details);
+            item.touched = changes.touched;
+        }
+    }
+    for old in applied.views() {
+        if wanted.view(&old.name).is_none() {
+            let kept = "its state is removed; the facts stay".to_owned();
+            plan.add(
+                Action::Drop,
+                "view",
+                &old.name,
+                old.owner.as_ref(),
+                vec![kept],
+            );
+        }
+    }
+}
+
+pub(super) fn sets(plan: &mut Plan, applied: &Catalog, wanted: &Catalog) {
+    for new in wanted.sets() {
+        let owner = new.owner.as_ref();
+        let Some(old) = applied.set(&new.name) else {
+            let details = vec![format!("{} features", new.features.len())];
+            plan.add(Action::Add, "feature set", &new.name, owner, details);
+            continue;
+        };
+        let (before, after) = (names(old), names(new));
+        if old.definition_hash == new.definition_hash && before == after {
+            continue;
+        }
+        let mut details = Vec::new();
+        details.extend(missing(&after, &before, "adds"));
+        details.extend(missing(&before, &after, "drops"));
+        if details.is_empty() && before != after {
+            details.push("its features come in another order".to_owned());
+        }
+        plan.add(Action::Change, "feature set", &new.name, owner, details);
+    }
+    for old in applied.sets() {
+        if wanted.set(&old.name).is_none() {
+            plan.add(
+                Action::Drop,
+                "feature set",
+                &old.name,
+                old.owner.as_ref(),
+                Vec::new(),
+            );
+        }
+    }
+}
+
+fn names(set: &FeatureSet) -> Vec<String> {
+    let name = |f: &crate::FeatureRef| f.view.features[f.index].full_name.to_string();
+    set.features.iter().map(name).collect()
+}
+
+/// Those of `names` that `others` lack, as one sentence.
+fn missing(names: &[String], others: &[String], verb: &str) -> Option<String> {
+    const NAMED_MAX: usize = 5;
+    let missing: Vec<&str> = names
+        .iter()
+        .filter(|n| !others.contains(n))
+        .map(String::as_str)
+        .collect();
+    match missing.len() {
+        0 => None,
+        n if n > NAMED_MAX => Some(format!(
+            "{verb} {n} features: {}, …",
+            missing[..NAMED_MAX].join(", ")
+        )),
+        _ => Some(format!("{verb} {}", missing.join(", "))),
+    }
+}

@@ -1,0 +1,203 @@
+//! The registry as its readers get it: what is defined, since when, by whom, and what reads what. The
+//! same over HTTP and on the command line.
+
+use headwater_api::backend::RegistryQuery;
+use headwater_features::{
+    Catalog, CompiledView, DefinitionDocument, DefinitionKind, DefinitionVersion, Direction,
+    FeatureSet, Lineage, Node, NodeKind, Registry, search,
+};
+use headwater_schema::time::format_timestamp;
+use headwater_schema::{Contract, Problem, Sequence};
+use serde_json::{Map, Value as Json, json};
+
+/// How far a view has been filled, while it is being filled; none once it serves.
+pub type FilledTo<'a> = dyn Fn(&str) -> Option<Sequence> + 'a;
+
+/// Answers a query of the registry. `filled_to` knows which views are still being filled.
+pub fn describe(
+    registry: &Registry,
+    catalog: &Catalog,
+    filled_to: &FilledTo<'_>,
+    query: &RegistryQuery,
+) -> Result<Json, Problem> {
+    let teller = Teller {
+        registry,
+        catalog,
+        filled_to,
+    };
+    match query {
+        RegistryQuery::All => Ok(teller.all()),
+        RegistryQuery::Kind(kind) => Ok(teller.kind(*kind)),
+        RegistryQuery::One {
+            kind,
+            name,
+            version,
+        } => teller.one(*kind, name, *version),
+        RegistryQuery::Search { text, limit } => {
+            Ok(json!({"found": search(registry, catalog, text, *limit)}))
+        }
+        RegistryQuery::Lineage { of, direction } => teller.lineage(of, *direction),
+    }
+}
+
+struct Teller<'a> {
+    registry: &'a Registry,
+    catalog: &'a Catalog,
+    filled_to: &'a FilledTo<'a>,
+}
+
+impl Teller<'_> {
+    fn all(&self) -> Json {
+        let mut all = Map::new();
+        all.insert("version".into(), json!(self.registry.version()));
+        let applied_at = self.registry.applied_at().map(format_timestamp);
+        all.insert("applied_at".into(), json!(applied_at));
+        for kind in DefinitionKind::ALL {
+            all.insert(kind.plural().into(), self.kind(kind));
+        }
+        Json::Object(all)
+    }
+
+    fn kind(&self, kind: DefinitionKind) -> Json {
+        let definitions = self.registry.definitions();
+        let mut same: Vec<&DefinitionDocument> =
+            definitions.iter().filter(|d| d.kind == kind).collect();
+        same.sort_by(|a, b| a.name.cmp(&b.name));
+        same.into_iter().map(|d| self.item(d)).collect()
+    }
+
+    /// A definition in force: what all have, and what its kind has.
+    fn item(&self, definition: &DefinitionDocument) -> Json {
+        let name = definition.name.as_str();
+        let current = self.registry.current(definition.kind, name);
+        let mut item = json!({
+            "name": name, "file": definition.file, "owner": definition.owner,
+            "description": definition.description, "tags": definition.tags,
+            "definition_version": current.map(|v| v.version),
+            "definition_hash": current.map(|v| &v.hash),
+            "applied_at": current.and_then(|v| v.applied_at).map(format_timestamp),
+        });
+        let own = match definition.kind {
+            DefinitionKind::Contract => self.catalog.contract(name).map(|c| contract(c)),
+            DefinitionKind::Entity => self.catalog.entity(name).map(|e| {
+                let keys = e.keys.iter();
+                let keys = keys.map(|k| json!({"name": k.name, "type": k.data_type.to_string()}));
+                json!({"keys": keys.collect::<Vec<_>>()})
+            }),
+            DefinitionKind::View => self.catalog.view(name).map(|v| self.view(v)),
+            DefinitionKind::FeatureSet => self.catalog.set(name).map(|s| feature_set(s)),
+        };
+        if let (Json::Object(item), Some(Json::Object(own))) = (&mut item, own) {
+            item.extend(own);
+        }
+        item
+    }
+
+    fn view(&self, view: &CompiledView) -> Json {
+        let features = view.features.iter().map(|f| {
+            json!({"name": f.full_name, "type": f.data_type.to_string(), "description": f.description})
+        });
+        let filled_to = (self.filled_to)(&view.name);
+        let status = match filled_to {
+            Some(_) => "backfilling",
+            None => "serving",
+        };
+        json!({
+            "entity": view.entity.name,
+            "contracts": view.sources.iter().map(|s| &s.contract).collect::<Vec<_>>(),
+            "state": view.state_id, "status": status,
+            "filled_to": filled_to.map(|s| s.to_string()),
+            "features": features.collect::<Vec<_>>(),
+        })
+    }
+
+    fn one(&self, kind: DefinitionKind, name: &str, version: Option<u64>) -> Result<Json, Problem> {
+        let versions = self.registry.versions(kind, name);
+        let mut one = match self.registry.definition(kind, name) {
+            Ok(definition) => self.item(&definition),
+            Err(_) if !versions.is_empty() => json!({"name": name, "dropped": true}),
+            Err(problem) => return Err(problem),
+        };
+        let asked = match version {
+            Some(asked) => Some(find_version(versions, asked, name)?),
+            None => versions.last(),
+        };
+        one["kind"] = json!(kind.as_str());
+        one["document"] = json!(asked.and_then(|v| v.document.as_ref()));
+        if let (Some(asked), true) = (asked, version.is_some()) {
+            one["definition_version"] = json!(asked.version);
+            one["definition_hash"] = json!(asked.hash);
+        }
+        let told = versions.iter().rev().map(|v| {
+            json!({
+                "definition_version": v.version, "definition_hash": v.hash,
+                "applied_at": v.applied_at.map(format_timestamp),
+                "registry_version": v.registry, "dropped": v.document.is_none(),
+            })
+        });
+        one["versions"] = told.collect();
+        Ok(one)
+    }
+
+    fn lineage(&self, of: &str, direction: Direction) -> Result<Json, Problem> {
+        let lineage = Lineage::of(self.catalog);
+        let start = lineage.find(of)?;
+        let walk = lineage.walk(&start, direction);
+        let nodes = walk.nodes.iter().map(|node| {
+            json!({"id": node.to_string(), "kind": node.kind.as_str(), "name": node.name, "owner": self.owner(node)})
+        });
+        let edges = walk
+            .edges
+            .iter()
+            .map(|e| json!({"from": e.from.to_string(), "to": e.to.to_string(), "role": e.role}));
+        let direction = match direction {
+            Direction::Downstream => "downstream",
+            Direction::Upstream => "upstream",
+        };
+        Ok(json!({
+            "of": start.to_string(), "direction": direction,
+            "nodes": nodes.collect::<Vec<_>>(), "edges": edges.collect::<Vec<_>>(),
+        }))
+    }
+
+    fn owner(&self, node: &Node) -> Option<&String> {
+        let first = node.name.split('.').next().unwrap_or_default();
+        match node.kind {
+            NodeKind::Contract | NodeKind::Column => self.catalog.contract(first)?.owner.as_ref(),
+            NodeKind::Entity => self.catalog.entity(first)?.owner.as_ref(),
+            NodeKind::View | NodeKind::Feature => self.catalog.view(first)?.owner.as_ref(),
+            NodeKind::FeatureSet => self.catalog.set(first)?.owner.as_ref(),
+        }
+    }
+}
+
+fn find_version<'a>(
+    versions: &'a [DefinitionVersion],
+    asked: u64,
+    name: &str,
+) -> Result<&'a DefinitionVersion, Problem> {
+    versions.iter().find(|v| v.version == asked).ok_or_else(|| {
+        let kept: Vec<String> = versions.iter().map(|v| v.version.to_string()).collect();
+        Problem::user("not-found", format!("`{name}` has no version {asked}"))
+            .field("version")
+            .hint(format!("there are: {}", kept.join(", ")))
+    })
+}
+
+fn contract(contract: &Contract) -> Json {
+    let fields = contract.fields.iter().map(|f| {
+        json!({"name": f.name, "type": f.data_type.to_string(), "required": f.required, "description": f.description})
+    });
+    json!({
+        "version": contract.version.to_string(),
+        "event_time": contract.fields[contract.event_time].name,
+        "fact_id": contract.fact_id.iter().map(|i| &contract.fields[*i].name).collect::<Vec<_>>(),
+        "fields": fields.collect::<Vec<_>>(),
+    })
+}
+
+fn feature_set(set: &FeatureSet) -> Json {
+    let names = set.features.iter();
+    let names = names.map(|f| &f.view.features[f.index].full_name);
+    json!({"features": names.collect::<Vec<_>>()})
+}
