@@ -208,8 +208,14 @@ impl Sketch {
         self.counts = joined;
     }
 
-    /// About the value of a rank: the middle of its bucket.
+    /// About the value of a rank: the middle of its bucket; the first and the last are known.
     fn nth(&self, rank: u64) -> f64 {
+        if rank == 0 {
+            return self.least;
+        }
+        if rank + 1 >= self.counts.values().sum() {
+            return self.greatest;
+        }
         let mut before = 0;
         for (number, count) in &self.counts {
             before += count;

@@ -126,6 +126,8 @@ pub struct FeaturesRequest {
 #[derive(Debug, Clone)]
 pub struct FeaturesReply {
     pub names: Arc<[Arc<str>]>,
+    /// The largest relative error of each feature that may be estimated, by full name.
+    pub error_bounds: Arc<BTreeMap<Arc<str>, f64>>,
     pub rows: Vec<FeatureRow>,
     pub as_of: Micros,
     pub sequence: Sequence,

@@ -52,6 +52,10 @@ pub struct FeaturesAnswer {
     /// Full names, in the order of every row.
     #[schemars(with = "Vec<String>")]
     names: Vec<Arc<str>>,
+    /// The largest relative error of each feature that is estimated beyond a bound; left out where none is.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(with = "BTreeMap<String, f64>")]
+    error_bounds: Arc<BTreeMap<Arc<str>, f64>>,
     #[schemars(with = "Vec<RowAnswer>")]
     rows: Vec<Row>,
     as_of: String,
@@ -222,6 +226,7 @@ fn answer(reply: FeaturesReply) -> Result<Response<Body>, ApiError> {
     let answer = FeaturesAnswer {
         stale_sources: stale.collect(),
         names: reply.names.to_vec(),
+        error_bounds: reply.error_bounds,
         rows: reply.rows.into_iter().map(Row).collect(),
         as_of: format_timestamp(reply.as_of),
         sequence: reply.sequence.to_string(),

@@ -95,7 +95,7 @@ impl Teller<'_> {
 
     fn view(&self, view: &CompiledView) -> Json {
         let features = view.features.iter().map(|f| {
-            json!({"name": f.full_name, "type": f.data_type.to_string(), "description": f.description})
+            json!({"name": f.full_name, "type": f.data_type.to_string(), "description": f.description, "error_bound": f.error_bound})
         });
         let filled_to = (self.filled_to)(&view.name);
         let status = match filled_to {

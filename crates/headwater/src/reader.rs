@@ -1,6 +1,6 @@
 //! Feature reads: names to plans, requests to entity keys, states to rows, all at one cursor.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -53,6 +53,8 @@ impl ReadStats {
 /// How to answer one list of features.
 struct Plan {
     names: Arc<[Arc<str>]>,
+    /// How far estimated values may be off, by full name.
+    error_bounds: Arc<BTreeMap<Arc<str>, f64>>,
     views: Vec<ViewReads>,
     /// The sources of those views that should be fresh.
     watched: Vec<Watched>,
@@ -128,6 +130,7 @@ impl Reader {
         }
         Ok(FeaturesReply {
             names: plan.names.clone(),
+            error_bounds: plan.error_bounds.clone(),
             rows: rows.into_iter().map(row).collect(),
             as_of,
             sequence: known_at,
@@ -225,8 +228,12 @@ fn compile(in_force: &InForce, resolved: &Resolved) -> Result<Plan, Problem> {
         places,
     };
     let read = views.iter().map(|(view, _, _)| view.view());
+    let features = resolved.features.iter();
+    let features = features.map(|f| &f.view.features[f.index]);
+    let bounds = features.filter_map(|f| Some((f.full_name.clone(), f.error_bound?)));
     Ok(Plan {
         names: names.into(),
+        error_bounds: Arc::new(bounds.collect()),
         watched: watched(in_force.catalog(), read),
         views: views.into_iter().map(reads).collect(),
     })

@@ -23,8 +23,8 @@ use crate::yaml::YamlDocument;
 use crate::{DataType, Field, Location, Problem};
 
 pub use nearest::nearest;
-pub use rules::{Cell, Enumeration, Pattern, Rules, TextFormat, Violation};
-pub(crate) use rules::{format_decimal, parse_decimal as rules_decimal};
+pub(crate) use rules::format_decimal;
+pub use rules::{Cell, Enumeration, Pattern, Rules, TextFormat, Violation, parse_decimal};
 pub use standard::ODCS_JSON_SCHEMA;
 pub use types::parse_type;
 

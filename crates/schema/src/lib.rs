@@ -21,7 +21,7 @@ pub mod yaml;
 
 pub use array::array_from_values;
 pub use batch::{FactBatch, RemovedFacts, SequencedBatch};
-pub use contract::{Contract, FieldSpec, NotEnforced, Rules};
+pub use contract::{Contract, FieldSpec, NotEnforced, Rules, parse_decimal};
 pub use data_type::{DataType, Field, UnsupportedType};
 pub use human::{human_bytes, human_seconds, thousands};
 pub use key::{EntityKey, push_int_value, push_str, push_value};

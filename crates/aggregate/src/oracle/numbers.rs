@@ -1,6 +1,7 @@
 //! Rational arithmetic, and the one rounding at its end.
 
-use std::collections::BTreeSet;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
 
 use headwater_schema::Value;
 use num_bigint::BigInt;
@@ -86,8 +87,22 @@ fn two_to(exponent: i64) -> BigRational {
     if exponent < 0 { power.recip() } else { power }
 }
 
+thread_local! {
+    /// Weights that were worked out before: it takes long.
+    static WEIGHTS: RefCell<BTreeMap<(i64, i64), BigRational>> = const { RefCell::new(BTreeMap::new()) };
+}
+
 /// `2^(rest/half_life)`, rounded to the nearest float.
 fn fraction_weight(rest: i64, half_life: i64) -> BigRational {
+    WEIGHTS.with_borrow_mut(|known| {
+        let weight = known.entry((rest, half_life));
+        weight
+            .or_insert_with(|| work_out_weight(rest, half_life))
+            .clone()
+    })
+}
+
+fn work_out_weight(rest: i64, half_life: i64) -> BigRational {
     let power = exp2::slow(rest as u64, half_life as u64, 200);
     // 52 binary places are kept.
     let rounded = (power + (num_bigint::BigUint::one() << 147u32)) >> 148u32;
@@ -181,5 +196,9 @@ fn estimates(sorted: &[&Value]) -> Vec<BigRational> {
         let float = middle.to_f64().unwrap_or_default();
         rational(&Value::Float(float.max(least).min(greatest)))
     };
-    floats.iter().map(middle).collect()
+    let mut values: Vec<BigRational> = floats.iter().map(middle).collect();
+    let last = values.len() - 1;
+    values[0] = rational(&Value::Float(least));
+    values[last] = rational(&Value::Float(greatest));
+    values
 }

@@ -14,6 +14,9 @@ schema:
     properties:
       - {name: tailnum, logicalType: string}
       - {name: delay, logicalType: number}
+      - {name: fare, logicalType: number, physicalType: 'decimal(12,2)'}
+      - {name: scores, logicalType: array, physicalType: 'array<double>'}
+      - {name: minutes, logicalType: object, physicalType: 'map<string,double>'}
       - {name: time, logicalType: timestamp}
     customProperties: [{property: headwater.eventTime, value: time}]
   - name: arrival
@@ -214,4 +217,155 @@ fn a_plan_says_what_changes_and_whom_it_affects() {
         text.contains("↻ view v  (owner: ops)") && text.contains("1 to compute again"),
         "{text}"
     );
+}
+
+#[test]
+fn functions_have_types_or_say_what_they_take() {
+    let data_type = |feature: &str| {
+        let catalog = compile(&view(&format!(
+            "    - {{name: f, {feature}, windows: [1h]}}"
+        )));
+        catalog.view("v").unwrap().features[0].data_type.to_string()
+    };
+    for (feature, want) in [
+        ("aggregate: sum, of: fare", "decimal(38,2)"),
+        ("aggregate: avg, of: fare", "float64"),
+        ("aggregate: max, of: fare", "decimal(12,2)"),
+        ("aggregate: last, of: scores", "list<float64>"),
+        ("aggregate: quantile, of: fare, quantile: 0.5", "float64"),
+        (
+            "aggregate: quantile, of: delay, quantile: [0.1, 0.9]",
+            "list<float64>",
+        ),
+        ("aggregate: top_n, of: fare, n: 3", "list<decimal(12,2)>"),
+        (
+            "aggregate: max_by, of: scores, order_by: delay",
+            "list<float64>",
+        ),
+        ("aggregate: count, by: tailnum", "map<string,int64>"),
+        ("aggregate: avg, of: scores, unnest: true", "float64"),
+        (
+            "aggregate: avg, of: minutes, unnest: true",
+            "map<string,float64>",
+        ),
+        (
+            "aggregate: avg, of: minutes, unnest: true, by: tailnum",
+            "map<string,map<string,float64>>",
+        ),
+        (
+            "aggregate: avg, of: scores, element_wise: true, by: tailnum",
+            "map<string,list<float64>>",
+        ),
+        ("aggregate: rate", "float64"),
+    ] {
+        assert_eq!(data_type(feature), want, "{feature}");
+    }
+}
+
+#[test]
+fn what_a_function_cannot_do_is_refused_with_a_reason() {
+    let refusal = |feature: &str| {
+        let text = format!(
+            "{CONTRACT}---{}",
+            view(&format!("    - {{name: f, {feature}}}"))
+        );
+        let documents = YamlDocument::parse_all("all.yaml", &text).unwrap();
+        match Catalog::compile(&documents) {
+            Err(problems) => problems[0].to_string(),
+            Ok(_) => panic!("`{feature}` is accepted"),
+        }
+    };
+    for (feature, says) in [
+        (
+            "aggregate: sum, of: tailnum",
+            "it takes numbers, not string",
+        ),
+        (
+            "aggregate: quantile, of: tailnum, quantile: 0.5",
+            "it takes numbers",
+        ),
+        (
+            "aggregate: min, of: scores",
+            "it takes values with an order, not list<float64>",
+        ),
+        (
+            "aggregate: quantile, of: delay",
+            "`quantile` needs `quantile`",
+        ),
+        (
+            "aggregate: quantile, of: delay, quantile: 1.5",
+            "between 0 and 1",
+        ),
+        ("aggregate: median, of: delay", "`quantile: 0.5`"),
+        ("aggregate: top_n, of: delay", "needs `n`"),
+        ("aggregate: min_by, of: delay", "needs `order_by`"),
+        (
+            "aggregate: max, of: delay, order_by: time",
+            "has no `order_by`",
+        ),
+        (
+            "aggregate: min_by, of: delay, order_by: scores",
+            "`order_by` has no order",
+        ),
+        ("aggregate: count, by: minutes", "`by` has no order"),
+        ("aggregate: decayed_sum, of: delay", "needs `half_life`"),
+        (
+            "aggregate: decayed_sum, of: delay, half_life: 0ms",
+            "at least 1ms",
+        ),
+        ("aggregate: rate", "needs a window with a width"),
+        (
+            "aggregate: rate, windows: [{rows: 3}]",
+            "needs a window with a width",
+        ),
+        (
+            "aggregate: count, of: delay, unnest: true",
+            "`unnest` takes lists and maps, not float64",
+        ),
+        (
+            "aggregate: avg, of: minutes, element_wise: true",
+            "`element_wise` takes lists",
+        ),
+        (
+            "aggregate: avg, of: scores, element_wise: true, unnest: true",
+            "not both",
+        ),
+        ("aggregate: count, n: 3", "has no `n`"),
+        (
+            "aggregate: avg, of: scores, unnest: true, n: 3",
+            "has no `n`",
+        ),
+        (
+            "aggregate: last, of: scores, by: tailnum, n: 3",
+            "whose values have no order",
+        ),
+        (
+            "aggregate: last, of: delay, by: tailnum, ttl: 1h",
+            "takes no `ttl`",
+        ),
+        ("of: delay, n: 3", "a latest value has no `n`"),
+        (
+            "expression: '1', by: tailnum",
+            "a derived feature has no `by`",
+        ),
+    ] {
+        let said = refusal(feature);
+        assert!(said.contains(says), "{feature}: {said}");
+    }
+}
+
+#[test]
+fn defaults_are_of_the_feature_s_type() {
+    let default = |feature: &str| {
+        let catalog = compile(&view(&format!("    - {{name: f, {feature}}}")));
+        let default = catalog.view("v").unwrap().features[0].default.clone();
+        headwater_schema::value_to_text(&default.unwrap())
+    };
+    assert_eq!(default("aggregate: sum, of: fare, default: 1.5"), "1.50");
+    assert_eq!(default("of: fare, default: '0.05'"), "0.05");
+    assert_eq!(
+        default("aggregate: max, of: delay, by: tailnum, default: {b: 2, a: 1}"),
+        "{a:1.0,b:2.0}"
+    );
+    assert_eq!(default("of: scores, default: [1, 2]"), "[1.0,2.0]");
 }

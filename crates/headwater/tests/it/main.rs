@@ -13,6 +13,7 @@ mod cli;
 mod crash;
 mod damage;
 mod fixtures;
+mod functions;
 mod golden;
 mod http;
 mod limits;

@@ -237,7 +237,7 @@ pub(crate) fn format_decimal(unscaled: i128, scale: i8) -> String {
 }
 
 /// Text of plain digits as a decimal of `scale`; none where digits would be lost or don't fit.
-pub(crate) fn parse_decimal(text: &str, precision: u8, scale: i8) -> Option<i128> {
+pub fn parse_decimal(text: &str, precision: u8, scale: i8) -> Option<i128> {
     let (mantissa, exponent) = match text.find(['e', 'E']) {
         Some(at) => (&text[..at], text[at + 1..].parse::<i32>().ok()?),
         None => (text, 0),

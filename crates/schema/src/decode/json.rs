@@ -8,7 +8,7 @@ use base64::engine::general_purpose::STANDARD;
 use super::columns::{Column, Values};
 use super::rows::{Reject, Rows, Unknown, duplicate_key};
 use super::scanner::{Kind, NumberText, Scanner, Syntax, TOO_DEEP};
-use crate::contract::rules_decimal;
+use crate::contract::parse_decimal;
 use crate::time::{TimeUnit, TimeZone, parse_date, parse_timestamp, shorten};
 use crate::{DataType, FieldSpec, Problem};
 
@@ -450,7 +450,7 @@ pub fn date(text: &str) -> Result<i32, Reject> {
 }
 
 pub fn decimal(text: &str, precision: u8, scale: i8) -> Result<i128, Reject> {
-    rules_decimal(text, precision, scale).ok_or_else(|| {
+    parse_decimal(text, precision, scale).ok_or_else(|| {
         let data_type = DataType::Decimal { precision, scale };
         Reject::new(
             "type",

@@ -1,0 +1,719 @@
+//! Every aggregate function as it is written in a definition, over every window, through the real engine: random facts with
+//! decimals, lists, maps and structs, some retracted, in any batches, closed and opened in between, must equal the naive oracle bit for bit.
+
+use std::fmt::Write;
+
+use headwater::{Config, Engine, Env, Project, apply_project};
+use headwater_aggregate::oracle::{OracleFact, Question, answer};
+use headwater_aggregate::{Aggregate, Quantiles, Spread, Window, WindowKind};
+use headwater_api::backend::{EntityRequest, FeaturesRequest, IngestOptions, KeyValue, Names};
+use headwater_schema::decode::BodyFormat;
+use headwater_schema::{Cursor, DataType, Field, Position, Value, value_to_text};
+use headwater_testkit::TempProject;
+use proptest::prelude::*;
+use serde_json::{Value as Json, json};
+
+use crate::BINARY;
+
+const SECOND: i64 = 1_000_000;
+
+const CONTRACT: &str = "
+kind: DataContract
+apiVersion: v3.1.0
+id: sales
+version: 1.0.0
+status: active
+schema:
+  - name: sale
+    properties:
+      - {name: id, logicalType: string, required: true}
+      - {name: customer, logicalType: string, required: true}
+      - {name: time, logicalType: timestamp, required: true}
+      - {name: amount, logicalType: number}
+      - {name: price, logicalType: number, physicalType: 'decimal(12,2)'}
+      - {name: quantity, logicalType: integer}
+      - {name: shop, logicalType: string}
+      - {name: scores, logicalType: array, physicalType: 'array<double>'}
+      - {name: parts, logicalType: object, physicalType: 'map<string,double>'}
+      - name: spot
+        logicalType: object
+        properties: [{name: x, logicalType: integer}, {name: y, logicalType: string}]
+    customProperties:
+      - {property: headwater.eventTime, value: time}
+      - {property: headwater.factId, value: id}
+      - {property: headwater.timeUnit, value: us}
+---
+apiVersion: headwater/v1
+kind: Entity
+name: customer
+spec: {keys: [{name: customer, type: string}]}
+---
+apiVersion: headwater/v1
+kind: FeatureView
+name: sales
+spec:
+  entity: customer
+  sources: [{contract: sale}]
+  retention: 20s
+  features:
+";
+
+/// Windows as they are written, and what they are.
+fn windows() -> Vec<(&'static str, Window)> {
+    let new = Window::new;
+    vec![
+        ("exact: 7s", new(WindowKind::Exact { width: 7 * SECOND })),
+        ("range: 40s", new(WindowKind::Range { width: 40 * SECOND })),
+        ("rows: 9", new(WindowKind::Rows { rows: 9 })),
+        ("lifetime: true", new(WindowKind::Lifetime)),
+        (
+            "exact: 1m, offset: 5s, limit: 12",
+            Window {
+                offset: 5 * SECOND,
+                limit: Some(12),
+                ..new(WindowKind::Exact { width: 60 * SECOND })
+            },
+        ),
+    ]
+}
+
+/// A feature as it is written, and what it asks.
+struct Written {
+    text: &'static str,
+    function: Aggregate,
+    of: Option<&'static str>,
+    spread: Spread,
+    grouped: bool,
+    largest: Option<usize>,
+    categories_max: usize,
+}
+
+fn plain(text: &'static str, function: Aggregate, of: Option<&'static str>) -> Written {
+    Written {
+        text,
+        function,
+        of,
+        spread: Spread::Whole,
+        grouped: false,
+        largest: None,
+        categories_max: 1000,
+    }
+}
+
+fn written() -> Vec<Written> {
+    let mut all = simple();
+    all.extend(by_category());
+    all.extend(taken_apart());
+    all
+}
+
+fn simple() -> Vec<Written> {
+    let (amount, price, quantity) = (Some("amount"), Some("price"), Some("quantity"));
+    let (keep_nulls, sample, half_life) = (false, false, 3 * SECOND);
+    let histogram = |n, categories_max| Aggregate::Histogram { n, categories_max };
+    let quantile = |at, exact_up_to| Aggregate::Quantile { at, exact_up_to };
+    let half = || Quantiles::One(500_000_000);
+    let many = Quantiles::Many([0, 250_000_000, 990_000_000].into());
+    vec![
+        plain("aggregate: count", Aggregate::Count, None),
+        plain("aggregate: rate", Aggregate::Rate, None),
+        plain(
+            "aggregate: time_since_first",
+            Aggregate::TimeSinceFirst,
+            None,
+        ),
+        plain(
+            "aggregate: time_since_last, of: price",
+            Aggregate::TimeSinceLast,
+            price,
+        ),
+        plain("aggregate: sum, of: price", Aggregate::Sum, price),
+        plain("aggregate: avg, of: price", Aggregate::Avg, price),
+        plain("aggregate: min, of: price", Aggregate::Min, price),
+        plain("aggregate: max, of: shop", Aggregate::Max, Some("shop")),
+        plain(
+            "aggregate: first, of: spot",
+            Aggregate::First { keep_nulls },
+            Some("spot"),
+        ),
+        plain(
+            "aggregate: last, of: scores, nulls: keep",
+            Aggregate::Last { keep_nulls: true },
+            Some("scores"),
+        ),
+        plain(
+            "aggregate: first_n, of: parts, n: 2",
+            Aggregate::FirstN { n: 2, keep_nulls },
+            Some("parts"),
+        ),
+        plain(
+            "aggregate: last_n, of: spot, n: 3",
+            Aggregate::LastN { n: 3, keep_nulls },
+            Some("spot"),
+        ),
+        plain(
+            "aggregate: variance, of: price",
+            Aggregate::Variance { sample },
+            price,
+        ),
+        plain(
+            "aggregate: stddev, of: amount, sample: true",
+            Aggregate::Stddev { sample: true },
+            amount,
+        ),
+        plain(
+            "aggregate: skew, of: amount",
+            Aggregate::Skew { sample },
+            amount,
+        ),
+        plain(
+            "aggregate: skew, of: price, sample: true",
+            Aggregate::Skew { sample: true },
+            price,
+        ),
+        plain(
+            "aggregate: kurtosis, of: quantity",
+            Aggregate::Kurtosis { sample },
+            quantity,
+        ),
+        plain(
+            "aggregate: kurtosis, of: amount, sample: true",
+            Aggregate::Kurtosis { sample: true },
+            amount,
+        ),
+        plain(
+            "aggregate: distinct_count, of: spot, exact_up_to: 20",
+            Aggregate::DistinctCount { exact_up_to: 20 },
+            Some("spot"),
+        ),
+        plain(
+            "aggregate: distinct_n, of: shop, n: 2",
+            Aggregate::DistinctN { n: 2 },
+            Some("shop"),
+        ),
+        plain(
+            "aggregate: top_n, of: price, n: 4",
+            Aggregate::TopN { n: 4 },
+            price,
+        ),
+        plain(
+            "aggregate: bottom_n, of: amount, n: 4",
+            Aggregate::BottomN { n: 4 },
+            amount,
+        ),
+        plain(
+            "aggregate: min_by, of: spot, order_by: quantity",
+            Aggregate::MinBy,
+            Some("spot"),
+        ),
+        plain(
+            "aggregate: max_by, of: amount, order_by: quantity",
+            Aggregate::MaxBy,
+            amount,
+        ),
+        plain(
+            "aggregate: histogram, of: quantity, n: 3",
+            histogram(Some(3), 1000),
+            quantity,
+        ),
+        plain(
+            "aggregate: histogram, of: shop, max_categories: 2",
+            histogram(None, 2),
+            Some("shop"),
+        ),
+        plain(
+            "aggregate: top_values, of: shop, n: 2",
+            Aggregate::TopValues {
+                n: 2,
+                categories_max: 1000,
+            },
+            Some("shop"),
+        ),
+        plain(
+            "aggregate: quantile, of: price, quantile: 0.5",
+            quantile(half(), 1024),
+            price,
+        ),
+        plain(
+            "aggregate: quantile, of: amount, quantile: [0, 0.25, 0.99], exact_up_to: 5",
+            quantile(many, 5),
+            amount,
+        ),
+        plain(
+            "aggregate: quantile, of: quantity, quantile: 0.5, exact_up_to: 50",
+            quantile(half(), 50),
+            quantity,
+        ),
+        plain(
+            "aggregate: decayed_count, half_life: 3s",
+            Aggregate::DecayedCount { half_life },
+            None,
+        ),
+        plain(
+            "aggregate: decayed_sum, of: price, half_life: 3s",
+            Aggregate::DecayedSum { half_life },
+            price,
+        ),
+        plain(
+            "aggregate: decayed_avg, of: amount, half_life: 3s",
+            Aggregate::DecayedAvg { half_life },
+            amount,
+        ),
+        plain(
+            "aggregate: decayed_sum, of: amount, half_life: 10ms",
+            Aggregate::DecayedSum {
+                half_life: SECOND / 100,
+            },
+            amount,
+        ),
+    ]
+}
+
+fn by_category() -> Vec<Written> {
+    let amount = Some("amount");
+    let by = |text, function, of| Written {
+        grouped: true,
+        ..plain(text, function, of)
+    };
+    let keep_nulls = false;
+    vec![
+        by("aggregate: count, by: shop", Aggregate::Count, None),
+        Written {
+            largest: Some(2),
+            ..by(
+                "aggregate: sum, of: amount, by: shop, n: 2",
+                Aggregate::Sum,
+                amount,
+            )
+        },
+        Written {
+            categories_max: 3,
+            ..by(
+                "aggregate: avg, of: price, by: shop, max_categories: 3",
+                Aggregate::Avg,
+                Some("price"),
+            )
+        },
+        by(
+            "aggregate: last, of: amount, by: shop",
+            Aggregate::Last { keep_nulls },
+            amount,
+        ),
+        by(
+            "aggregate: last_n, of: quantity, by: shop, n: 2",
+            Aggregate::LastN { n: 2, keep_nulls },
+            Some("quantity"),
+        ),
+        by(
+            "aggregate: max_by, of: price, order_by: quantity, by: shop",
+            Aggregate::MaxBy,
+            Some("price"),
+        ),
+        by(
+            "aggregate: decayed_count, half_life: 3s, by: shop",
+            Aggregate::DecayedCount {
+                half_life: 3 * SECOND,
+            },
+            None,
+        ),
+        Written {
+            spread: Spread::Positions,
+            ..by(
+                "aggregate: max, of: scores, element_wise: true, by: shop",
+                Aggregate::Max,
+                Some("scores"),
+            )
+        },
+    ]
+}
+
+fn taken_apart() -> Vec<Written> {
+    let list = |text, function| Written {
+        spread: Spread::Elements,
+        ..plain(text, function, Some("scores"))
+    };
+    let map = |text, function| Written {
+        spread: Spread::Entries,
+        ..plain(text, function, Some("parts"))
+    };
+    let places = |text, function| Written {
+        spread: Spread::Positions,
+        ..plain(text, function, Some("scores"))
+    };
+    vec![
+        list(
+            "aggregate: count, of: scores, unnest: true",
+            Aggregate::Count,
+        ),
+        list("aggregate: avg, of: scores, unnest: true", Aggregate::Avg),
+        list(
+            "aggregate: last_n, of: scores, unnest: true, n: 5",
+            Aggregate::LastN {
+                n: 5,
+                keep_nulls: false,
+            },
+        ),
+        map("aggregate: sum, of: parts, unnest: true", Aggregate::Sum),
+        Written {
+            largest: Some(1),
+            ..map(
+                "aggregate: count, of: parts, unnest: true, n: 1",
+                Aggregate::Count,
+            )
+        },
+        places(
+            "aggregate: avg, of: scores, element_wise: true",
+            Aggregate::Avg,
+        ),
+        places(
+            "aggregate: count, of: scores, element_wise: true",
+            Aggregate::Count,
+        ),
+    ]
+}
+
+/// The features with a window each: their names, what they ask, and over which window.
+fn features() -> Vec<(String, Written, Window)> {
+    let mut all = Vec::new();
+    for (place, (_, window)) in windows().into_iter().enumerate() {
+        for (index, feature) in written().into_iter().enumerate() {
+            if feature.function != Aggregate::Rate || window.width().is_some() {
+                all.push((format!("f{index}_w{place}"), feature, window));
+            }
+        }
+    }
+    all
+}
+
+fn definitions() -> String {
+    let mut text = CONTRACT.to_owned();
+    for (index, feature) in written().iter().enumerate() {
+        let windows = windows().into_iter().enumerate();
+        let windows = windows
+            .filter(|(_, (_, w))| feature.function != Aggregate::Rate || w.width().is_some());
+        let windows: Vec<String> = windows
+            .map(|(place, (window, _))| format!("{{{window}, as: f{index}_w{place}}}"))
+            .collect();
+        let windows = windows.join(", ");
+        let _ = writeln!(
+            text,
+            "    - {{name: f{index}, {}, windows: [{windows}]}}",
+            feature.text
+        );
+    }
+    text
+}
+
+#[derive(Debug, Clone)]
+struct Fact {
+    id: u16,
+    customer: u8,
+    second: i64,
+    /// Everything else follows from it.
+    seed: u32,
+}
+
+impl Fact {
+    /// A small number drawn from the seed; none in one of ten draws.
+    fn draw(&self, salt: u32, below: u32) -> Option<u32> {
+        let mixed = (self.seed ^ salt.wrapping_mul(0x9E37_79B9)).wrapping_mul(0x85EB_CA6B);
+        let mixed = (mixed ^ (mixed >> 13)).wrapping_mul(0xC2B2_AE35) >> 8;
+        (!mixed.is_multiple_of(10)).then_some((mixed / 10) % below)
+    }
+
+    fn value(&self, column: &str) -> Value {
+        let tenths = |v: u32| Value::Float(f64::from(v) / 10.0 - 7.0);
+        let or_null =
+            |drawn: Option<u32>, value: &dyn Fn(u32) -> Value| drawn.map_or(Value::Null, value);
+        match column {
+            "amount" => or_null(self.draw(1, 300), &tenths),
+            "price" => or_null(self.draw(2, 5000), &|v| Value::Decimal {
+                unscaled: i128::from(v) - 900,
+                scale: 2,
+            }),
+            "quantity" => or_null(self.draw(3, 6), &|v| Value::Int(i64::from(v) - 2)),
+            "shop" => or_null(self.draw(4, 5), &|v| Value::string(format!("s{v}"))),
+            "scores" => or_null(self.draw(5, 20), &|v| {
+                let length = if v == 0 { 2 } else { 3 };
+                Value::List(
+                    (10..10 + length)
+                        .map(|i| or_null(self.draw(i, 40), &tenths))
+                        .collect(),
+                )
+            }),
+            "parts" => or_null(self.draw(6, 4), &|v| {
+                let entry = |i: u32| {
+                    (
+                        Value::string(format!("p{i}")),
+                        or_null(self.draw(20 + i, 40), &tenths),
+                    )
+                };
+                Value::Map((0..v).map(entry).collect())
+            }),
+            _ => or_null(self.draw(7, 4), &|v| {
+                let members = [
+                    ("x", Value::Int(i64::from(v))),
+                    ("y", Value::string("here")),
+                ];
+                Value::Struct(members.map(|(n, v)| (n.into(), v)).into())
+            }),
+        }
+    }
+
+    fn row(&self) -> Json {
+        let mut row = json!({"id": self.id.to_string(), "customer": format!("c{}", self.customer), "time": self.second * SECOND});
+        for column in COLUMNS {
+            row[column] = to_json(&self.value(column));
+        }
+        row
+    }
+}
+
+const COLUMNS: [&str; 7] = [
+    "amount", "price", "quantity", "shop", "scores", "parts", "spot",
+];
+
+fn column_type(column: &str) -> DataType {
+    let float = || DataType::Float64.into();
+    match column {
+        "amount" => DataType::Float64,
+        "price" => DataType::Decimal {
+            precision: 12,
+            scale: 2,
+        },
+        "quantity" => DataType::Int64,
+        "shop" => DataType::String,
+        "scores" => DataType::List(float()),
+        "parts" => DataType::Map(float()),
+        _ => DataType::Struct(
+            [
+                Field::new("x", DataType::Int64),
+                Field::new("y", DataType::String),
+            ]
+            .into(),
+        ),
+    }
+}
+
+fn to_json(value: &Value) -> Json {
+    match value {
+        Value::Int(v) => json!(v),
+        Value::Float(v) => json!(v),
+        Value::String(v) => json!(&**v),
+        Value::List(items) => items.iter().map(to_json).collect(),
+        Value::Map(entries) => entries
+            .iter()
+            .map(|(k, v)| (value_to_text(k), to_json(v)))
+            .collect(),
+        Value::Struct(members) => members
+            .iter()
+            .map(|(n, v)| (n.to_string(), to_json(v)))
+            .collect(),
+        Value::Decimal { .. } => json!(value_to_text(value)),
+        _ => Json::Null,
+    }
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Ingest(Vec<Fact>),
+    Retract(Vec<u16>),
+    Reopen,
+    Checkpoint,
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let fact = (0u16..400, 0u8..2, 0i64..90, any::<u32>());
+    let fact = fact.prop_map(|(id, customer, second, seed)| Fact {
+        id,
+        customer,
+        second,
+        seed,
+    });
+    let step = prop_oneof![
+        6 => proptest::collection::vec(fact, 1..90).prop_map(Step::Ingest),
+        2 => proptest::collection::vec(0u16..400, 1..60).prop_map(Step::Retract),
+        1 => Just(Step::Reopen),
+        1 => Just(Step::Checkpoint),
+    ];
+    proptest::collection::vec(step, 1..8)
+}
+
+struct Run {
+    project: TempProject,
+    config: Config,
+    engine: Option<Engine>,
+    /// The facts that were taken, with their sequences and those of their retraction.
+    facts: Vec<(Fact, u64, Option<u64>)>,
+    sequence: u64,
+}
+
+impl Run {
+    fn new(memory_bytes_max: usize) -> Self {
+        let files = [
+            ("headwater.yaml", "name: shop\n"),
+            ("f.yaml", &*definitions()),
+        ];
+        let project = TempProject::new(BINARY, &files);
+        let env = Env::real();
+        let loaded = Project::load(&env, project.path()).expect("a project");
+        apply_project(&env, &loaded, &project.path().join("data")).expect("applied");
+        let mut config = Config::named("shop");
+        config.spec.state.memory_bytes_max = memory_bytes_max;
+        config.spec.ingest.sync = headwater::Sync::Never;
+        let mut run = Self {
+            project,
+            config,
+            engine: None,
+            facts: Vec::new(),
+            sequence: 0,
+        };
+        run.open();
+        run
+    }
+
+    fn open(&mut self) {
+        let data = self.project.path().join("data");
+        self.engine =
+            Some(Engine::open(Env::real(), &self.config, &data, |_, _| {}).expect("opens"));
+    }
+
+    fn take(&mut self, step: &Step) {
+        let engine = self.engine.as_ref().expect("open");
+        match step {
+            Step::Checkpoint => engine.checkpoint().expect("written"),
+            Step::Reopen => {
+                drop(self.engine.take());
+                self.open();
+            }
+            Step::Retract(ids) => {
+                let texts = ids.iter().map(u16::to_string).collect();
+                engine.retract("sale", texts).expect("taken");
+                for id in ids {
+                    let next = self.sequence + 1;
+                    if let Some(fact) = self.live(*id) {
+                        fact.2 = Some(next);
+                        self.sequence = next;
+                    }
+                }
+            }
+            Step::Ingest(facts) => {
+                let rows: Vec<Json> = facts.iter().map(Fact::row).collect();
+                let body = json!(rows).to_string();
+                let reply = engine.ingest(
+                    "sale",
+                    BodyFormat::Json,
+                    body.as_bytes(),
+                    IngestOptions::default(),
+                );
+                reply.expect("taken");
+                for fact in facts {
+                    if self.live(fact.id).is_none() {
+                        self.sequence += 1;
+                        self.facts.push((fact.clone(), self.sequence, None));
+                    }
+                }
+            }
+        }
+    }
+
+    fn live(&mut self, id: u16) -> Option<&mut (Fact, u64, Option<u64>)> {
+        let mut facts = self.facts.iter_mut();
+        facts.find(|(fact, _, removed_at)| fact.id == id && removed_at.is_none())
+    }
+
+    fn facts_of(&self, customer: u8, of: Option<&str>) -> Vec<OracleFact> {
+        let facts = self.facts.iter().filter(|(f, _, _)| f.customer == customer);
+        let fact = |(fact, sequence, removed_at): &(Fact, u64, Option<u64>)| OracleFact {
+            position: Position::new(fact.second * SECOND, *sequence),
+            removed_at: *removed_at,
+            value: of.map_or(Value::Null, |column| fact.value(column)),
+            counts: true,
+            order: fact.value("quantity"),
+            category: fact.value("shop"),
+        };
+        facts.map(fact).collect()
+    }
+
+    fn check(&self, features: &[(String, Written, Window)], customer: u8, second: i64) {
+        let names = features.iter().map(|f| format!("sales.{}", f.0)).collect();
+        let request = FeaturesRequest {
+            names: Names::List(names),
+            entities: vec![EntityRequest::from([(
+                "customer".to_owned(),
+                KeyValue::Scalar(Value::string(format!("c{customer}"))),
+            )])],
+            as_of: Some(second * SECOND),
+            known_at: None,
+            inclusive: true,
+        };
+        let reply = self
+            .engine
+            .as_ref()
+            .expect("open")
+            .features(&request)
+            .expect("read");
+        let row = &reply.rows[0];
+        for (index, (name, feature, window)) in features.iter().enumerate() {
+            let input = feature.of.map(column_type);
+            let question = Question {
+                function: &feature.function,
+                input: input.as_ref(),
+                spread: feature.spread,
+                grouped: feature.grouped,
+                largest: feature.largest,
+                categories_max: feature.categories_max,
+            };
+            let cursor = Cursor::inclusive(second * SECOND);
+            let want = answer(
+                &self.facts_of(customer, feature.of),
+                &question,
+                window,
+                &cursor,
+            );
+            let text = feature.text;
+            assert_eq!(
+                bits(&row.values[index]),
+                bits(&want.value),
+                "{name}: {text} of c{customer} at {second}s"
+            );
+            assert_eq!(row.event_times[index], want.event_time, "{name}: {text}");
+        }
+    }
+}
+
+/// A value with its floats as bits.
+fn bits(value: &Value) -> String {
+    match value {
+        Value::Float(f) => format!("{:016x}", f.to_bits()),
+        Value::List(items) => format!("{:?}", items.iter().map(bits).collect::<Vec<_>>()),
+        Value::Map(entries) => format!(
+            "{:?}",
+            entries
+                .iter()
+                .map(|(k, v)| (k, bits(v)))
+                .collect::<Vec<_>>()
+        ),
+        other => format!("{other:?}"),
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 8, failure_persistence: None, max_shrink_iters: 200, ..ProptestConfig::default() })]
+
+    #[test]
+    fn every_function_over_every_window_equals_the_oracle(
+        memory_bytes_max in prop_oneof![Just(0usize), Just(1 << 30)],
+        steps in steps(),
+        reads in proptest::collection::vec((0u8..2, -5i64..100), 8),
+    ) {
+        let features = features();
+        let mut run = Run::new(memory_bytes_max);
+        for (step, (customer, second)) in steps.iter().zip(&reads) {
+            run.take(step);
+            run.check(&features, *customer, *second);
+        }
+        run.check(&features, 0, 95);
+        run.check(&features, 1, 95);
+    }
+}
