@@ -103,6 +103,18 @@ pub const RULES: &[Rule] = &[
         READ,
         "quarantine_get",
     ),
+    rule(
+        "POST",
+        "/v1/facts/{contract}/quarantine/replay",
+        ADMIN,
+        "quarantine_replay",
+    ),
+    rule(
+        "POST",
+        "/v1/facts/{contract}/quarantine/repair",
+        ADMIN,
+        "quarantine_repair",
+    ),
     rule("POST", "/v1/features", READ, "features"),
     rule("GET", "/v1/registry", READ, "registry"),
     rule("GET", "/v1/registry/search", READ, "registry_search"),

@@ -84,12 +84,49 @@ pub struct FactRow {
 /// A row that broke its contract.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct QuarantineRow {
+    /// Its number among the rejected rows of its contract.
+    pub id: u64,
     pub ingest_time: Micros,
     pub row: usize,
     pub field: Option<String>,
     pub rule: String,
     pub reason: String,
     pub raw: String,
+    /// When it became a fact; none while it waits.
+    pub resolved: Option<Micros>,
+}
+
+/// Which rows of the quarantine to try again.
+#[derive(Debug, Clone)]
+pub enum Mending {
+    /// All that wait, as they came.
+    All,
+    /// These, as they came.
+    Rows(Vec<u64>),
+    /// These, mended: their number, and a row of JSON.
+    Repaired(Vec<(u64, String)>),
+}
+
+/// What became of rows that were tried again.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct MendReply {
+    /// Rows that are new facts.
+    pub accepted: usize,
+    /// Rows whose facts were known already.
+    pub duplicates: usize,
+    /// Rows that still wait.
+    pub waiting: usize,
+    /// Those of them, as far as they are told, and why.
+    pub rejected: Vec<StillRejected>,
+    pub sequence: Sequence,
+}
+
+/// A row that still waits in quarantine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StillRejected {
+    pub id: u64,
+    pub field: Option<String>,
+    pub reason: String,
 }
 
 /// The features to read.
@@ -269,8 +306,18 @@ pub trait Backend: Send + Sync + 'static {
     /// Lists facts, newest last.
     fn facts(&self, query: &FactsQuery) -> Result<Vec<FactRow>, Problem>;
 
-    /// Lists rows that broke their contract, newest first.
-    fn quarantine(&self, contract: &str, limit: usize) -> Result<Vec<QuarantineRow>, Problem>;
+    /// Lists rows that broke their contract, newest first; with those that are facts by now where
+    /// `resolved` says so.
+    fn quarantine(
+        &self,
+        contract: &str,
+        resolved: bool,
+        limit: usize,
+    ) -> Result<Vec<QuarantineRow>, Problem>;
+
+    /// Tries rows of the quarantine again under the present contract: those that keep it become facts,
+    /// the others stay with the new reason.
+    fn mend(&self, contract: &str, mending: Mending, revise: bool) -> Result<MendReply, Problem>;
 
     /// What is defined, for people and tools.
     fn registry(&self, query: &RegistryQuery) -> Result<serde_json::Value, Problem>;

@@ -1,4 +1,4 @@
-//! `POST` and `GET /v1/facts/{contract}`, its retractions and its quarantine.
+//! `POST` and `GET /v1/facts/{contract}`.
 
 use std::collections::BTreeMap;
 
@@ -188,7 +188,7 @@ struct FactAnswer<'a> {
     fact: BTreeMap<&'a str, JsonValue<'a>>,
 }
 
-fn limit(asked: Option<usize>, max: usize) -> Result<usize, ApiError> {
+pub fn limit(asked: Option<usize>, max: usize) -> Result<usize, ApiError> {
     let limit = asked.unwrap_or(LISTED_DEFAULT.min(max));
     if limit == 0 || limit > max {
         return Err(ApiError(
@@ -219,39 +219,4 @@ fn parse_entity(text: &str) -> Result<EntityRequest, ApiError> {
         KeyValue::Scalar(Value::string(key))
     };
     Ok(EntityRequest::from([(name.to_owned(), value)]))
-}
-
-/// Parameters of `GET /v1/facts/{contract}/quarantine`.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct QuarantineParameters {
-    #[serde(default)]
-    limit: Option<usize>,
-}
-
-/// Lists rows that broke their contract, newest first.
-pub async fn get_quarantine(
-    State(shared): State<Shared>,
-    Path(contract): Path<String>,
-    Query(parameters): Query<QuarantineParameters>,
-) -> Result<Response<Body>, ApiError> {
-    let limit = limit(parameters.limit, shared.limits.listed_max)?;
-    let backend = shared.backend.clone();
-    let rows = tokio::task::spawn_blocking(move || backend.quarantine(&contract, limit))
-        .await
-        .map_err(|e| ApiError(Problem::internal("quarantine", "listing panicked").detail(e)))??;
-    let rows: Vec<serde_json::Value> = rows
-        .into_iter()
-        .map(|row| {
-            serde_json::json!({
-                "ingest_time": format_timestamp(row.ingest_time),
-                "row": row.row,
-                "field": row.field,
-                "rule": row.rule,
-                "reason": row.reason,
-                "raw": row.raw,
-            })
-        })
-        .collect();
-    json_reply(&serde_json::json!({ "rows": rows }))
 }

@@ -17,6 +17,7 @@ mod json;
 mod limits;
 mod metrics;
 mod openapi;
+mod quarantine;
 mod registry;
 mod retract;
 mod server;

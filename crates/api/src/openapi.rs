@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use crate::facts::IngestAnswer;
 use crate::features::{FeaturesAnswer, FeaturesBody};
+use crate::quarantine::{MendAnswer, RepairedRow, ReplayBody};
 use crate::retract::{RetractAnswer, RetractBody};
 
 /// The OpenAPI 3.1 document of every call.
@@ -13,6 +14,7 @@ pub fn openapi() -> Value {
     settings.definitions_path = "/components/schemas".into();
     let mut generator = settings.into_generator();
     let mut paths = facts_paths(&mut generator);
+    paths.extend(quarantine_paths(&mut generator));
     paths.extend(other_paths(&mut generator));
     paths.extend(crate::registry::paths(&mut generator));
     let mut schemas = generator.take_definitions(true);
@@ -60,8 +62,7 @@ fn problem_reply() -> Value {
 }
 
 fn facts_paths(generator: &mut SchemaGenerator) -> Paths {
-    let contract =
-        json!({"name": "contract", "in": "path", "required": true, "schema": {"type": "string"}});
+    let contract = contract_parameter();
     let text = json!({"type": "string"});
     let number = json!({"type": "integer", "minimum": 1});
     let post = json!({
@@ -93,19 +94,54 @@ fn facts_paths(generator: &mut SchemaGenerator) -> Paths {
         "requestBody": {"required": true, "content": json_content(generator.subschema_for::<RetractBody>())},
         "responses": replies("What became of the facts", generator.subschema_for::<RetractAnswer>())
     }});
-    let quarantine = json!({"get": {
-        "summary": "List rows that broke their contract, newest first",
-        "parameters": [contract, query("limit", number, "how many")],
-        "responses": replies("Rows", any_object())
-    }});
     vec![
         (
             "/v1/facts/{contract}".into(),
             json!({"post": post, "get": get}),
         ),
         ("/v1/facts/{contract}/retract".into(), retract),
-        ("/v1/facts/{contract}/quarantine".into(), quarantine),
     ]
+}
+
+fn quarantine_paths(generator: &mut SchemaGenerator) -> Paths {
+    let contract = contract_parameter();
+    let revise = query(
+        "revise",
+        json!({"type": "boolean"}),
+        "`true`: a fact whose id is known is replaced",
+    );
+    let list = json!({"get": {
+        "summary": "List rows that broke their contract, newest first",
+        "parameters": [contract,
+            query("resolved", json!({"type": "boolean"}), "`true`: with those that have become facts"),
+            query("limit", json!({"type": "integer", "minimum": 1}), "how many")],
+        "responses": replies("Rows", any_object())
+    }});
+    let answer = replies(
+        "What became of the rows",
+        generator.subschema_for::<MendAnswer>(),
+    );
+    let replay = json!({"post": {
+        "summary": "Try rows again as they came: those that keep the contract become facts",
+        "parameters": [contract, revise],
+        "requestBody": {"content": json_content(generator.subschema_for::<ReplayBody>())},
+        "responses": answer
+    }});
+    let repair = json!({"post": {
+        "summary": "Send mended rows in the place of those in quarantine",
+        "parameters": [contract, revise],
+        "requestBody": {"required": true, "content": json_content(generator.subschema_for::<Vec<RepairedRow>>())},
+        "responses": answer
+    }});
+    vec![
+        ("/v1/facts/{contract}/quarantine".into(), list),
+        ("/v1/facts/{contract}/quarantine/replay".into(), replay),
+        ("/v1/facts/{contract}/quarantine/repair".into(), repair),
+    ]
+}
+
+fn contract_parameter() -> Value {
+    json!({"name": "contract", "in": "path", "required": true, "schema": {"type": "string"}})
 }
 
 fn other_paths(generator: &mut SchemaGenerator) -> Paths {

@@ -22,12 +22,13 @@ use crate::auth::{Authorizer, method_not_allowed, not_found};
 use crate::backend::Backend;
 use crate::connection::{Connections, Counters};
 use crate::error::ApiError;
-use crate::facts::{get_facts, get_quarantine, post_facts};
+use crate::facts::{get_facts, post_facts};
 use crate::features::{json_reply, read_features};
 use crate::guard::guard;
 use crate::limits::Limits;
 use crate::metrics::{HttpMetrics, render};
 use crate::openapi::openapi;
+use crate::quarantine::{get_quarantine, post_repair, post_replay};
 use crate::registry;
 use crate::retract::post_retract;
 use crate::tls::Tls;
@@ -142,6 +143,8 @@ fn router(shared: Shared) -> Router {
         .route("/v1/facts/{contract}", post(post_facts).get(get_facts))
         .route("/v1/facts/{contract}/retract", post(post_retract))
         .route("/v1/facts/{contract}/quarantine", get(get_quarantine))
+        .route("/v1/facts/{contract}/quarantine/replay", post(post_replay))
+        .route("/v1/facts/{contract}/quarantine/repair", post(post_repair))
         .route("/v1/features", post(read_features))
         .route("/v1/registry", get(registry::get_all))
         .route("/v1/registry/search", get(registry::get_search))

@@ -14,7 +14,8 @@ use crate::index::Index;
 use crate::log::{LogReader, LogWriter};
 use crate::segment::{ContractSummary, file_problem};
 use crate::{
-    AppendRequest, Appended, FactLog, FoundFacts, IndexSpec, Lookup, QuarantinedRow, Scan,
+    AppendRequest, Appended, FactLog, FoundFacts, IndexSpec, Lookup, QuarantineQuery,
+    QuarantinedRow, Scan,
 };
 
 mod append;
@@ -80,8 +81,10 @@ pub struct FactLogStats {
     pub newest_arrival: Option<Micros>,
     /// What is kept of each contract.
     pub contracts: BTreeMap<String, ContractStats>,
-    /// Rejected rows by contract.
+    /// Rows that were rejected, by contract.
     pub rejected: BTreeMap<String, u64>,
+    /// Those of them that have become facts.
+    pub resolved: BTreeMap<String, u64>,
 }
 
 /// What the log keeps of one contract.
@@ -255,7 +258,9 @@ impl EmbeddedFactLog {
                 .is_some_and(|cutoff| summary.time_max < *cutoff)
         };
         let dropped = self.reader.drop_oldest(|segment| {
-            segment.rejected.is_empty() && segment.contracts.iter().all(expired)
+            // A quarantine is never let go, nor what became of its rows.
+            let kept = !segment.rejected.is_empty() || segment.verdicts;
+            !kept && segment.contracts.iter().all(expired)
         })?;
         Ok(dropped.len())
     }
@@ -303,6 +308,9 @@ impl EmbeddedFactLog {
             }
             for (name, count) in &segment.rejected {
                 *stats.rejected.entry(name.clone()).or_default() += count;
+            }
+            for (name, rows) in &segment.resolved {
+                *stats.resolved.entry(name.clone()).or_default() += rows.len() as u64;
             }
         }
         stats
@@ -424,8 +432,8 @@ impl FactLog for EmbeddedFactLog {
         self.fetch(&newest.into_positions())
     }
 
-    fn quarantined(&self, contract: &str, limit: usize) -> Result<Vec<QuarantinedRow>, Problem> {
-        self.reader.quarantined(contract, limit)
+    fn quarantined(&self, query: &QuarantineQuery) -> Result<Vec<QuarantinedRow>, Problem> {
+        self.reader.quarantined(query)
     }
 }
 

@@ -16,7 +16,7 @@ use headwater_schema::codec::{decode_batch, encode_batch};
 use headwater_schema::{FactBatch, Micros, Problem, RemovedFacts, Sequence, SequencedBatch};
 use serde::{Deserialize, Serialize};
 
-use crate::QuarantinedRow;
+use crate::{Fault, QuarantinedRow};
 
 const MARK: [u8; 4] = *b"HWF1";
 /// Bytes before the kind.
@@ -45,13 +45,23 @@ pub enum Frame {
     Quarantine(Vec<QuarantinedRow>),
 }
 
-/// A batch that does more than add facts.
+/// A batch that does more than add facts; it may take no sequence at all.
 #[derive(Debug, Clone)]
 pub struct Correction {
     pub batch: Arc<SequencedBatch>,
     /// New and removed facts, by ascending sequence, with the live fact of the same id that was newest
     /// before them, where there was one.
     pub older: Vec<(Sequence, Sequence)>,
+    /// What became of rows of the contract that were in quarantine.
+    pub verdicts: Vec<Verdict>,
+}
+
+/// What became of a row in quarantine when it was tried again.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Verdict {
+    pub row: u64,
+    /// How it broke its contract again; none: it is a fact.
+    pub fault: Option<Fault>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -61,6 +71,8 @@ struct CorrectionHeader {
     older: Vec<(Sequence, Sequence)>,
     /// (sequences, removed at) of each run.
     removed: Vec<(Vec<Sequence>, Vec<Sequence>)>,
+    #[serde(default)]
+    verdicts: Vec<Verdict>,
 }
 
 impl Frame {
@@ -77,6 +89,14 @@ impl Frame {
     pub fn first_sequence(&self) -> Option<Sequence> {
         let batch = self.batch().filter(|batch| !batch.is_empty());
         batch.map(|batch| batch.first_sequence)
+    }
+
+    /// What it says of rows in quarantine.
+    pub fn verdicts(&self) -> &[Verdict] {
+        match self {
+            Self::Correction(correction) => &correction.verdicts,
+            _ => &[],
+        }
     }
 
     /// The live fact that had the same id before a fact of this frame; 0 for none.
@@ -227,6 +247,7 @@ fn put_correction(out: &mut Vec<u8>, correction: &Correction) -> Result<(), Prob
         removed: removed
             .map(|r| (r.sequences.clone(), r.removed_at.clone()))
             .collect(),
+        verdicts: correction.verdicts.clone(),
     };
     let mut parts = vec![json(&header)?, encode_batch(&batch.batch)];
     parts.extend(batch.removed.iter().map(|r| encode_batch(&r.facts)));
@@ -325,5 +346,6 @@ fn decode_correction(mut payload: &[u8]) -> Result<Frame, Problem> {
             removed,
         }),
         older: header.older,
+        verdicts: header.verdicts,
     })))
 }

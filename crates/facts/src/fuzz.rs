@@ -4,10 +4,11 @@ use std::path::Path;
 use std::sync::Arc;
 
 use headwater_env::Env;
+use headwater_schema::decode::RejectedRow;
 use headwater_schema::{FactBatch, Problem, RemovedFacts, SequencedBatch};
 
-use crate::QuarantinedRow;
-use crate::frame::{self, Correction, Frame};
+use crate::frame::{self, Correction, Frame, Verdict};
+use crate::{Fault, QuarantinedRow};
 
 const FOLDER: &str = "/log";
 const SEGMENT_BYTES_MAX: u64 = u64::MAX;
@@ -33,15 +34,14 @@ pub fn sample_log(batch: &FactBatch) -> SampleLog {
 fn write_sample(env: &Env, batch: &FactBatch) -> Result<SampleLog, Problem> {
     let folder = Path::new(FOLDER);
     let (mut writer, reader, _) = crate::log::open(env, folder, SEGMENT_BYTES_MAX)?;
-    let rejected = QuarantinedRow {
-        contract: batch.contract.to_string(),
-        ingest_time: 7,
+    let rejected = RejectedRow {
         row: 3,
         field: Some("amount".into()),
         rule: "type".into(),
         reason: "it is no number".into(),
         raw: "{\"amount\":\"x\"}".into(),
     };
+    let rejected = QuarantinedRow::new(&batch.contract, &rejected, 7);
     let mut parts = vec![batch.clone()];
     parts.extend((0..batch.len()).map(|row| FactBatch {
         contract: batch.contract.clone(),
@@ -76,6 +76,10 @@ fn write_sample(env: &Env, batch: &FactBatch) -> Result<SampleLog, Problem> {
                     ..sequenced.clone()
                 }),
                 older: vec![(next, 1)],
+                verdicts: vec![Verdict {
+                    row: 1,
+                    fault: Some(Fault::conflict()),
+                }],
             }));
         }
         next = sequenced.last_sequence() + 1;

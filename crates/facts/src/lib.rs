@@ -13,6 +13,7 @@ pub mod fuzz;
 mod index;
 mod log;
 mod log_trait;
+mod memory;
 mod row_hash;
 mod segment;
 
@@ -21,6 +22,7 @@ pub use embedded::{
     ContractStats, EmbeddedFactLog, FactLogOptions, FactLogStats, RecoveryReport, SyncPolicy,
 };
 pub use log_trait::{
-    AppendRequest, Appended, Change, FactLog, FoundFacts, FoundRun, IndexSpec, Lookup,
-    QuarantinedRow, Scan,
+    AppendRequest, Appended, Change, FactLog, Fault, FoundFacts, FoundRun, IndexSpec, Lookup,
+    Mends, QuarantineQuery, QuarantinedRow, Scan,
 };
+pub use memory::MemoryFactLog;

@@ -7,9 +7,10 @@ use hashbrown::HashMap;
 use headwater_env::{AppendFile, Env, FileError, Histogram};
 use headwater_schema::{Micros, Problem, Sequence, SequencedBatch};
 
-use crate::QuarantinedRow;
 use crate::frame::{self, Frame};
 use crate::segment::{Opened, Segment, file_problem};
+
+mod quarantine;
 
 /// Decoded spans that are kept for the next lookup.
 const CACHED_SPANS_MAX: usize = 64;
@@ -425,32 +426,6 @@ impl LogReader {
                 .remove_file(&oldest.path.with_extension("idx"));
             dropped.push(oldest.first_sequence);
         }
-    }
-
-    /// Rejected rows of a contract, newest first.
-    pub fn quarantined(
-        &self,
-        contract: &str,
-        limit: usize,
-    ) -> Result<Vec<QuarantinedRow>, Problem> {
-        let mut rows = Vec::new();
-        self.visit_newest(
-            |span| span.quarantine,
-            |frame| {
-                if let Frame::Quarantine(found) = frame {
-                    rows.extend(
-                        found
-                            .iter()
-                            .rev()
-                            .filter(|r| r.contract == contract)
-                            .cloned(),
-                    );
-                }
-                rows.len() < limit
-            },
-        )?;
-        rows.truncate(limit);
-        Ok(rows)
     }
 
     /// The newest event time of a contract's facts, capped at their arrival.

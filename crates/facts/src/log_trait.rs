@@ -1,5 +1,6 @@
 //! The fact log as everything above sees it.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
@@ -54,6 +55,39 @@ pub struct AppendRequest {
     pub all_or_nothing: bool,
     /// For how long, in microseconds of arrival time, an id is remembered; none: for ever.
     pub dedup_window: Option<Micros>,
+    pub mends: Mends,
+}
+
+/// What a request makes of rows that are in quarantine.
+///
+/// A row whose fact is appended, or is known already, is resolved; one whose fact is in conflict stays
+/// with that reason. A fact whose row is resolved already, or isn't in quarantine, is a duplicate: so a
+/// row becomes a fact once, however often it is replayed.
+#[derive(Debug, Clone, Default)]
+pub struct Mends {
+    /// For each fact of the change, the row that it comes from; empty where they come from none.
+    pub rows: Vec<u64>,
+    /// Rows that broke their contract again, and how.
+    pub again: Vec<(u64, Fault)>,
+}
+
+/// How a row broke its contract.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fault {
+    pub field: Option<String>,
+    pub rule: String,
+    pub reason: String,
+}
+
+impl Fault {
+    /// A row that keeps its contract and can't be a fact because its id is taken.
+    pub fn conflict() -> Self {
+        Self {
+            field: None,
+            rule: "conflict".into(),
+            reason: "a fact with this id and another payload is known".into(),
+        }
+    }
 }
 
 impl AppendRequest {
@@ -64,6 +98,7 @@ impl AppendRequest {
             rejected: Vec::new(),
             all_or_nothing: false,
             dedup_window: None,
+            mends: Mends::default(),
         }
     }
 }
@@ -139,18 +174,67 @@ pub struct IndexSpec {
 /// A row that broke its contract.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct QuarantinedRow {
+    /// Its number among the rejected rows of its contract; the first is 1.
+    #[serde(skip)]
+    pub id: u64,
     pub contract: String,
     pub ingest_time: Micros,
     /// The row's number in its request.
     pub row: usize,
-    pub field: Option<String>,
-    pub rule: String,
-    pub reason: String,
+    /// How it broke its contract when it was last tried.
+    #[serde(flatten)]
+    pub fault: Fault,
     /// The row as it came.
     pub raw: String,
+    /// When it became a fact; none while it waits.
+    #[serde(skip)]
+    pub resolved: Option<Micros>,
 }
 
-/// The log of all facts of all contracts.
+impl QuarantinedRow {
+    /// A row that arrives at `now`; its id comes from its place.
+    pub fn new(contract: &str, rejected: &RejectedRow, now: Micros) -> Self {
+        Self {
+            id: 0,
+            contract: contract.to_owned(),
+            ingest_time: now,
+            row: rejected.row,
+            fault: Fault {
+                field: rejected.field.clone(),
+                rule: rejected.rule.clone(),
+                reason: rejected.reason.clone(),
+            },
+            raw: rejected.raw.clone(),
+            resolved: None,
+        }
+    }
+}
+
+/// Which rejected rows to find.
+#[derive(Debug, Clone)]
+pub struct QuarantineQuery {
+    pub contract: Arc<str>,
+    /// These only; none: all.
+    pub ids: Option<BTreeSet<u64>>,
+    /// Whether rows that have become facts are among them.
+    pub resolved: bool,
+    pub limit: usize,
+}
+
+impl QuarantineQuery {
+    /// The newest rows that wait.
+    pub fn waiting(contract: Arc<str>, limit: usize) -> Self {
+        Self {
+            contract,
+            ids: None,
+            resolved: false,
+            limit,
+        }
+    }
+}
+
+/// The log of all facts of all contracts. Every implementation passes one suite
+/// (`testkit::conformance`).
 ///
 /// - **Order**: every new fact and every retraction takes the next sequence, in the order of requests
 ///   and rows.
@@ -180,7 +264,7 @@ pub trait FactLog: Send + Sync {
     fn lookup(&self, lookup: &Lookup) -> Result<FoundFacts, Problem>;
 
     /// Rejected rows of a contract, newest first.
-    fn quarantined(&self, contract: &str, limit: usize) -> Result<Vec<QuarantinedRow>, Problem>;
+    fn quarantined(&self, query: &QuarantineQuery) -> Result<Vec<QuarantinedRow>, Problem>;
 
     /// Facts of a contract, whatever their entity. Reads the whole log unless a log knows better.
     fn scan(&self, scan: &Scan) -> Result<FoundFacts, Problem> {

@@ -4,14 +4,14 @@
 //! sidecar (`.idx`) remembers the spans of the segment up to some length, so that opening a log
 //! needn't read what has been read before; without it the segment is read whole.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use headwater_env::{Env, FileErrorKind};
 use headwater_schema::{Micros, Problem, Sequence, SequencedBatch};
 use serde::{Deserialize, Serialize};
 
-use crate::frame::{self, Damage, Frame};
+use crate::frame::{self, Damage, Frame, Verdict};
 
 const MAGIC: &[u8; 7] = b"HWFACTS";
 const FORMAT: u8 = 1;
@@ -31,7 +31,7 @@ pub struct Span {
     pub facts: u64,
     pub time_min: Micros,
     pub time_max: Micros,
-    /// Whether rejected rows are among the frames.
+    /// Whether rejected rows are among the frames, or what became of some.
     pub quarantine: bool,
 }
 
@@ -62,6 +62,12 @@ pub struct Segment {
     pub contracts: BTreeMap<String, ContractSummary>,
     /// Rejected rows by contract.
     pub rejected: BTreeMap<String, u64>,
+    /// Rows in quarantine, here or in earlier segments, that are said here to have become facts.
+    #[serde(default)]
+    pub resolved: BTreeMap<String, BTreeSet<u64>>,
+    /// Whether anything is said here of rows in quarantine.
+    #[serde(default)]
+    pub verdicts: bool,
 }
 
 impl Segment {
@@ -87,6 +93,8 @@ impl Segment {
             spans: Vec::new(),
             contracts: BTreeMap::new(),
             rejected: BTreeMap::new(),
+            resolved: BTreeMap::new(),
+            verdicts: false,
         }
     }
 
@@ -115,6 +123,8 @@ impl Segment {
         match frame {
             Frame::Facts(_) | Frame::Correction(_) => {
                 if let Some(batch) = frame.batch() {
+                    span.quarantine |= !frame.verdicts().is_empty();
+                    self.note_verdicts(&batch.batch.contract, frame.verdicts());
                     self.note_batch(batch);
                 }
             }
@@ -125,6 +135,16 @@ impl Segment {
                     self.ingest_time = self.ingest_time.max(row.ingest_time);
                 }
             }
+        }
+    }
+
+    fn note_verdicts(&mut self, contract: &str, verdicts: &[Verdict]) {
+        self.verdicts |= !verdicts.is_empty();
+        let facts = verdicts.iter().filter(|v| v.fault.is_none());
+        let rows: Vec<u64> = facts.map(|v| v.row).collect();
+        if !rows.is_empty() {
+            let resolved = self.resolved.entry(contract.to_owned()).or_default();
+            resolved.extend(rows);
         }
     }
 

@@ -27,7 +27,7 @@ pub struct StoreWrite {
     pub positions: BTreeMap<String, Sequence>,
 }
 
-/// Keeps entity states outside memory.
+/// Keeps entity states outside memory. Every implementation passes one suite (`testkit::conformance`).
 ///
 /// Everything here can be made again from the fact log, so a write needn't reach the disk before it
 /// returns. What must hold: a write is atomic, and writes survive in the order they were made, so
@@ -50,6 +50,3 @@ pub trait FeatureStore: Send + Sync {
     /// How many bytes the store takes.
     fn size_bytes(&self) -> u64;
 }
-
-#[cfg(test)]
-mod tests;

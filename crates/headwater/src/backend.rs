@@ -5,7 +5,7 @@ use std::sync::Arc;
 use headwater_api::Backend;
 use headwater_api::backend::{
     DefinitionsRequest, FactRow, FactsQuery, FeaturesReply, FeaturesRequest, IngestDone,
-    IngestOptions, Measure, QuarantineRow, RegistryQuery, RetractDone,
+    IngestOptions, Measure, MendReply, Mending, QuarantineRow, RegistryQuery, RetractDone,
 };
 use headwater_facts::{FactLog, FoundFacts, Lookup, Scan};
 use headwater_features::Plan;
@@ -41,8 +41,17 @@ impl Backend for Engine {
         self.facts(query)
     }
 
-    fn quarantine(&self, contract: &str, limit: usize) -> Result<Vec<QuarantineRow>, Problem> {
-        self.quarantine(contract, limit)
+    fn quarantine(
+        &self,
+        contract: &str,
+        resolved: bool,
+        limit: usize,
+    ) -> Result<Vec<QuarantineRow>, Problem> {
+        self.quarantine(contract, resolved, limit)
+    }
+
+    fn mend(&self, contract: &str, mending: Mending, revise: bool) -> Result<MendReply, Problem> {
+        self.mend(contract, mending, revise)
     }
 
     fn registry(&self, query: &RegistryQuery) -> Result<Json, Problem> {
@@ -125,21 +134,6 @@ impl Engine {
             }
         };
         rows(&contract, &found)
-    }
-
-    /// Rows of a contract that were rejected, newest first.
-    pub fn quarantine(&self, contract: &str, limit: usize) -> Result<Vec<QuarantineRow>, Problem> {
-        let contract = self.contract(contract)?;
-        let rows = self.facts_log().quarantined(&contract.name, limit)?;
-        let row = |row: headwater_facts::QuarantinedRow| QuarantineRow {
-            ingest_time: row.ingest_time,
-            row: row.row,
-            field: row.field,
-            rule: row.rule,
-            reason: row.reason,
-            raw: row.raw,
-        };
-        Ok(rows.into_iter().map(row).collect())
     }
 }
 

@@ -10,7 +10,7 @@ use headwater_api::backend::{
 };
 use headwater_env::{Env, FileLock};
 use headwater_facts::{
-    AppendRequest, Appended, Change, EmbeddedFactLog, FactLog, FactLogOptions, IndexSpec,
+    AppendRequest, Appended, Change, EmbeddedFactLog, FactLog, FactLogOptions, IndexSpec, Mends,
 };
 use headwater_features::{Catalog, EmbeddedFeatureStore, FeatureStore};
 use headwater_schema::decode::{BodyFormat, DecodeLimits, Decoded, decode, decode_each};
@@ -225,6 +225,11 @@ impl Engine {
         self.pipeline.submit(append, Box::new(answer));
     }
 
+    /// Hands a request to the pipeline and waits.
+    pub(crate) fn append(&self, request: AppendRequest) -> Result<Appended, Problem> {
+        self.pipeline.append(request)
+    }
+
     /// Takes back the newest live fact with each id; returns when that is durable and every later read
     /// sees it.
     pub fn retract(&self, contract: &str, fact_ids: Vec<String>) -> Result<RetractReply, Problem> {
@@ -359,11 +364,12 @@ fn request(
         rejected: decoded.rejected,
         all_or_nothing: options.all_or_nothing,
         dedup_window: contract.dedup_window.map(|d| d.0),
+        mends: Mends::default(),
     };
     Ok((append, rows))
 }
 
-fn no_fact_id(contract: &Contract) -> Problem {
+pub(crate) fn no_fact_id(contract: &Contract) -> Problem {
     Problem::user(
         "no-fact-id",
         format!("facts of `{}` have no id of their own", contract.name),
@@ -411,7 +417,7 @@ impl RowNumbers {
 }
 
 /// The field that a conflict is blamed on.
-fn id_field(contract: &Contract) -> Option<String> {
+pub(crate) fn id_field(contract: &Contract) -> Option<String> {
     contract
         .fact_id
         .first()

@@ -16,6 +16,7 @@ mod freshness;
 pub mod keys;
 mod measures;
 mod project;
+mod quarantine;
 mod reader;
 pub mod tls_files;
 

@@ -95,8 +95,20 @@ fn log(engine: &Engine, out: &mut Vec<Measure>) {
         out.push(labelled(newest, "contract", contract));
     }
     for (contract, rejected) in &stats.rejected {
-        let rejected = gauge("facts_quarantined", "Rows in quarantine.", *rejected as f64);
-        out.push(labelled(rejected, "contract", contract));
+        let resolved = stats.resolved.get(contract).copied().unwrap_or(0);
+        let waiting = rejected.saturating_sub(resolved) as f64;
+        let waiting = gauge(
+            "facts_quarantined",
+            "Rows that wait in quarantine.",
+            waiting,
+        );
+        out.push(labelled(waiting, "contract", contract));
+        let resolved = gauge(
+            "facts_resolved",
+            "Rows that were in quarantine and have become facts.",
+            resolved as f64,
+        );
+        out.push(labelled(resolved, "contract", contract));
     }
 }
 

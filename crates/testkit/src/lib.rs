@@ -8,6 +8,7 @@
     reason = "a test that can't go on should stop loudly, and tests use the real disk"
 )]
 
+pub mod conformance;
 pub mod fuzz;
 pub mod project;
 pub mod server;

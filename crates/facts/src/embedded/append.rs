@@ -1,20 +1,19 @@
 //! What a group of requests changes, worked out before anything is written: which facts are new,
 //! which are known, and which earlier facts they replace or take back.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use arrow::array::RecordBatch;
-use arrow::datatypes::Schema;
 use hashbrown::HashMap;
 use headwater_schema::{FactBatch, Micros, Problem, Sequence, SequencedBatch};
 
 use super::EmbeddedFactLog;
 use crate::found::{missing, removed_facts, take};
-use crate::frame::{self, Correction, Frame};
+use crate::frame::{self, Correction, Frame, Verdict};
 use crate::index::{IdChange, KnownId};
+use crate::memory::nothing;
 use crate::row_hash::{id_hash, payload_hashes};
-use crate::{AppendRequest, Appended, Change, QuarantinedRow};
+use crate::{AppendRequest, Appended, Change, Fault, QuarantinedRow};
 
 /// The requests of one durable write, taken one after another.
 pub struct Group<'a> {
@@ -24,6 +23,8 @@ pub struct Group<'a> {
     /// What ids stand for after the requests so far, where they changed it.
     ids: HashMap<u128, Option<KnownId>>,
     removed: HashMap<Sequence, Sequence>,
+    /// Rows in quarantine that are facts after the requests so far, by contract.
+    resolved: HashMap<Arc<str>, BTreeSet<u64>>,
     pub bytes: Vec<u8>,
     pub frames: Vec<(Frame, usize)>,
     /// Batches for the index, with what they change of ids.
@@ -67,6 +68,7 @@ impl<'a> Group<'a> {
             next: log.reader.last_sequence() + 1,
             ids: HashMap::new(),
             removed: HashMap::new(),
+            resolved: HashMap::new(),
             bytes: Vec::new(),
             frames: Vec::new(),
             indexed: Vec::new(),
@@ -76,12 +78,14 @@ impl<'a> Group<'a> {
 
     /// Takes one request.
     pub fn take(&mut self, request: &AppendRequest) -> Result<(), Problem> {
+        let contract = request.change.contract();
+        self.look_up_resolved(request);
         let (mut plan, facts) = match &request.change {
             Change::Append(batch) => (self.plan_append(batch, request)?, batch.clone()),
-            Change::Revise(batch) => (self.plan_revise(batch)?, batch.clone()),
-            Change::Retract { contract, fact_ids } => (
+            Change::Revise(batch) => (self.plan_revise(batch, request)?, batch.clone()),
+            Change::Retract { fact_ids, .. } => (
                 self.plan_retract(contract, fact_ids)?,
-                no_facts(contract.clone()),
+                nothing(contract.clone()),
             ),
         };
         if request.all_or_nothing && !plan.conflicts.is_empty() {
@@ -90,27 +94,33 @@ impl<'a> Group<'a> {
                 ..Plan::default()
             };
         }
-        let batch = self.sequenced(&plan, facts)?;
-        if let Some(batch) = &batch {
-            self.next = batch.last_sequence() + 1;
-            self.ids
-                .extend(plan.ids.iter().map(|(id, known)| (*id, *known)));
-            self.removed.extend(&plan.removed);
-            self.indexed
-                .push((batch.clone(), plan.ids.into_iter().collect()));
-            self.put(match plan.removed.is_empty() && plan.older.is_empty() {
-                true => Frame::Facts(batch.clone()),
-                false => Frame::Correction(Arc::new(Correction {
-                    batch: batch.clone(),
-                    older: plan.older.into_iter().collect(),
-                })),
-            })?;
+        let verdicts = self.verdicts(&plan, request);
+        let batch = Arc::new(self.sequenced(&plan, facts)?);
+        self.next += batch.len() as u64;
+        self.ids
+            .extend(plan.ids.iter().map(|(id, known)| (*id, *known)));
+        self.removed.extend(&plan.removed);
+        let plain = plan.removed.is_empty() && plan.older.is_empty() && verdicts.is_empty();
+        if !plain {
+            self.put(Frame::Correction(Arc::new(Correction {
+                batch: batch.clone(),
+                older: plan.older.into_iter().collect(),
+                verdicts,
+            })))?;
+        } else if !batch.is_empty() {
+            self.put(Frame::Facts(batch.clone()))?;
+        }
+        if !batch.is_empty() {
+            let ids = plan.ids.into_iter().collect();
+            self.indexed.push((batch.clone(), ids));
         }
         if !request.rejected.is_empty() {
-            self.put(Frame::Quarantine(quarantined_rows(request, self.now)))?;
+            let rows = request.rejected.iter();
+            let rows = rows.map(|row| QuarantinedRow::new(contract, row, self.now));
+            self.put(Frame::Quarantine(rows.collect()))?;
         }
         self.answers.push(Appended {
-            batch,
+            batch: (!batch.is_empty()).then_some(batch),
             duplicates: plan.duplicates,
             conflicts: plan.conflicts,
             unknown: plan.unknown,
@@ -126,6 +136,47 @@ impl<'a> Group<'a> {
         Ok(())
     }
 
+    /// Learns which rows of the contract are facts already, where the request mends some.
+    fn look_up_resolved(&mut self, request: &AppendRequest) {
+        let (contract, mends) = (request.change.contract(), &request.mends);
+        let none = mends.rows.is_empty() && mends.again.is_empty();
+        if !none && !self.resolved.contains_key(contract) {
+            let resolved = self.log.reader.resolved(contract);
+            self.resolved.insert(contract.clone(), resolved);
+        }
+    }
+
+    /// Whether a row isn't in quarantine, or no longer.
+    fn is_resolved(&self, contract: &str, row: u64) -> bool {
+        let resolved = self.resolved.get(contract);
+        let known = (1..=self.log.reader.rejected(contract)).contains(&row);
+        !known || resolved.is_some_and(|resolved| resolved.contains(&row))
+    }
+
+    /// What becomes of the rows in quarantine that a request mends.
+    fn verdicts(&mut self, plan: &Plan, request: &AppendRequest) -> Vec<Verdict> {
+        let contract = request.change.contract();
+        let mut verdicts: BTreeMap<u64, Verdict> = BTreeMap::new();
+        let mended = request.mends.rows.iter().enumerate().map(|(place, row)| {
+            let conflict = plan.conflicts.binary_search(&place).is_ok();
+            (*row, conflict.then(Fault::conflict))
+        });
+        let again = request.mends.again.iter();
+        let again = again.map(|(row, fault)| (*row, Some(fault.clone())));
+        for (row, fault) in mended.chain(again) {
+            if !self.is_resolved(contract, row) {
+                if fault.is_none() {
+                    self.resolved
+                        .entry(contract.clone())
+                        .or_default()
+                        .insert(row);
+                }
+                verdicts.insert(row, Verdict { row, fault });
+            }
+        }
+        verdicts.into_values().collect()
+    }
+
     /// The newest live fact with an id, after the requests so far and the present one so far.
     fn known(&self, plan: &Plan, id: u128) -> Result<Option<KnownId>, Problem> {
         match plan.ids.get(&id).or_else(|| self.ids.get(&id)) {
@@ -137,7 +188,7 @@ impl<'a> Group<'a> {
     fn plan_append(&self, batch: &FactBatch, request: &AppendRequest) -> Result<Plan, Problem> {
         let window = request.dedup_window.unwrap_or(Micros::MAX);
         let recent = |known: &KnownId| self.now.saturating_sub(known.ingest_time) <= window;
-        self.plan_facts(batch, |plan, row, payload, known| match known {
+        self.plan_facts(batch, request, |plan, row, payload, known| match known {
             Some(known) if !recent(&known) => Some(known.sequence),
             Some(known) if known.payload == payload => {
                 plan.duplicates.push(row);
@@ -151,9 +202,9 @@ impl<'a> Group<'a> {
         })
     }
 
-    fn plan_revise(&self, batch: &FactBatch) -> Result<Plan, Problem> {
+    fn plan_revise(&self, batch: &FactBatch, request: &AppendRequest) -> Result<Plan, Problem> {
         let first_kept = self.log.reader.first_sequence();
-        self.plan_facts(batch, |plan, row, payload, known| match known {
+        self.plan_facts(batch, request, |plan, row, payload, known| match known {
             Some(known) if known.payload == payload => {
                 plan.duplicates.push(row);
                 None
@@ -172,15 +223,31 @@ impl<'a> Group<'a> {
     fn plan_facts(
         &self,
         batch: &FactBatch,
+        request: &AppendRequest,
         judge: impl Fn(&mut Plan, usize, u64, Option<KnownId>) -> Option<Sequence>,
     ) -> Result<Plan, Problem> {
         let mut plan = Plan::default();
+        let mends = &request.mends.rows;
+        let known_row = |row: usize| {
+            let mended = mends.get(row).copied();
+            // Of two facts that mend one row the first does.
+            let again = |id: &u64| mends[..row].contains(id);
+            mended.is_some_and(|id| again(&id) || self.is_resolved(&batch.contract, id))
+        };
         let Some(fact_ids) = &batch.fact_ids else {
-            plan.fresh = (0..batch.len() as u32).collect();
+            let (known, fresh) = (0..batch.len()).partition(|row| known_row(*row));
+            plan.duplicates = known;
+            plan.fresh = Vec::<usize>::into_iter(fresh)
+                .map(|row| row as u32)
+                .collect();
             return Ok(plan);
         };
         let payloads = payload_hashes(&batch.columns, batch.unknown_fields.as_ref());
         for (row, payload) in payloads.into_iter().enumerate() {
+            if known_row(row) {
+                plan.duplicates.push(row);
+                continue;
+            }
             let id = id_hash(&batch.contract, fact_ids.value(row));
             let known = self.known(&plan, id)?;
             let Some(older) = judge(&mut plan, row, payload, known) else {
@@ -268,15 +335,8 @@ impl<'a> Group<'a> {
         }
     }
 
-    /// The batch that a plan makes of a request's facts; none where it changes nothing.
-    fn sequenced(
-        &self,
-        plan: &Plan,
-        facts: FactBatch,
-    ) -> Result<Option<Arc<SequencedBatch>>, Problem> {
-        if plan.fresh.is_empty() && plan.removed.is_empty() {
-            return Ok(None);
-        }
+    /// The batch that a plan makes of a request's facts; empty where it changes nothing.
+    fn sequenced(&self, plan: &Plan, facts: FactBatch) -> Result<SequencedBatch, Problem> {
         let facts = match plan.fresh.len() < facts.len() {
             true => take(&facts, &plan.fresh)?,
             false => facts,
@@ -300,7 +360,7 @@ impl<'a> Group<'a> {
                 found.ok_or_else(|| missing(sequence))
             })?;
         }
-        Ok(Some(Arc::new(batch)))
+        Ok(batch)
     }
 }
 
@@ -374,28 +434,4 @@ pub fn id_changes(log: &EmbeddedFactLog, frame: &Frame) -> Result<Vec<IdChange>,
     }
     changes.sort_by_key(|(sequence, fresh, _)| (*sequence, *fresh));
     Ok(changes.into_iter().map(|(_, _, change)| change).collect())
-}
-
-/// A batch of no facts of a contract.
-fn no_facts(contract: Arc<str>) -> FactBatch {
-    FactBatch {
-        contract,
-        columns: RecordBatch::new_empty(Arc::new(Schema::empty())),
-        event_times: Vec::new(),
-        fact_ids: None,
-        unknown_fields: None,
-    }
-}
-
-fn quarantined_rows(request: &AppendRequest, now: Micros) -> Vec<QuarantinedRow> {
-    let row = |rejected: &headwater_schema::decode::RejectedRow| QuarantinedRow {
-        contract: request.change.contract().to_string(),
-        ingest_time: now,
-        row: rejected.row,
-        field: rejected.field.clone(),
-        rule: rejected.rule.clone(),
-        reason: rejected.reason.clone(),
-        raw: rejected.raw.clone(),
-    };
-    request.rejected.iter().map(row).collect()
 }

@@ -161,6 +161,12 @@ fn an_id_is_forgotten_after_the_dedup_window() {
     );
 }
 
+fn rejected_rows(log: &EmbeddedFactLog, limit: usize) -> Vec<usize> {
+    let query = crate::QuarantineQuery::waiting("payment".into(), limit);
+    let rows = log.quarantined(&query).expect("readable");
+    rows.iter().map(|row| row.row).collect()
+}
+
 #[test]
 fn rejected_rows_are_kept_and_listed_newest_first() {
     let bench = Bench::new(1);
@@ -179,12 +185,7 @@ fn rejected_rows_are_kept_and_listed_newest_first() {
     }
     drop(log);
     let (log, _) = bench.open().expect("opens again");
-    let rows: Vec<usize> = log
-        .quarantined("payment", 2)
-        .expect("readable")
-        .iter()
-        .map(|r| r.row)
-        .collect();
+    let rows = rejected_rows(&log, 2);
     assert_eq!(rows, [2, 1]);
     assert_eq!(log.stats().rejected["payment"], 3);
     assert_eq!(log.last_sequence(), 0);
@@ -461,7 +462,7 @@ fn a_log_from_before_corrections_is_read_and_corrected() {
     let (log, report) = bench.open().expect("opens");
     assert_eq!(report.repairs, Vec::<String>::new());
     assert_eq!((everything(&log).len(), log.last_sequence()), (53, 53));
-    assert_eq!(log.quarantined("payment", 9).expect("readable")[0].row, 3);
+    assert_eq!(rejected_rows(&log, 9)[0], 3);
     let answer = change(&log, Change::Revise(batch(&[(1, 1, 99, 5), (2, 2, 11, 6)])));
     assert_eq!((answer.duplicates, answer.last_sequence), (vec![1], 54));
     assert!(seen(&log, 54).contains(&(54, 99)) && !seen(&log, 54).contains(&(1, 10)));

@@ -1,4 +1,4 @@
-//! `facts get`, `facts retract` and `facts quarantine`.
+//! `facts get` and `facts retract`.
 
 use clap::{Args, Subcommand};
 use headwater_api::backend::{EntityRequest, FactsQuery, KeyValue, KnownAt};
@@ -7,6 +7,7 @@ use headwater_schema::time::{format_timestamp, parse_timestamp};
 use headwater_schema::{Micros, Problem, Value};
 use serde_json::{Value as Json, json};
 
+use super::quarantine::{self, QuarantineArguments};
 use super::{Context, Failure, print};
 
 #[derive(Subcommand)]
@@ -15,7 +16,7 @@ pub enum FactsVerb {
     Get(GetArguments),
     /// Take back the newest live fact with each id.
     Retract(RetractArguments),
-    /// List rows that broke their contract, newest first.
+    /// List rows that broke their contract, newest first, or try them again.
     Quarantine(QuarantineArguments),
 }
 
@@ -47,19 +48,12 @@ pub struct RetractArguments {
     fact_ids: Vec<String>,
 }
 
-#[derive(Args)]
-pub struct QuarantineArguments {
-    contract: String,
-    #[arg(long, default_value_t = 20)]
-    limit: usize,
-}
-
 /// Lists facts, or rows in quarantine.
 pub fn run(context: &Context, verb: FactsVerb) -> Result<(), Failure> {
     match verb {
         FactsVerb::Get(arguments) => get(context, &arguments),
         FactsVerb::Retract(arguments) => retract(context, &arguments),
-        FactsVerb::Quarantine(arguments) => quarantine(context, &arguments),
+        FactsVerb::Quarantine(arguments) => quarantine::run(context, &arguments),
     }
 }
 
@@ -149,48 +143,6 @@ fn retract(context: &Context, arguments: &RetractArguments) -> Result<(), Failur
     for id in reply["unknown"].as_array().into_iter().flatten() {
         eprintln!("  unknown: {}", id.as_str().unwrap_or_default());
     }
-    Ok(())
-}
-
-fn quarantine(context: &Context, arguments: &QuarantineArguments) -> Result<(), Failure> {
-    let listed = match context.remote()? {
-        Some(remote) => {
-            let path = format!("/v1/facts/{}/quarantine", arguments.contract);
-            remote.get(&path, &[("limit", arguments.limit.to_string())])?
-        }
-        None => {
-            let rows = context
-                .engine()?
-                .quarantine(&arguments.contract, arguments.limit)?;
-            let rows = rows.into_iter().map(|row| {
-                json!({
-                    "ingest_time": format_timestamp(row.ingest_time), "row": row.row, "field": row.field,
-                    "rule": row.rule, "reason": row.reason, "raw": row.raw,
-                })
-            });
-            json!({ "rows": rows.collect::<Vec<_>>() })
-        }
-    };
-    if context.json {
-        print::json(&listed);
-        return Ok(());
-    }
-    let rows: Vec<Vec<String>> = listed["rows"]
-        .as_array()
-        .into_iter()
-        .flatten()
-        .map(|row| {
-            let text = |name: &str| row[name].as_str().unwrap_or_default().to_owned();
-            vec![
-                text("ingest_time"),
-                text("field"),
-                text("rule"),
-                text("reason"),
-                text("raw"),
-            ]
-        })
-        .collect();
-    print::table(&["arrived", "field", "rule", "reason", "row"], &rows);
     Ok(())
 }
 

@@ -17,6 +17,7 @@ mod ingest;
 mod init;
 mod keys;
 mod print;
+mod quarantine;
 mod registry;
 mod remote;
 mod replay;

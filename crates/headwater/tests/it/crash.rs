@@ -1,5 +1,5 @@
-//! SIGKILL at random points while facts come in: nothing acknowledged is lost, nothing is counted
-//! twice, and the features equal those of a clean replay.
+//! SIGKILL at random points while facts come in, some to be revised and some to be taken back: nothing
+//! acknowledged is lost, nothing is counted twice, and the features equal those of a clean replay.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -32,6 +32,45 @@ fn fact(id: u64) -> Value {
     })
 }
 
+/// What is sent of some facts: a revision under the same id, with another customer and time, or that
+/// they are taken back.
+#[derive(PartialEq)]
+enum Fate {
+    Kept,
+    Revised,
+    Retracted,
+}
+
+fn fate(id: u64) -> Fate {
+    match mixed(id + 3) % 10 {
+        0 => Fate::Revised,
+        1 => Fate::Retracted,
+        _ => Fate::Kept,
+    }
+}
+
+fn revised(id: u64) -> Value {
+    let mut other = fact(id + 1_000_000);
+    other["id"] = json!(format!("p{id}"));
+    other
+}
+
+/// The calls that send facts and then correct them. Each may be made again.
+fn calls(ids: &[u64]) -> [(&'static str, Value); 3] {
+    let of = |wanted: Fate| ids.iter().filter(move |id| fate(**id) == wanted);
+    let facts: Vec<Value> = ids.iter().map(|id| fact(*id)).collect();
+    let revisions: Vec<Value> = of(Fate::Revised).map(|id| revised(*id)).collect();
+    let retracted: Vec<String> = of(Fate::Retracted).map(|id| format!("p{id}")).collect();
+    [
+        ("/v1/facts/purchase", json!(facts)),
+        ("/v1/facts/purchase?revise=true", json!(revisions)),
+        (
+            "/v1/facts/purchase/retract",
+            json!({ "fact_ids": retracted }),
+        ),
+    ]
+}
+
 /// Sends batches of facts until the server is gone; remembers what was acknowledged. What was sent
 /// last and never acknowledged is sent again by the next round, in a batch that may be shorter.
 fn send_until_gone(
@@ -47,18 +86,19 @@ fn send_until_gone(
         let size = 1 + mixed(*next ^ (round << 32)) % 20;
         let ids: Vec<u64> = (*next..*next + size).collect();
         *sent_until = (*next + size).max(*sent_until);
-        let body: Vec<Value> = ids.iter().map(|id| fact(*id)).collect();
-        let body = json!(body).to_string();
-        let url = format!("{url}/v1/facts/purchase");
-        let sent = std::panic::catch_unwind(|| {
-            call("POST", &url, Some("application/json"), body.as_bytes())
+        let sent = calls(&ids).into_iter().all(|(path, body)| {
+            let (url, body) = (format!("{url}{path}"), body.to_string());
+            let sent = std::panic::catch_unwind(|| {
+                call("POST", &url, Some("application/json"), body.as_bytes())
+            });
+            sent.is_ok_and(|reply| reply.status == 200)
         });
         match sent {
-            Ok(reply) if reply.status == 200 => {
+            true => {
                 acknowledged.lock().unwrap().extend(ids);
                 *next += size;
             }
-            _ => return,
+            false => return,
         }
     }
 }
@@ -104,13 +144,15 @@ fn nothing_acknowledged_is_lost_and_nothing_is_counted_twice() {
     check_equals_clean_replay(&server, &acknowledged, sent_until);
 }
 
-fn count(server: &ServerProcess) -> u64 {
+/// How many facts live in the log.
+fn live(server: &ServerProcess) -> u64 {
     let reply = server.get("/metrics").body;
-    let line = reply
-        .lines()
-        .find(|l| l.starts_with("headwater_log_last_sequence"));
-    line.and_then(|l| l.split(' ').nth(1)?.parse::<f64>().ok())
-        .expect("a count") as u64
+    let measured = |name: &str| {
+        let line = reply.lines().find(|l| l.starts_with(name));
+        let value = line.and_then(|l| l.split(' ').nth(1)?.parse::<f64>().ok());
+        value.unwrap_or(0.0) as u64
+    };
+    measured("headwater_facts_kept") - measured("headwater_facts_removed")
 }
 
 /// Every acknowledged fact is there: its lifetime count says at least as many, and what was sent and
@@ -121,15 +163,17 @@ fn check_kept(server: &ServerProcess, acknowledged: &[u64], round: usize) {
         .values()
         .map(|row| row["spending.purchases_lifetime"].as_i64().unwrap())
         .sum();
-    let kept = count(server);
+    let kept = live(server);
     assert_eq!(
         counted as u64, kept,
         "round {round}: the views and the log disagree"
     );
+    let acknowledged = acknowledged.iter();
+    let acknowledged = acknowledged.filter(|id| fate(**id) != Fate::Retracted);
+    let acknowledged = acknowledged.count() as u64;
     assert!(
-        kept >= acknowledged.len() as u64,
-        "round {round}: {kept} of {} acknowledged",
-        acknowledged.len()
+        kept >= acknowledged,
+        "round {round}: {kept} of {acknowledged} acknowledged"
     );
 }
 
@@ -168,17 +212,27 @@ fn features(
 /// Sends everything once more (all of it known but what was never acknowledged), and compares with a
 /// data folder that never crashed.
 fn check_equals_clean_replay(server: &ServerProcess, acknowledged: &[u64], sent_until: u64) {
-    let all: Vec<Value> = (0..sent_until).map(fact).collect();
-    let again = server.post_json("/v1/facts/purchase", &json!(all));
-    let again = again.json();
-    assert_eq!(again["rejected"], json!([]));
-    let duplicates = again["duplicates"].as_u64().unwrap();
-    assert!(
-        duplicates >= acknowledged.len() as u64,
-        "{duplicates} of {}",
-        acknowledged.len()
-    );
-    assert_eq!(count(server), sent_until);
+    let ids: Vec<u64> = (0..sent_until).collect();
+    let [facts, revisions, retractions] = calls(&ids);
+    let again = server.post_json(facts.0, &facts.1).json();
+    let conflicts = again["rejected"].as_array().unwrap().len();
+    let duplicates = again["duplicates"].as_u64().unwrap() as usize;
+    let kept = acknowledged.iter().filter(|id| fate(**id) == Fate::Kept);
+    assert!(duplicates >= kept.count(), "{duplicates} duplicates");
+    let revised_ids = ids.iter().filter(|id| fate(**id) == Fate::Revised);
+    assert!(conflicts <= revised_ids.count(), "{conflicts} conflicts");
+    for (path, body) in [revisions, retractions] {
+        assert_eq!(server.post_json(path, &body).status, 200);
+    }
+    let all: Vec<Value> = ids
+        .iter()
+        .filter(|id| fate(**id) != Fate::Retracted)
+        .map(|id| match fate(*id) {
+            Fate::Revised => revised(*id),
+            _ => fact(*id),
+        })
+        .collect();
+    assert_eq!(live(server), all.len() as u64);
     let clean = TempProject::new(BINARY, SHOP);
     clean.run_ok(&["apply"]);
     let clean_server = ServerProcess::start(&clean);

@@ -19,6 +19,7 @@ mod http;
 mod limits;
 mod observe;
 mod oracle;
+mod quarantine;
 mod registry;
 mod windows;
 

@@ -1,6 +1,13 @@
-//! One suite that every feature store passes.
+//! What every feature store must do: whole writes that survive in their order, and nothing kept of views
+//! that are dropped.
 
-use super::*;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use headwater_features::{FeatureStore, StoreWrite, StoredState};
+
+/// Opens one store, again and again.
+pub type Open = Box<dyn Fn() -> Arc<dyn FeatureStore>>;
 
 fn state(view: &str, key: &[u8], state: &[u8]) -> StoredState {
     StoredState {
@@ -10,7 +17,9 @@ fn state(view: &str, key: &[u8], state: &[u8]) -> StoredState {
     }
 }
 
-fn conforms(store: &dyn FeatureStore) {
+/// Runs every case on an empty store.
+pub fn conforms(open: &Open) {
+    let store = open();
     assert_eq!(store.positions().expect("readable"), BTreeMap::new());
     assert_eq!(store.get("a@1", &[b"x"]).expect("readable"), [None]);
     let write = StoreWrite {
@@ -50,24 +59,15 @@ fn conforms(store: &dyn FeatureStore) {
         store.get("a@1", &[b"x"]).expect("readable"),
         [Some(b"two".to_vec())]
     );
-}
-
-#[test]
-fn the_memory_store_conforms() {
-    conforms(&MemoryFeatureStore::default());
-}
-
-#[test]
-fn the_embedded_store_conforms_and_reopens() {
-    let folder = tempfile::tempdir().expect("a folder");
-    conforms(&EmbeddedFeatureStore::open(folder.path(), 1 << 20).expect("opens"));
-    let store = EmbeddedFeatureStore::open(folder.path(), 1 << 20).expect("opens again");
+    drop(store);
+    let store = open();
     assert_eq!(
-        store.get("a@1", &[b"x"]).expect("readable"),
-        [Some(b"two".to_vec())]
+        store.get("a@1", &[b"x", b"y"]).expect("readable"),
+        [Some(b"two".to_vec()), Some(vec![7; 100_000])]
     );
     assert_eq!(
         store.positions().expect("readable"),
         BTreeMap::from([("a@1".to_owned(), 9)])
     );
+    assert!(store.size_bytes() > 0);
 }

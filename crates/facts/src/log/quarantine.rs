@@ -1,0 +1,127 @@
+//! The quarantine within the log: rejected rows, numbered by contract, and what became of them.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use headwater_schema::{Micros, Problem};
+
+use super::LogReader;
+use crate::frame::{Frame, Verdict};
+use crate::segment::Segment;
+use crate::{QuarantineQuery, QuarantinedRow};
+
+/// A walk from the newest rejected row to the oldest.
+struct Walk<'a> {
+    query: &'a QuarantineQuery,
+    wanted: BTreeSet<u64>,
+    /// The newest verdict on each row, and when it came.
+    verdicts: BTreeMap<u64, (Verdict, Micros)>,
+    /// The number of the next row that the walk meets.
+    next: u64,
+    found: Vec<QuarantinedRow>,
+}
+
+impl LogReader {
+    /// The rows of a contract that have become facts.
+    pub fn resolved(&self, contract: &str) -> BTreeSet<u64> {
+        let segments = self.segments();
+        let sets = segments.iter().filter_map(|s| s.resolved.get(contract));
+        sets.flatten().copied().collect()
+    }
+
+    /// How many rows of a contract were ever rejected.
+    pub fn rejected(&self, contract: &str) -> u64 {
+        let segments = self.segments();
+        segments
+            .iter()
+            .filter_map(|s| s.rejected.get(contract))
+            .sum()
+    }
+
+    /// Rejected rows of a contract, newest first.
+    pub fn quarantined(&self, query: &QuarantineQuery) -> Result<Vec<QuarantinedRow>, Problem> {
+        let total = self.rejected(&query.contract);
+        let resolved = match query.resolved {
+            true => BTreeSet::new(),
+            false => self.resolved(&query.contract),
+        };
+        let open = |id: &u64| (1..=total).contains(id) && !resolved.contains(id);
+        let wanted: BTreeSet<u64> = match &query.ids {
+            Some(ids) => ids
+                .iter()
+                .rev()
+                .copied()
+                .filter(open)
+                .take(query.limit)
+                .collect(),
+            None => (1..=total).rev().filter(open).take(query.limit).collect(),
+        };
+        let mut walk = Walk {
+            query,
+            wanted,
+            verdicts: BTreeMap::new(),
+            next: total,
+            found: Vec::new(),
+        };
+        for segment in self.segments().iter().rev() {
+            if walk.found.len() == walk.wanted.len() {
+                break;
+            }
+            if walk.passes(segment) {
+                continue;
+            }
+            for span in (0..segment.spans.len()).rev() {
+                if segment.spans[span].quarantine {
+                    let frames = self.frames(segment, span)?;
+                    frames.iter().rev().for_each(|frame| walk.meet(frame));
+                }
+            }
+        }
+        Ok(walk.found)
+    }
+}
+
+impl Walk<'_> {
+    /// Whether a segment has nothing to say of the wanted rows; then its rows are counted only.
+    fn passes(&mut self, segment: &Segment) -> bool {
+        let contract = self.query.contract.as_ref();
+        let rows = segment.rejected.get(contract).copied().unwrap_or(0);
+        let ids = self.next.saturating_sub(rows) + 1..=self.next;
+        let nothing = !segment.verdicts && self.wanted.range(ids).next().is_none();
+        if nothing {
+            self.next = self.next.saturating_sub(rows);
+        }
+        nothing
+    }
+
+    fn meet(&mut self, frame: &Frame) {
+        let contract = self.query.contract.as_ref();
+        if let Some(batch) = frame.batch().filter(|b| *b.batch.contract == *contract) {
+            for verdict in frame.verdicts() {
+                let verdict = (verdict.clone(), batch.ingest_time);
+                self.verdicts.entry(verdict.0.row).or_insert(verdict);
+            }
+        }
+        let Frame::Quarantine(rows) = frame else {
+            return;
+        };
+        for row in rows.iter().rev().filter(|r| r.contract == contract) {
+            let id = self.next;
+            self.next = self.next.saturating_sub(1);
+            if !self.wanted.contains(&id) {
+                continue;
+            }
+            let mut row = QuarantinedRow { id, ..row.clone() };
+            match self.verdicts.remove(&id) {
+                Some((Verdict { fault: None, .. }, time)) => row.resolved = Some(time),
+                Some((
+                    Verdict {
+                        fault: Some(fault), ..
+                    },
+                    _,
+                )) => row.fault = fault,
+                None => {}
+            }
+            self.found.push(row);
+        }
+    }
+}

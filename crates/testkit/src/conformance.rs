@@ -1,0 +1,5 @@
+//! What every implementation of a store must do: one suite per trait, run on each implementation by
+//! `tests/conformance.rs`. A new implementation runs the same.
+
+pub mod fact_log;
+pub mod feature_store;
