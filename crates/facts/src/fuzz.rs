@@ -8,7 +8,7 @@ use headwater_schema::decode::RejectedRow;
 use headwater_schema::{FactBatch, Problem, RemovedFacts, SequencedBatch};
 
 use crate::frame::{self, Correction, Frame, Verdict};
-use crate::{Fault, QuarantinedRow};
+use crate::{Fault, QuarantineQuery, QuarantinedRow};
 
 const FOLDER: &str = "/log";
 const SEGMENT_BYTES_MAX: u64 = u64::MAX;
@@ -131,6 +131,6 @@ pub fn read_log(
         write("00000000000000000001.idx", sidecar)?;
     }
     let (_, reader, _) = crate::log::open(&env, folder, SEGMENT_BYTES_MAX)?;
-    reader.quarantined("every", usize::MAX)?;
+    reader.quarantined(&QuarantineQuery::waiting("every".into(), usize::MAX))?;
     reader.read(1, usize::MAX)
 }
