@@ -85,8 +85,9 @@ impl Walk<'_> {
     fn passes(&mut self, segment: &Segment) -> bool {
         let contract = self.query.contract.as_ref();
         let rows = segment.rejected.get(contract).copied().unwrap_or(0);
-        let ids = self.next.saturating_sub(rows) + 1..=self.next;
-        let nothing = !segment.verdicts && self.wanted.range(ids).next().is_none();
+        let oldest = self.next.saturating_sub(rows) + 1;
+        let mut wanted = self.wanted.range(oldest..);
+        let nothing = !segment.verdicts && wanted.next().is_none_or(|id| *id > self.next);
         if nothing {
             self.next = self.next.saturating_sub(rows);
         }

@@ -42,6 +42,7 @@ pub fn conforms(start: impl Fn(&Env) -> Open) {
         rejected_rows_wait_until_they_are_facts,
     ] {
         let (env, _, _) = Env::simulated(1);
+        env.clock.sleep(Duration::from_secs(1));
         case(&env, &start(&env));
     }
     equals_the_naive_log(start);
@@ -476,7 +477,8 @@ fn equals_the_naive_log(start: impl Fn(&Env) -> Open) {
     let reads = (0u64..60, -25i64..25, -25i64..25, 1usize..9);
     let reads = prop::collection::vec(reads, 6);
     let mut runner = TestRunner::new(ProptestConfig {
-        cases: 60,
+        cases: 24,
+        max_shrink_iters: 200,
         failure_persistence: None,
         ..ProptestConfig::default()
     });
