@@ -5,16 +5,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use headwater_schema::{Micros, Problem};
 
 use super::LogReader;
-use crate::frame::{Frame, Verdict};
+use crate::frame::Frame;
 use crate::segment::Segment;
-use crate::{QuarantineQuery, QuarantinedRow};
+use crate::{Fault, QuarantineQuery, QuarantinedRow};
 
 /// A walk from the newest rejected row to the oldest.
 struct Walk<'a> {
     query: &'a QuarantineQuery,
     wanted: BTreeSet<u64>,
-    /// The newest verdict on each row, and when it came.
-    verdicts: BTreeMap<u64, (Verdict, Micros)>,
+    /// The newest fault of each row, and when it became a fact.
+    verdicts: BTreeMap<u64, (Option<Fault>, Option<Micros>)>,
     /// The number of the next row that the walk meets.
     next: u64,
     found: Vec<QuarantinedRow>,
@@ -98,8 +98,13 @@ impl Walk<'_> {
         let contract = self.query.contract.as_ref();
         if let Some(batch) = frame.batch().filter(|b| *b.batch.contract == *contract) {
             for verdict in frame.verdicts() {
-                let verdict = (verdict.clone(), batch.ingest_time);
-                self.verdicts.entry(verdict.0.row).or_insert(verdict);
+                let (newest, resolved) = self.verdicts.entry(verdict.row).or_default();
+                match &verdict.fault {
+                    Some(fault) => {
+                        newest.get_or_insert_with(|| fault.clone());
+                    }
+                    None => *resolved = Some(batch.ingest_time),
+                }
             }
         }
         let Frame::Quarantine(rows) = frame else {
@@ -112,16 +117,9 @@ impl Walk<'_> {
                 continue;
             }
             let mut row = QuarantinedRow { id, ..row.clone() };
-            match self.verdicts.remove(&id) {
-                Some((Verdict { fault: None, .. }, time)) => row.resolved = Some(time),
-                Some((
-                    Verdict {
-                        fault: Some(fault), ..
-                    },
-                    _,
-                )) => row.fault = fault,
-                None => {}
-            }
+            let (fault, resolved) = self.verdicts.remove(&id).unwrap_or_default();
+            row.resolved = resolved;
+            row.fault = fault.unwrap_or(row.fault);
             self.found.push(row);
         }
     }
