@@ -146,10 +146,21 @@ impl<'a> Group<'a> {
         }
     }
 
+    /// How many rows of a contract the requests so far have put into quarantine.
+    fn rejected_here(&self, contract: &str) -> u64 {
+        let rows = self.frames.iter().filter_map(|(frame, _)| match frame {
+            Frame::Quarantine(rows) => Some(rows),
+            _ => None,
+        });
+        let same = rows.flatten().filter(|row| row.contract == contract);
+        same.count() as u64
+    }
+
     /// Whether a row isn't in quarantine, or no longer.
     fn is_resolved(&self, contract: &str, row: u64) -> bool {
         let resolved = self.resolved.get(contract);
-        let known = (1..=self.log.reader.rejected(contract)).contains(&row);
+        let written = self.log.reader.rejected(contract);
+        let known = (1..=written + self.rejected_here(contract)).contains(&row);
         !known || resolved.is_some_and(|resolved| resolved.contains(&row))
     }
 
