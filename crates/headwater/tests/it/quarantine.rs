@@ -95,7 +95,7 @@ fn rows_in_quarantine_become_facts_once() {
     let relaxed = CONTRACTS.replace(", logicalTypeOptions: {minimum: 0}", "");
     project.write(
         "contracts/shop.yaml",
-        &relaxed.replace("version: 1.0.0", "version: 1.1.0"),
+        relaxed.replace("version: 1.0.0", "version: 1.1.0"),
     );
     project.run_ok(&["apply"]);
     let told = project.run_ok(&["facts", "quarantine", "purchase", "--replay", "1", "2"]);
@@ -128,7 +128,7 @@ fn facts_are_corrected_from_the_command_line() {
     project.run_ok(&["apply"]);
     let file = |name: &str, rows: &[Value]| {
         let lines: Vec<String> = rows.iter().map(Value::to_string).collect();
-        project.write(name, &(lines.join("\n") + "\n"));
+        project.write(name, lines.join("\n") + "\n");
     };
     file(
         "first.ndjson",
