@@ -111,7 +111,13 @@ impl HttpClient for Client {
     async fn send_bytes(&self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
         let (parts, body) = request.into_parts();
         let request = Request::from_parts(parts, body.to_vec());
-        let (parts, mut body) = self.0.run(request)?.into_parts();
+        let answer = self.0.run(request).inspect_err(|error| {
+            tracing::warn!(%error, "traces weren't sent");
+        });
+        let (parts, mut body) = answer?.into_parts();
+        if !parts.status.is_success() {
+            tracing::warn!(status = parts.status.as_u16(), "traces weren't taken");
+        }
         Ok(Response::from_parts(parts, body.read_to_vec()?.into()))
     }
 }
