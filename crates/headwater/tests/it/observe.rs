@@ -61,12 +61,14 @@ fn the_page_of_metrics_is_what_a_server_exposes() {
     let exposed: BTreeMap<&str, &str> = kinds.collect();
     let page = include_str!("../../../../docs/metrics.md");
     let rows = page.lines().filter(|l| l.starts_with("| `headwater_"));
-    let documented: BTreeMap<&str, &str> = rows
+    let mut documented: BTreeMap<&str, &str> = rows
         .map(|row| {
             let mut cells = row.split('|').map(|c| c.trim().trim_matches('`')).skip(1);
             (cells.next().unwrap(), cells.next().unwrap())
         })
         .collect();
+    // There only while a view is being filled.
+    documented.retain(|name, _| *name != "headwater_view_filled_sequence");
     assert_eq!(exposed, documented);
     // Each histogram counts up to its total.
     for line in text.lines().filter(|l| l.contains("le=\"+Inf\"")) {
@@ -265,14 +267,16 @@ fn the_doctor_finds_what_an_operator_would_look_for() {
     // Open to others without keys, more connections than files, and an event that "arrived" tomorrow.
     project.write(
         "headwater.yaml",
-        "name: shop\nspec: {listen: '0.0.0.0:8080', limits: {connections_max: 100000000}}\n",
+        "name: shop\nspec: {listen: '0.0.0.0:8080', limits: {connections_max: 1000000000000000}}\n",
     );
     let open = verdicts(&project, 1);
     assert_eq!(
         (is(&open, "keys"), is(&open, "tls")),
         ("FAIL".into(), "WARN".into())
     );
-    assert_eq!(is(&open, "open files"), "WARN");
+    if cfg!(target_os = "linux") {
+        assert_eq!(is(&open, "open files"), "WARN");
+    }
     project.run_ok(&["keys", "create", "--role", "read"]);
     assert_eq!(is(&verdicts(&project, 0), "keys"), "OK");
     let server = ServerProcess::start(&project);
