@@ -4,7 +4,7 @@
 use std::sync::atomic::Ordering;
 
 use headwater_api::backend::Measure;
-use headwater_stream::ShardStats;
+use headwater_stream::{ShardStats, ViewStats};
 
 use crate::Engine;
 
@@ -15,7 +15,7 @@ pub(crate) fn measures(engine: &Engine) -> Vec<Measure> {
     sources(engine, &mut out);
     reads(engine, &mut out);
     pipeline(engine, &mut out);
-    views(engine, &mut out);
+    stream(engine, &mut out);
     out
 }
 
@@ -173,7 +173,7 @@ fn pipeline(engine: &Engine, out: &mut Vec<Measure>) {
     ));
 }
 
-fn views(engine: &Engine, out: &mut Vec<Measure>) {
+fn stream(engine: &Engine, out: &mut Vec<Measure>) {
     let stats = engine.processor_stats();
     out.push(gauge(
         "stream_applied_sequence",
@@ -196,7 +196,11 @@ fn views(engine: &Engine, out: &mut Vec<Measure>) {
         stats.store_bytes as f64,
     ));
     shards(&stats.shards, out);
-    for view in &stats.views {
+    views(&stats.views, out);
+}
+
+fn views(views: &[ViewStats], out: &mut Vec<Measure>) {
+    for view in views {
         let mut push = |measure| out.push(labelled(measure, "view", &view.view));
         push(counter(
             "view_facts",

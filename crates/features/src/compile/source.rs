@@ -63,6 +63,29 @@ pub fn read_source(
                 .at(at("columns")),
         );
     }
+    let key_columns = key_columns(document, pointer, entity, spec, &contract)?;
+    let filter = spec
+        .filter
+        .as_deref()
+        .map(|sql| condition(sql, &columns))
+        .transpose();
+    Ok(Source {
+        filter: filter.map_err(|p| p.at(at("where")))?,
+        contract,
+        columns,
+        key_columns,
+    })
+}
+
+/// The contract's columns that make the entity's keys, in their order.
+fn key_columns(
+    document: &YamlDocument,
+    pointer: &str,
+    entity: &Entity,
+    spec: &SourceSpec,
+    contract: &Contract,
+) -> Result<Vec<Arc<str>>, Problem> {
+    let at = |key: &str| document.locate(&format!("{pointer}/{key}"));
     let mut key_columns = Vec::with_capacity(entity.keys.len());
     for key in &entity.keys {
         let column = spec
@@ -70,9 +93,14 @@ pub fn read_source(
             .get(key.name.as_ref())
             .map_or(key.name.as_ref(), String::as_str);
         let field = contract.field(column).ok_or_else(|| {
-            unknown("column", "column", column, names.iter().copied())
-                .detail(format!("it is a key of the entity `{}`", entity.name))
-                .at(at("contract"))
+            unknown(
+                "column",
+                "column",
+                column,
+                contract.fields.iter().map(|f| f.name.as_ref()),
+            )
+            .detail(format!("it is a key of the entity `{}`", entity.name))
+            .at(at("contract"))
         })?;
         if field.data_type != key.data_type {
             return Err(Problem::user(
@@ -95,15 +123,5 @@ pub fn read_source(
         let known = entity.keys.iter().map(|k| k.name.as_ref());
         return Err(unknown("column", "key", stray, known).at(at(&format!("keys/{stray}"))));
     }
-    let filter = spec
-        .filter
-        .as_deref()
-        .map(|sql| condition(sql, &columns))
-        .transpose();
-    Ok(Source {
-        filter: filter.map_err(|p| p.at(at("where")))?,
-        contract,
-        columns,
-        key_columns,
-    })
+    Ok(key_columns)
 }
