@@ -148,6 +148,9 @@ pub enum KeyValue {
     Columns(BTreeMap<String, Value>),
 }
 
+/// A request's own fields of one row, by name.
+pub type ContextRow = BTreeMap<String, serde_json::Value>;
+
 /// A read of features at one cursor.
 #[derive(Debug, Clone)]
 pub struct FeaturesRequest {
@@ -155,6 +158,8 @@ pub struct FeaturesRequest {
     pub entities: Vec<EntityRequest>,
     pub as_of: Option<Micros>,
     pub known_at: Option<KnownAt>,
+    /// The request's own fields, one object per row of entities, where the set asks for any.
+    pub context: Vec<ContextRow>,
     /// Whether facts at `as_of` itself count.
     pub inclusive: bool,
 }

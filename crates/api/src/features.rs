@@ -31,6 +31,9 @@ pub struct FeaturesBody {
     pub feature_set: Option<String>,
     /// One object per row: entity name → key, or key column → value.
     pub entities: Vec<BTreeMap<String, serde_json::Value>>,
+    /// The request's own fields, one object per row of entities, as the feature set declares them.
+    #[serde(default)]
+    pub context: Vec<BTreeMap<String, serde_json::Value>>,
     /// The event time to read at; now by default.
     #[serde(default)]
     pub as_of: Option<serde_json::Value>,
@@ -154,6 +157,12 @@ fn request(body: FeaturesBody, limits: &Limits) -> Result<FeaturesRequest, ApiEr
         limits.entities_max,
         "limits.entities_max",
     )?;
+    check_limit(
+        "context",
+        body.context.len(),
+        limits.entities_max,
+        "limits.entities_max",
+    )?;
     let entities = body.entities.iter().enumerate();
     let entities = entities.map(|(index, entity)| read_entity(index, entity));
     Ok(FeaturesRequest {
@@ -164,6 +173,7 @@ fn request(body: FeaturesBody, limits: &Limits) -> Result<FeaturesRequest, ApiEr
             .known_at
             .map(|t| known_at("known_at", &t))
             .transpose()?,
+        context: body.context,
         inclusive: body.inclusive,
     })
 }

@@ -69,6 +69,7 @@ fn reads(engine: &Engine) -> Result<Vec<f64>, Problem> {
             )])],
             as_of: Some(FACTS as i64 * shop::SECOND),
             known_at: None,
+            context: Vec::new(),
             inclusive: true,
         };
         let start = Instant::now();

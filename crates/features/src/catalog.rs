@@ -10,14 +10,13 @@ use headwater_schema::yaml::YamlDocument;
 use headwater_schema::{Contract, DataType, Field, Micros, Problem, Value};
 
 use crate::Expression;
+use crate::chain::{Upstream, upstream_first};
 use crate::compile::compile_view;
 use crate::definition::{self, Definition, EntitySpec, KeyType, SetSpec, Storage, ViewSpec};
-use crate::documents::definition_hash;
+use crate::set::{FeatureSet, compile_set};
 
 /// Features of one view, over all windows.
 pub const VIEW_FEATURES_MAX: usize = 2000;
-/// Features of one set or request.
-pub const SET_FEATURES_MAX: usize = 10_000;
 
 /// A thing that facts are about.
 #[derive(Debug, Clone)]
@@ -42,16 +41,34 @@ pub struct CompiledView {
     pub features: Vec<CompiledFeature>,
     /// Indexes of `features`, each after those it is derived from.
     pub evaluation_order: Vec<usize>,
+    /// How many views are upstream of it, one behind the other.
+    pub depth: usize,
     pub retention: Micros,
     pub storage: Storage,
     pub owner: Option<String>,
     pub description: Option<String>,
 }
 
+impl CompiledView {
+    /// Whether it takes its rows, or some of them, from another view; it then keeps no state.
+    pub fn is_chained(&self) -> bool {
+        self.depth > 0
+    }
+}
+
 /// One source of a view.
 #[derive(Debug, Clone)]
 pub struct CompiledSource {
+    /// The contract of its facts.
     pub contract: Arc<str>,
+    /// The columns of its rows, as the view names them.
+    pub columns: Vec<Field>,
+    /// The contract's column that each of them is, where it is one.
+    pub stored: Vec<Option<Arc<str>>>,
+    /// The places of the entity's keys among the columns.
+    pub keys: Vec<usize>,
+    /// The view that makes rows of the facts; none where they are rows themselves.
+    pub upstream: Option<Upstream>,
     pub filter: Option<Expression>,
     /// The contract's columns, in the order of the entity's keys.
     pub key_columns: Vec<Arc<str>>,
@@ -97,16 +114,6 @@ pub enum FeatureKind {
     },
 }
 
-/// A feature set: its features, in order.
-#[derive(Debug, Clone)]
-pub struct FeatureSet {
-    pub name: Arc<str>,
-    pub features: Vec<FeatureRef>,
-    pub owner: Option<String>,
-    pub description: Option<String>,
-    pub definition_hash: String,
-}
-
 /// A feature of a view.
 #[derive(Debug, Clone)]
 pub struct FeatureRef {
@@ -118,6 +125,8 @@ pub struct FeatureRef {
 #[derive(Debug, Clone, Default)]
 pub struct Resolved {
     pub features: Vec<FeatureRef>,
+    /// The set that was asked for, where it has more than features.
+    pub set: Option<Arc<FeatureSet>>,
 }
 
 /// Everything a project defines.
@@ -162,7 +171,7 @@ impl Catalog {
             let added = catalog.add_entity(document);
             problems.extend(added.err());
         }
-        for document in sorted.views {
+        for document in upstream_first(&sorted.views, &mut problems) {
             match catalog.add_view(document) {
                 Ok(()) => {}
                 Err(found) => problems.extend(found),
@@ -245,42 +254,7 @@ impl Catalog {
         if self.sets.contains_key(&definition.name) {
             return Err(clash("feature set", &definition.name, document));
         }
-        let later = [
-            ("on_demand", definition.spec.on_demand.is_some()),
-            ("context", definition.spec.context.is_some()),
-        ];
-        if let Some((key, _)) = later.iter().find(|(_, given)| *given) {
-            return Err(not_available(&format!("spec.{key}"), key)
-                .at(document.locate(&format!("/spec/{key}"))));
-        }
-        let mut features: Vec<FeatureRef> = Vec::new();
-        for (index, name) in definition.spec.features.iter().enumerate() {
-            let pointer = format!("/spec/features/{index}");
-            let found = self
-                .matching(name)
-                .map_err(|p| p.at(document.locate(&pointer)))?;
-            for feature in found {
-                let full = &feature.view.features[feature.index].full_name;
-                let known = |f: &FeatureRef| f.view.features[f.index].full_name == *full;
-                if !features.iter().any(known) {
-                    features.push(feature);
-                }
-            }
-        }
-        if features.len() > SET_FEATURES_MAX {
-            return Err(Problem::user(
-                "limit",
-                format!("the set has more than {SET_FEATURES_MAX} features"),
-            )
-            .at(document.locate("/spec/features")));
-        }
-        let set = FeatureSet {
-            name: definition.name.as_str().into(),
-            features,
-            owner: definition.owner,
-            description: definition.description,
-            definition_hash: definition_hash(&document.value),
-        };
+        let set = compile_set(self, document, &definition)?;
         self.sets.insert(definition.name, Arc::new(set));
         Ok(())
     }
@@ -329,6 +303,7 @@ impl Catalog {
         })?;
         Ok(Resolved {
             features: set.features.clone(),
+            set: set.asks_more().then(|| set.clone()),
         })
     }
 
@@ -338,7 +313,10 @@ impl Catalog {
         for name in names {
             features.push(self.feature(name)?);
         }
-        Ok(Resolved { features })
+        Ok(Resolved {
+            features,
+            set: None,
+        })
     }
 
     fn feature(&self, name: &str) -> Result<FeatureRef, Problem> {
@@ -350,7 +328,17 @@ impl Catalog {
                 index,
             })
         });
-        found.ok_or_else(|| unknown("feature", "feature", name, self.feature_names()))
+        found.ok_or_else(|| {
+            let problem = unknown("feature", "feature", name, self.feature_names());
+            let mut sets = self.sets.values();
+            match sets.find(|s| s.on_demand.iter().any(|d| *d.full_name == *name)) {
+                Some(set) => problem.hint(format!(
+                    "it is worked out on demand: ask for the feature set `{}`",
+                    set.name
+                )),
+                None => problem,
+            }
+        })
     }
 
     fn feature_names(&self) -> impl Iterator<Item = &str> {
@@ -360,7 +348,7 @@ impl Catalog {
     }
 
     /// The features that a full name or a glob stands for, in the order of their views.
-    fn matching(&self, pattern: &str) -> Result<Vec<FeatureRef>, Problem> {
+    pub(crate) fn matching(&self, pattern: &str) -> Result<Vec<FeatureRef>, Problem> {
         if !pattern.contains(['*', '?', '[', '{']) {
             return self.feature(pattern).map(|f| vec![f]);
         }
@@ -466,9 +454,9 @@ pub(crate) fn unknown<'a>(
     let code = match kind {
         "contract" => "unknown-contract",
         "entity" => "unknown-entity",
+        "view" => "unknown-view",
         "feature-set" => "unknown-feature-set",
         "feature" => "unknown-feature",
-        "view" => "unknown-view",
         "kind" => "unknown-kind",
         _ => "unknown-column",
     };

@@ -90,7 +90,7 @@ impl<'a> Compiler<'a> {
         for (index, spec) in definition.spec.sources.iter().enumerate() {
             let pointer = format!("/spec/sources/{index}");
             match read_source(catalog, document, &pointer, entity, spec) {
-                Ok(source) => sources.push(source),
+                Ok(found) => sources.extend(found),
                 Err(problem) => problems.push(problem),
             }
         }
@@ -369,10 +369,10 @@ impl<'a> Compiler<'a> {
         };
         let named: Vec<usize> = all
             .into_iter()
-            .filter(|i| *self.sources[*i].contract.name == **name)
+            .filter(|i| *self.sources[*i].name == **name)
             .collect();
         if named.is_empty() {
-            let names = self.sources.iter().map(|s| s.contract.name.as_ref());
+            let names = self.sources.iter().map(|s| s.name.as_ref());
             return Err(unknown("contract", "source", name, names).field("source"));
         }
         Ok(named)
@@ -381,7 +381,7 @@ impl<'a> Compiler<'a> {
     /// Says which of several sources a problem is of.
     fn in_source(&self, index: usize, mut problem: Problem) -> Problem {
         if self.sources.len() > 1 {
-            let name = &self.sources[index].contract.name;
+            let name = &self.sources[index].name;
             problem.detail = format!("{}, in the source `{name}`", problem.detail);
             problem.hint = format!(
                 "{}; or map the column with `columns:`, or name one `source`",

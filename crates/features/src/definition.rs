@@ -98,14 +98,20 @@ pub enum Storage {
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SourceSpec {
-    pub contract: String,
+    /// The contract of the facts.
+    #[serde(default)]
+    pub contract: Option<String>,
+    /// Another view, instead of a contract: each of its facts is a row with the view's features as they
+    /// were at that fact.
+    #[serde(default)]
+    pub view: Option<String>,
     /// A SQL condition that picks facts before windows are formed.
     #[serde(default, rename = "where")]
     pub filter: Option<String>,
-    /// Key column → the contract's column, where the names differ.
+    /// Key column → the source's column, where the names differ.
     #[serde(default)]
     pub keys: BTreeMap<String, String>,
-    /// Name in the view → the contract's column, where the names differ.
+    /// Name in the view → the source's column, where the names differ.
     #[serde(default)]
     pub columns: BTreeMap<String, String>,
 }
@@ -129,7 +135,7 @@ pub struct FeatureSpec {
     /// A SQL condition: which facts count inside the window.
     #[serde(default, rename = "where")]
     pub filter: Option<String>,
-    /// The contract whose facts count, where the view has several sources.
+    /// The contract (or view upstream) whose facts count, where the view has several sources.
     #[serde(default)]
     pub source: Option<String>,
     #[serde(default)]
@@ -264,10 +270,53 @@ pub struct WindowMap {
 pub struct SetSpec {
     /// Full names (`view.feature`); `*` and `?` match.
     pub features: Vec<String>,
+    /// Fields that a request brings itself.
     #[serde(default)]
-    pub on_demand: Option<serde_json::Value>,
+    pub context: Vec<ContextSpec>,
+    /// Features that are worked out when the set is read.
     #[serde(default)]
-    pub context: Option<serde_json::Value>,
+    pub on_demand: Vec<OnDemandSpec>,
+}
+
+/// A field that a request brings itself.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ContextSpec {
+    pub name: String,
+    #[serde(rename = "type")]
+    pub field_type: ContextType,
+    #[serde(default)]
+    pub description: Option<String>,
+}
+
+/// The types that a request's own fields may have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum ContextType {
+    String,
+    #[serde(alias = "int64")]
+    Integer,
+    #[serde(alias = "float64")]
+    Number,
+    #[serde(alias = "boolean")]
+    Bool,
+    Date,
+    Timestamp,
+}
+
+/// A feature that is worked out when its set is read.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct OnDemandSpec {
+    pub name: String,
+    #[serde(default)]
+    pub description: Option<String>,
+    /// A SQL expression over the set's features, the context, and other on-demand features. A name
+    /// that several have is written `view.name`, `context.name` or `set.name`.
+    pub expression: String,
+    /// The value in place of null.
+    #[serde(default)]
+    pub default: Option<serde_json::Value>,
 }
 
 /// Reads a document as a definition.

@@ -1,6 +1,7 @@
 //! Derived features: expressions over other features of the same view, each after those it reads.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use datafusion_sql::sqlparser::dialect::GenericDialect;
 use datafusion_sql::sqlparser::tokenizer::{Token, Tokenizer};
@@ -15,30 +16,11 @@ pub(crate) fn compile_derived(
     features: &mut [CompiledFeature],
     derived: &BTreeMap<usize, &str>,
 ) -> Result<Vec<usize>, (usize, Problem)> {
-    let reads: BTreeMap<usize, Vec<usize>> = derived
-        .iter()
-        .map(|(index, sql)| (*index, derived_within(sql, features, derived)))
-        .collect();
-    let mut order: Vec<usize> = (0..features.len())
-        .filter(|i| !derived.contains_key(i))
-        .collect();
-    let mut done: Vec<bool> = (0..features.len())
-        .map(|i| !derived.contains_key(&i))
-        .collect();
-    for index in derived.keys() {
-        visit(
-            *index,
-            &reads,
-            features,
-            &mut done,
-            &mut order,
-            &mut Vec::new(),
-        )
-        .map_err(|problem| (*index, problem))?;
-    }
-    for index in order.clone() {
-        if let Some(sql) = derived.get(&index) {
-            compile_one(index, sql, features, &order).map_err(|problem| (index, problem))?;
+    let names: Vec<Arc<str>> = features.iter().map(|f| f.name.clone()).collect();
+    let order = evaluation_order(&names, None, derived)?;
+    for index in &order {
+        if let Some(sql) = derived.get(index) {
+            compile_one(*index, sql, features, &order).map_err(|problem| (*index, problem))?;
         }
     }
     Ok(order)
@@ -65,55 +47,93 @@ fn compile_one(
     Ok(())
 }
 
-/// The derived features whose names stand in `sql`.
+/// The order in which named things can be worked out, of which some are derived by SQL from others:
+/// first those that aren't. With a scope, a name with another scope before it is none of them.
+pub(crate) fn evaluation_order(
+    names: &[Arc<str>],
+    scope: Option<&str>,
+    derived: &BTreeMap<usize, &str>,
+) -> Result<Vec<usize>, (usize, Problem)> {
+    let within = |sql: &&str| derived_within(sql, names, scope, derived);
+    let reads = derived.iter().map(|(index, sql)| (*index, within(sql)));
+    let mut search = Search {
+        names,
+        reads: reads.collect(),
+        done: (0..names.len())
+            .map(|i| !derived.contains_key(&i))
+            .collect(),
+        order: (0..names.len())
+            .filter(|i| !derived.contains_key(i))
+            .collect(),
+    };
+    for index in derived.keys() {
+        search
+            .visit(*index, &mut Vec::new())
+            .map_err(|problem| (*index, problem))?;
+    }
+    Ok(search.order)
+}
+
+/// The derived things whose names stand in `sql`.
 fn derived_within(
     sql: &str,
-    features: &[CompiledFeature],
+    names: &[Arc<str>],
+    scope: Option<&str>,
     derived: &BTreeMap<usize, &str>,
 ) -> Vec<usize> {
     let tokens = Tokenizer::new(&GenericDialect {}, sql)
         .tokenize()
         .unwrap_or_default();
-    let words: Vec<String> = tokens
+    let tokens = tokens
         .into_iter()
-        .filter_map(|token| match token {
-            Token::Word(word) => Some(word.value),
-            _ => None,
-        })
+        .filter(|t| !matches!(t, Token::Whitespace(_)));
+    let tokens: Vec<Token> = tokens.collect();
+    let word = |at: usize| match tokens.get(at) {
+        Some(Token::Word(word)) => Some(word.value.as_str()),
+        _ => None,
+    };
+    let scope_of = |at: usize| match at.checked_sub(2) {
+        Some(before) if tokens[at - 1] == Token::Period => word(before),
+        _ => None,
+    };
+    let foreign = |at: usize| scope.is_some() && scope_of(at).is_some_and(|s| Some(s) != scope);
+    let own: BTreeSet<&str> = (0..tokens.len())
+        .filter(|at| !foreign(*at))
+        .filter_map(word)
         .collect();
-    let named = |index: &&usize| words.iter().any(|w| *w == *features[**index].name);
+    let named = |index: &&usize| own.contains(names[**index].as_ref());
     derived.keys().filter(named).copied().collect()
 }
 
-fn visit(
-    index: usize,
-    reads: &BTreeMap<usize, Vec<usize>>,
-    features: &[CompiledFeature],
-    done: &mut [bool],
-    order: &mut Vec<usize>,
-    path: &mut Vec<usize>,
-) -> Result<(), Problem> {
-    if done[index] {
-        return Ok(());
+/// A depth-first walk over what reads what.
+struct Search<'a> {
+    names: &'a [Arc<str>],
+    reads: BTreeMap<usize, Vec<usize>>,
+    done: Vec<bool>,
+    order: Vec<usize>,
+}
+
+impl Search<'_> {
+    fn visit(&mut self, index: usize, path: &mut Vec<usize>) -> Result<(), Problem> {
+        if self.done[index] {
+            return Ok(());
+        }
+        if let Some(start) = path.iter().position(|p| *p == index) {
+            let circle = path[start..].iter().chain([&index]);
+            let names: Vec<&str> = circle.map(|i| self.names[*i].as_ref()).collect();
+            return Err(
+                Problem::user("cycle", "derived features read each other in a circle")
+                    .detail(names.join(" → "))
+                    .hint("derive one of them from something else"),
+            );
+        }
+        path.push(index);
+        for read in self.reads.get(&index).cloned().unwrap_or_default() {
+            self.visit(read, path)?;
+        }
+        path.pop();
+        self.done[index] = true;
+        self.order.push(index);
+        Ok(())
     }
-    if let Some(start) = path.iter().position(|p| *p == index) {
-        let names: Vec<&str> = path[start..]
-            .iter()
-            .chain([&index])
-            .map(|i| features[*i].name.as_ref())
-            .collect();
-        return Err(
-            Problem::user("cycle", "derived features read each other in a circle")
-                .detail(names.join(" → "))
-                .hint("derive one of them from something else"),
-        );
-    }
-    path.push(index);
-    for read in reads.get(&index).into_iter().flatten() {
-        visit(*read, reads, features, done, order, path)?;
-    }
-    path.pop();
-    done[index] = true;
-    order.push(index);
-    Ok(())
 }

@@ -5,17 +5,14 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions};
-use arrow::datatypes::Schema;
 use headwater_aggregate::{
-    Aged, Aggregate, EntityState, InputBatch, InputColumn, Outcome, Partial, Reading, Status,
-    Window, WindowKind, WindowRange,
+    Aged, Aggregate, EntityState, Outcome, Partial, Reading, Status, Window, WindowKind,
+    WindowRange,
 };
-use headwater_schema::{
-    Cursor, FactBatch, Field, Micros, Problem, Sequence, Value, array_from_values,
-};
+use headwater_schema::{Cursor, Micros, Problem, Value};
 
-use crate::{CompiledFeature, CompiledSource, CompiledView, FeatureKind};
+use crate::derived::{Derivation, work_out};
+use crate::{CompiledFeature, CompiledView, FeatureKind};
 
 /// Which features of a view to read, worked out once and used for every read.
 #[derive(Debug, Clone)]
@@ -185,48 +182,25 @@ impl ReadPlan {
             let FeatureKind::Expression { expression, inputs } = &feature.kind else {
                 continue;
             };
-            let columns = self.columns(inputs, rows)?;
-            let (values, failed) = expression.evaluate_counting(&columns)?;
-            let read =
-                |row: &(usize, &mut Vec<Outcome>)| row.1[*index].status != Status::Backfilling;
-            for (row, outcomes) in rows.iter_mut().enumerate().filter(read) {
-                let value = match Value::from_array(&values, row) {
-                    Value::Float(f) if !f.is_finite() => None,
-                    value => Some(value),
-                };
-                let event_time = inputs.iter().filter_map(|i| outcomes[*i].event_time).max();
-                let found = inputs
+            let derivation = Derivation {
+                expression,
+                inputs,
+                types: inputs
                     .iter()
-                    .any(|i| outcomes[*i].status != Status::NotFound);
-                let undefined = value.is_none() || failed.contains(&row);
-                let mut outcome = Outcome::present(value.unwrap_or(Value::Null), event_time);
-                if undefined {
-                    outcome.status = Status::Undefined;
+                    .map(|i| &self.view.features[*i].data_type)
+                    .collect(),
+                about: inputs.clone(),
+                default: feature.default.as_ref(),
+            };
+            let outcomes = work_out(&derivation, rows)?;
+            let read = |row: &Vec<Outcome>| row[*index].status != Status::Backfilling;
+            for (row, outcome) in rows.iter_mut().zip(outcomes) {
+                if read(row) {
+                    row[*index] = outcome;
                 }
-                outcomes[*index] = finish(feature, outcome, found || inputs.is_empty());
             }
         }
         Ok(())
-    }
-
-    fn columns(&self, inputs: &[usize], rows: &[Vec<Outcome>]) -> Result<RecordBatch, Problem> {
-        let fields = inputs.iter().map(|i| {
-            let feature = &self.view.features[*i];
-            Field::new(feature.name.clone(), feature.data_type.clone())
-        });
-        let fields: Vec<Field> = fields.collect();
-        let arrays: Vec<ArrayRef> = fields
-            .iter()
-            .zip(inputs)
-            .map(|(field, input)| {
-                let values = rows.iter().map(|row| &row[*input].value);
-                array_from_values(&field.data_type, values)
-            })
-            .collect::<Result<_, _>>()?;
-        let schema = Schema::new(fields.iter().map(Field::to_arrow).collect::<Vec<_>>());
-        let options = RecordBatchOptions::new().with_row_count(Some(rows.len()));
-        RecordBatch::try_new_with_options(Arc::new(schema), arrays, &options)
-            .map_err(|e| Problem::internal("derived-features", "columns don't fit").detail(e))
     }
 
     /// The first event time that any window of the plan can reach at a cursor; none where one of
@@ -278,150 +252,4 @@ fn finish(feature: &CompiledFeature, mut outcome: Outcome, found: bool) -> Outco
         outcome.value = default.clone();
     }
     outcome
-}
-
-/// Facts of one source that passed its `where` and name an entity, as rows of the view's inputs.
-pub struct PreparedFacts {
-    /// The entity key bytes of each row, one after another.
-    keys: Vec<u8>,
-    /// Where each row's key ends in `keys`.
-    key_ends: Vec<usize>,
-    pub rows: InputBatch,
-    /// Facts that passed the `where` but have a null in a key column.
-    pub null_keys: u64,
-    /// Input values that count as null because they are NaN or infinite.
-    pub non_finite: u64,
-}
-
-impl PreparedFacts {
-    pub fn len(&self) -> usize {
-        self.key_ends.len()
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.key_ends.is_empty()
-    }
-
-    /// The bytes of the key of the entity that row `row` belongs to.
-    pub fn key(&self, row: usize) -> &[u8] {
-        let start = if row == 0 { 0 } else { self.key_ends[row - 1] };
-        &self.keys[start..self.key_ends[row]]
-    }
-}
-
-/// Evaluates a source's `where`, keys and inputs over facts. `batch` has the contract's present
-/// columns; `sequences` has one per row.
-pub fn prepare(
-    source: &CompiledSource,
-    batch: &FactBatch,
-    sequences: &[Sequence],
-) -> Result<PreparedFacts, Problem> {
-    let kept = source.kept_rows(&batch.columns)?;
-    let (columns, event_times, sequences) = match kept {
-        None => (
-            batch.columns.clone(),
-            batch.event_times.clone(),
-            sequences.to_vec(),
-        ),
-        Some(rows) => (
-            take_rows(&batch.columns, &rows)?,
-            rows.iter()
-                .map(|r| batch.event_times[*r as usize])
-                .collect(),
-            rows.iter().map(|r| sequences[*r as usize]).collect(),
-        ),
-    };
-    let (keys, key_ends, with_key) = entity_keys(source, &columns)?;
-    let null_keys = (columns.num_rows() - key_ends.len()) as u64;
-    let (columns, event_times, sequences) = match with_key {
-        None => (columns, event_times, sequences),
-        Some(rows) => (
-            take_rows(&columns, &rows)?,
-            rows.iter().map(|r| event_times[*r as usize]).collect(),
-            rows.iter().map(|r| sequences[*r as usize]).collect(),
-        ),
-    };
-    let mut inputs = Vec::with_capacity(source.inputs.len());
-    for input in &source.inputs {
-        inputs.push(match input {
-            None => InputColumn::Missing,
-            Some(expression) => InputColumn::new(&expression.evaluate(&columns)?),
-        });
-    }
-    Ok(PreparedFacts {
-        keys,
-        key_ends,
-        null_keys,
-        non_finite: inputs.iter().map(InputColumn::non_finite).sum(),
-        rows: InputBatch {
-            event_times,
-            sequences,
-            columns: inputs,
-        },
-    })
-}
-
-fn take_rows(columns: &RecordBatch, rows: &[u32]) -> Result<RecordBatch, Problem> {
-    let rows = arrow::array::UInt32Array::from(rows.to_vec());
-    arrow::compute::take_record_batch(columns, &rows)
-        .map_err(|e| Problem::internal("take-rows", "facts can't be filtered").detail(e))
-}
-
-impl CompiledSource {
-    /// The rows that pass the source's `where`; none where all do.
-    fn kept_rows(&self, columns: &RecordBatch) -> Result<Option<Vec<u32>>, Problem> {
-        let Some(filter) = &self.filter else {
-            return Ok(None);
-        };
-        let passes = InputColumn::new(&filter.evaluate(columns)?);
-        let rows = 0..columns.num_rows();
-        let kept: Vec<u32> = rows
-            .filter(|row| passes.get(*row) == Value::Bool(true))
-            .map(|row| row as u32)
-            .collect();
-        Ok((kept.len() < columns.num_rows()).then_some(kept))
-    }
-}
-
-type EntityKeys = (Vec<u8>, Vec<usize>, Option<Vec<u32>>);
-
-/// The key bytes of each row that has no null among its key columns, and those rows where they
-/// aren't all.
-fn entity_keys(source: &CompiledSource, columns: &RecordBatch) -> Result<EntityKeys, Problem> {
-    let arrays = source.key_columns.iter().map(|name| {
-        let array = columns.column_by_name(name).ok_or_else(|| {
-            Problem::internal("key-column", "a key column is missing").detail(name)
-        })?;
-        Ok(InputColumn::new(array))
-    });
-    let arrays: Vec<InputColumn> = arrays.collect::<Result<_, Problem>>()?;
-    let rows = columns.num_rows();
-    let (mut keys, mut ends, mut kept) = (Vec::with_capacity(rows * 12), Vec::new(), Vec::new());
-    for row in 0..rows {
-        let start = keys.len();
-        if arrays.iter().all(|array| push_key(&mut keys, array, row)) {
-            ends.push(keys.len());
-            kept.push(row as u32);
-        } else {
-            keys.truncate(start);
-        }
-    }
-    let all = kept.len() == rows;
-    Ok((keys, ends, (!all).then_some(kept)))
-}
-
-/// Appends the bytes of one key value; false where it is null.
-fn push_key(keys: &mut Vec<u8>, array: &InputColumn, row: usize) -> bool {
-    use arrow::array::Array;
-    match array {
-        InputColumn::String(a) if a.is_valid(row) => {
-            headwater_schema::push_str(keys, a.value(row));
-            true
-        }
-        InputColumn::Int(a) if a.is_valid(row) => {
-            headwater_schema::push_int_value(keys, a.value(row));
-            true
-        }
-        other => headwater_schema::push_value(keys, &other.get(row)).is_some(),
-    }
 }

@@ -4,13 +4,16 @@
 //! Scalar only: no subqueries, aggregates or window functions, and nothing that answers differently
 //! from one time to the next. Identifiers keep their case.
 
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, LazyLock};
 
 use arrow::array::{Array, ArrayRef, RecordBatch, new_null_array};
 use arrow::compute::{cast, concat};
 use datafusion_common::config::ConfigOptions;
 use datafusion_common::tree_node::{TreeNode, TreeNodeRecursion};
-use datafusion_common::{DFSchema, DataFusionError, ScalarValue, TableReference, not_impl_err};
+use datafusion_common::{
+    Column, DFSchema, DataFusionError, ScalarValue, SchemaError, TableReference, not_impl_err,
+};
 use datafusion_expr::execution_props::ExecutionProps;
 use datafusion_expr::physical_planning_context::PhysicalPlanningContext;
 use datafusion_expr::planner::{ContextProvider, ExprPlanner};
@@ -49,6 +52,12 @@ pub struct Expression {
 impl Expression {
     /// Compiles `sql` over rows of `columns`.
     pub fn compile(sql: &str, columns: &[Field]) -> Result<Self, Problem> {
+        Self::compile_within(sql, columns, &[])
+    }
+
+    /// Compiles `sql` over rows of `columns`, each of which has a scope, or none of them: a name that
+    /// two scopes have is written `scope.name`.
+    pub fn compile_within(sql: &str, columns: &[Field], scopes: &[&str]) -> Result<Self, Problem> {
         if sql.len() > EXPRESSION_CHARACTERS_MAX {
             return Err(
                 Problem::user("invalid-expression", "the expression is too long").detail(format!(
@@ -57,22 +66,24 @@ impl Expression {
                 )),
             );
         }
-        let arrow_fields: Vec<_> = columns.iter().map(Field::to_arrow).collect();
-        let schema = arrow::datatypes::Schema::new(arrow_fields);
-        let schema = DFSchema::try_from(schema).map_err(|e| invalid(sql, columns, &e))?;
-        let planned = plan(sql, &schema).map_err(|e| invalid(sql, columns, &e))?;
+        let scope = |index: usize| scopes.get(index).map(|scope| TableReference::bare(*scope));
+        let fields = columns.iter().enumerate();
+        let fields = fields.map(|(index, f)| (scope(index), Arc::new(f.to_arrow())));
+        let schema = DFSchema::new_with_metadata(fields.collect(), HashMap::new())
+            .map_err(|e| invalid(sql, columns, scopes, &e))?;
+        let planned = plan(sql, &schema).map_err(|e| invalid(sql, columns, scopes, &e))?;
         refuse_unsuitable(&planned, sql)?;
-        let typed = simplify(planned, &schema).map_err(|e| invalid(sql, columns, &e))?;
+        let typed = simplify(planned, &schema).map_err(|e| invalid(sql, columns, scopes, &e))?;
         let physical = create_physical_expr(
             &typed,
             &schema,
             &ExecutionProps::new(),
             &PhysicalPlanningContext::default(),
         )
-        .map_err(|e| invalid(sql, columns, &e))?;
+        .map_err(|e| invalid(sql, columns, scopes, &e))?;
         let arrow_type = physical
             .data_type(schema.as_arrow())
-            .map_err(|e| invalid(sql, columns, &e))?;
+            .map_err(|e| invalid(sql, columns, scopes, &e))?;
         let data_type = DataType::from_arrow(&arrow_type).map_err(|e| {
             Problem::user(
                 "invalid-expression",
@@ -82,11 +93,8 @@ impl Expression {
             .hint("give it a type with CAST(… AS …)")
         })?;
         let used = typed.column_refs();
-        let used = columns
-            .iter()
-            .enumerate()
-            .filter(|(_, f)| used.iter().any(|c| c.name == *f.name));
-        let used: Vec<usize> = used.map(|(i, _)| i).collect();
+        let used = used.iter().filter_map(|c| schema.maybe_index_of_column(c));
+        let used: Vec<usize> = used.collect::<BTreeSet<_>>().into_iter().collect();
         let bare = matches!(typed, Expr::Column(_))
             .then(|| used.first().copied())
             .flatten();
@@ -242,23 +250,50 @@ fn growth_of(node: &Expr) -> u64 {
     }
 }
 
-fn invalid(sql: &str, columns: &[Field], error: &DataFusionError) -> Problem {
-    let names: Vec<&str> = columns.iter().map(|c| c.name.as_ref()).collect();
+fn invalid(sql: &str, columns: &[Field], scopes: &[&str], error: &DataFusionError) -> Problem {
     let problem = Problem::user("invalid-expression", "the expression is wrong");
     if let DataFusionError::SchemaError(schema_error, _) = error.find_root()
-        && let datafusion_common::SchemaError::FieldNotFound { field, .. } = schema_error.as_ref()
+        && let SchemaError::FieldNotFound { field, .. } | SchemaError::AmbiguousReference { field } =
+            schema_error.as_ref()
     {
-        let hint = match nearest(&field.name, names.iter().copied()) {
-            Some(near) => format!("did you mean `{near}`?"),
-            None => format!("there are: {}", names.join(", ")),
-        };
-        return problem
-            .detail(format!("`{sql}`: there is no column `{}`", field.name))
-            .hint(hint);
+        return unknown_name(problem, sql, columns, scopes, field);
     }
     let message = error.strip_backtrace();
     let first = message.lines().next().unwrap_or_default();
     problem.detail(format!("`{sql}`: {first}"))
+}
+
+/// A name that no column has, or several.
+fn unknown_name(
+    problem: Problem,
+    sql: &str,
+    columns: &[Field],
+    scopes: &[&str],
+    asked: &Column,
+) -> Problem {
+    let same = |index: &usize| *columns[*index].name == *asked.name;
+    let scoped = |index: usize| format!("{}.{}", scopes[index], columns[index].name);
+    let several = (0..scopes.len()).filter(same).map(scoped);
+    let several: Vec<String> = several.collect();
+    if asked.relation.is_none() && several.len() > 1 {
+        return problem
+            .detail(format!("`{sql}`: `{}` may be one of several", asked.name))
+            .hint(format!("write {}", several.join(" or ")));
+    }
+    let (asked, names) = match asked.relation {
+        Some(_) => (asked.flat_name(), (0..scopes.len()).map(scoped).collect()),
+        None => {
+            let names = columns.iter().map(|c| c.name.to_string());
+            (asked.name.clone(), names.collect::<Vec<_>>())
+        }
+    };
+    let hint = match nearest(&asked, names.iter().map(String::as_str)) {
+        Some(near) => format!("did you mean `{near}`?"),
+        None => format!("there are: {}", names.join(", ")),
+    };
+    problem
+        .detail(format!("`{sql}`: there is no column `{asked}`"))
+        .hint(hint)
 }
 
 /// The scalar functions of DataFusion, by name.

@@ -4,31 +4,38 @@
 //! It doesn't tail the log (`stream` does) and knows nothing of HTTP.
 
 mod catalog;
+mod chain;
 mod compile;
 mod default;
 mod definition;
 mod derive;
+mod derived;
 mod documents;
 mod evaluate;
 mod expression;
 mod function;
 mod lineage;
 mod plan;
+mod prepare;
 mod registry;
 mod search;
+mod set;
 mod store;
 mod window;
 
 pub use catalog::{
     Catalog, CompiledFeature, CompiledSource, CompiledView, Entity, FeatureKind, FeatureRef,
-    FeatureSet, Resolved, SET_FEATURES_MAX, VIEW_FEATURES_MAX,
+    Resolved, VIEW_FEATURES_MAX,
 };
+pub use chain::{CHAIN_DEPTH_MAX, Upstream};
 pub use definition::{API_VERSION, Definition, Storage, json_schemas, read as read_definition};
 pub use documents::{DefinitionDocument, DefinitionKind, Documents, definition_hash};
-pub use evaluate::{PreparedFacts, ReadPlan, prepare};
+pub use evaluate::ReadPlan;
 pub use expression::{EXPRESSION_CHARACTERS_MAX, Expression};
 pub use lineage::{Direction, Edge, Lineage, Node, NodeKind, Walk};
 pub use plan::{Action, Affected, Cost, LogFacts, Plan, PlanItem, Replay, plan};
+pub use prepare::{KeptRows, PreparedFacts, SourceRows, keep, prepare, prepare_rows};
 pub use registry::{DefinitionVersion, Registry};
 pub use search::{FOUND_MAX, Found, search};
+pub use set::{ContextRow, FeatureSet, ON_DEMAND_MAX, OnDemand, SET_FEATURES_MAX};
 pub use store::{EmbeddedFeatureStore, FeatureStore, MemoryFeatureStore, StoreWrite, StoredState};

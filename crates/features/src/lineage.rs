@@ -173,10 +173,10 @@ impl Lineage {
                 }
                 let of = slot.inputs().filter(|i| Some(*i) != slot.filter);
                 for column in of.flat_map(|i| columns_of(source, i)) {
-                    self.add_column(catalog, source, column, &to, "of");
+                    self.add_column(source, column, &to, "of");
                 }
                 for column in filters.flat_map(|i| columns_of(source, i)) {
-                    self.add_column(catalog, source, column, &to, "where");
+                    self.add_column(source, column, &to, "where");
                 }
                 self.add_source(catalog, source, &to);
             }
@@ -187,7 +187,7 @@ impl Lineage {
     fn add_source(&mut self, catalog: &Catalog, source: &CompiledSource, to: &Node) {
         let filter = source.filter.iter().flat_map(|f| f.columns().to_vec());
         for column in filter {
-            self.add_column(catalog, source, column, to, "where");
+            self.add_column(source, column, to, "where");
         }
         let Some(contract) = catalog.contract(&source.contract) else {
             return;
@@ -196,20 +196,28 @@ impl Lineage {
             let column = format!("{}.{key}", source.contract);
             self.add(Node::new(NodeKind::Column, column), to.clone(), "key");
         }
-        self.add_column(catalog, source, contract.event_time, to, "event time");
+        let time = &contract.fields[contract.event_time].name;
+        let column = format!("{}.{time}", source.contract);
+        self.add(
+            Node::new(NodeKind::Column, column),
+            to.clone(),
+            "event time",
+        );
     }
 
     fn add_column(
         &mut self,
-        catalog: &Catalog,
         source: &CompiledSource,
         column: usize,
         to: &Node,
         role: &'static str,
     ) {
-        let contract = catalog.contract(&source.contract);
-        if let Some(field) = contract.and_then(|c| c.fields.get(column)) {
-            let column = format!("{}.{}", source.contract, field.name);
+        let feature = source.upstream.as_ref().and_then(|u| u.feature(column));
+        if let Some(feature) = feature {
+            let from = Node::new(NodeKind::Feature, feature.full_name.as_ref());
+            self.add(from, to.clone(), role);
+        } else if let Some(name) = &source.stored[column] {
+            let column = format!("{}.{name}", source.contract);
             self.add(Node::new(NodeKind::Column, column), to.clone(), role);
         }
     }
@@ -300,7 +308,7 @@ impl Lineage {
     }
 }
 
-/// The columns of its contract that a source's input reads, by index.
+/// The columns of a source's rows that one of its inputs reads, by place.
 fn columns_of(source: &CompiledSource, input: usize) -> Vec<usize> {
     let expression = source.inputs.get(input).and_then(Option::as_ref);
     expression.map_or_else(Vec::new, |e| e.columns().to_vec())

@@ -98,6 +98,8 @@ impl Teller<'_> {
             json!({"name": f.full_name, "type": f.data_type.to_string(), "description": f.description, "error_bound": f.error_bound})
         });
         let filled_to = (self.filled_to)(&view.name);
+        let upstream = view.sources.iter().filter_map(|s| s.upstream.as_ref());
+        let upstream = upstream.map(|u| &u.view.name);
         let status = match filled_to {
             Some(_) => "backfilling",
             None => "serving",
@@ -105,6 +107,7 @@ impl Teller<'_> {
         json!({
             "entity": view.entity.name,
             "contracts": view.sources.iter().map(|s| &s.contract).collect::<Vec<_>>(),
+            "upstream": upstream.collect::<Vec<_>>(),
             "state": view.state_id, "status": status,
             "filled_to": filled_to.map(|s| s.to_string()),
             "features": features.collect::<Vec<_>>(),
@@ -199,5 +202,14 @@ fn contract(contract: &Contract) -> Json {
 fn feature_set(set: &FeatureSet) -> Json {
     let names = set.features.iter();
     let names = names.map(|f| &f.view.features[f.index].full_name);
-    json!({"features": names.collect::<Vec<_>>()})
+    let context = set.context.iter();
+    let context = context.map(|f| json!({"name": f.name, "type": f.data_type.to_string()}));
+    let on_demand = set.on_demand.iter().map(|d| {
+        json!({"name": d.full_name, "type": d.data_type.to_string(), "description": d.description})
+    });
+    json!({
+        "features": names.collect::<Vec<_>>(),
+        "context": context.collect::<Vec<_>>(),
+        "on_demand": on_demand.collect::<Vec<_>>(),
+    })
 }

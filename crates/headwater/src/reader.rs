@@ -8,8 +8,8 @@ use headwater_aggregate::Outcome;
 use headwater_api::backend::{FeatureRow, FeaturesReply, FeaturesRequest, KnownAt, Names};
 use headwater_env::Histogram;
 use headwater_facts::FactLog;
-use headwater_features::{ReadPlan, Registry, Resolved};
-use headwater_schema::{Cursor, Problem, Sequence};
+use headwater_features::{FeatureSet, ReadPlan, Registry, Resolved};
+use headwater_schema::{Cursor, Problem, Sequence, Value};
 
 use headwater_stream::{InForce, Processor, ServedView};
 
@@ -58,6 +58,9 @@ struct Plan {
     views: Vec<ViewReads>,
     /// The sources of those views that should be fresh.
     watched: Vec<Watched>,
+    /// How many features the views give; what the set works out of them follows.
+    features: usize,
+    set: Option<Arc<FeatureSet>>,
 }
 
 /// The features of the list that one view gives.
@@ -123,10 +126,16 @@ impl Reader {
         };
         let cursor = cursor.known_at(known_at);
         let plan = self.plan(&request.names)?;
-        let width = plan.names.len();
-        let mut rows: Vec<Vec<Option<Outcome>>> = vec![vec![None; width]; request.entities.len()];
+        let context = context(&plan, request)?;
+        let unread = vec![None; plan.features];
+        let mut rows: Vec<Vec<Option<Outcome>>> = vec![unread; request.entities.len()];
         for reads in &plan.views {
             self.read_view(reads, request, &cursor, &mut rows)?;
+        }
+        let rows = rows.into_iter().map(|row| row.into_iter().flatten());
+        let mut rows: Vec<Vec<Outcome>> = rows.map(Iterator::collect).collect();
+        if let Some(set) = &plan.set {
+            set.derive(&mut rows, context)?;
         }
         Ok(FeaturesReply {
             names: plan.names.clone(),
@@ -209,6 +218,7 @@ impl Reader {
 fn compile(in_force: &InForce, resolved: &Resolved) -> Result<Plan, Problem> {
     let mut views: Vec<(&Arc<ServedView>, Vec<usize>, Vec<usize>)> = Vec::new();
     let mut names = Vec::new();
+    let width = resolved.features.len();
     for (place, feature) in resolved.features.iter().enumerate() {
         let view = in_force
             .view(&feature.view.name)
@@ -231,7 +241,12 @@ fn compile(in_force: &InForce, resolved: &Resolved) -> Result<Plan, Problem> {
     let features = resolved.features.iter();
     let features = features.map(|f| &f.view.features[f.index]);
     let bounds = features.filter_map(|f| Some((f.full_name.clone(), f.error_bound?)));
+    if let Some(set) = &resolved.set {
+        names = set.full_names().cloned().collect();
+    }
     Ok(Plan {
+        features: width,
+        set: resolved.set.clone(),
         names: names.into(),
         error_bounds: Arc::new(bounds.collect()),
         watched: watched(in_force.catalog(), read),
@@ -239,13 +254,28 @@ fn compile(in_force: &InForce, resolved: &Resolved) -> Result<Plan, Problem> {
     })
 }
 
-fn row(outcomes: Vec<Option<Outcome>>) -> FeatureRow {
+/// The request's own fields, as the set that it reads declares them.
+fn context(plan: &Plan, request: &FeaturesRequest) -> Result<Vec<Vec<Value>>, Problem> {
+    if let Some(set) = &plan.set {
+        return set.read_context(request.entities.len(), &request.context);
+    }
+    if request.context.iter().any(|row| !row.is_empty()) {
+        return Err(
+            Problem::user("unknown-context", "these features take no `context`")
+                .field("context")
+                .hint("leave it out, or ask for a feature set that declares it"),
+        );
+    }
+    Ok(Vec::new())
+}
+
+fn row(outcomes: Vec<Outcome>) -> FeatureRow {
     let mut row = FeatureRow {
         values: Vec::with_capacity(outcomes.len()),
         statuses: Vec::with_capacity(outcomes.len()),
         event_times: Vec::with_capacity(outcomes.len()),
     };
-    for outcome in outcomes.into_iter().flatten() {
+    for outcome in outcomes {
         row.values.push(outcome.value);
         row.statuses.push(outcome.status);
         row.event_times.push(outcome.event_time);

@@ -3,28 +3,37 @@
 
 use std::sync::Arc;
 
+use arrow::compute::concat_batches;
+use arrow::datatypes::Schema;
 use headwater_aggregate::{EntityState, InputBatch};
 use headwater_facts::{FactLog, Lookup};
-use headwater_features::{CompiledSource, CompiledView, PreparedFacts, prepare};
+use headwater_features::{CompiledView, PreparedFacts, SourceRows, prepare_rows};
 use headwater_schema::time::format_timestamp;
-use headwater_schema::{Contract, Cursor, EntityKey, FactBatch, Micros, Position, Problem, evolve};
+use headwater_schema::{Contract, Cursor, EntityKey, Field, Micros, Position, Problem, evolve};
+
+use crate::in_force::ServedView;
 
 /// The code of a read that needs facts which are no longer kept.
 pub(crate) const PAST_RETENTION: &str = "past-retention";
 
+/// Makes the rows of a view's source, by its index, from facts of its contract.
+pub(crate) type RowsOf<'a> = dyn Fn(usize, SourceRows) -> Result<SourceRows, Problem> + 'a;
+
 /// The state of one entity made from what the fact store knows of it at `cursor`, as far as a read
-/// from event time `oldest` on needs it (none: everything); none where it knows nothing.
+/// from event time `oldest` on needs it (none: everything); none where it knows nothing. `rows_of`
+/// makes rows of one of the view's sources from facts of its contract.
 pub(crate) fn rebuild(
     facts: &dyn FactLog,
-    view: &CompiledView,
-    contract: impl Fn(&str) -> Option<Arc<Contract>>,
+    served: &ServedView,
+    rows_of: &RowsOf<'_>,
     key: &EntityKey,
     cursor: &Cursor,
     oldest: Option<Micros>,
 ) -> Result<Option<EntityState>, Problem> {
+    let view = &served.view;
     let mut prepared: Vec<PreparedFacts> = Vec::new();
-    for source in &view.sources {
-        let contract = contract(&source.contract).ok_or_else(|| {
+    for (index, source) in view.sources.iter().enumerate() {
+        let contract = served.contract(&source.contract).ok_or_else(|| {
             Problem::internal("unknown-contract", "a view's contract is gone")
                 .detail(&source.contract)
         })?;
@@ -39,35 +48,39 @@ pub(crate) fn rebuild(
             newest: None,
         };
         let from = oldest.map_or(Position::MIN, Position::before);
-        let mut found = read(facts, source, &contract, &lookup(from))?;
-        if oldest.is_some() && found.iter().all(PreparedFacts::is_empty) {
+        let read = |lookup: &Lookup| {
+            let rows = read(facts, &contract, lookup)?;
+            prepare_rows(source, rows_of(index, rows)?)
+        };
+        let mut found = read(&lookup(from))?;
+        if oldest.is_some() && found.is_empty() {
             // Nothing in the windows; whether the entity was ever seen still counts.
-            found = read(facts, source, &contract, &lookup(Position::MIN))?;
+            found = read(&lookup(Position::MIN))?;
         }
-        prepared.extend(found);
+        prepared.push(found);
     }
     Ok(state_of(view, &prepared))
 }
 
-/// The facts of a lookup as rows of a view's inputs.
-fn read(
-    facts: &dyn FactLog,
-    source: &CompiledSource,
-    contract: &Contract,
-    lookup: &Lookup,
-) -> Result<Vec<PreparedFacts>, Problem> {
-    let mut prepared = Vec::new();
+/// The facts of a lookup in one piece, with the columns of the contract.
+fn read(facts: &dyn FactLog, contract: &Contract, lookup: &Lookup) -> Result<SourceRows, Problem> {
+    let (mut columns, mut event_times, mut sequences) = (Vec::new(), Vec::new(), Vec::new());
     for run in facts.lookup(lookup)?.runs {
-        let batch = FactBatch {
-            contract: source.contract.clone(),
-            columns: evolve::project(&run.columns, contract)?,
-            event_times: run.event_times,
-            fact_ids: None,
-            unknown_fields: None,
-        };
-        prepared.push(prepare(source, &batch, &run.sequences)?);
+        columns.push(evolve::project(&run.columns, contract)?);
+        event_times.extend(run.event_times);
+        sequences.extend(run.sequences);
     }
-    Ok(prepared)
+    let fields = contract.fields_as();
+    let fields = fields.iter().map(Field::to_arrow);
+    let schema = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
+    let schema = columns.first().map_or(schema, |c| c.schema());
+    let columns = concat_batches(&schema, &columns)
+        .map_err(|e| Problem::internal("cold-read", "facts don't fit together").detail(e))?;
+    Ok(SourceRows {
+        columns,
+        event_times,
+        sequences,
+    })
 }
 
 /// Facts that their contract let go can't be read again: a read that would need them is refused.

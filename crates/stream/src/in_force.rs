@@ -1,6 +1,7 @@
 //! What is in force: one catalog and what runs its views, replaced as a whole when other definitions
 //! are applied. Whoever holds one goes on seeing it whole.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 
@@ -38,15 +39,33 @@ pub struct ServedView {
     pub(crate) view: Arc<CompiledView>,
     /// The contract of each source.
     contracts: Vec<Arc<Contract>>,
+    /// The view upstream of each source, where there is one.
+    upstream: Vec<Option<Arc<ServedView>>>,
     pub(crate) runtime: Arc<ViewRuntime>,
 }
 
 impl ServedView {
-    /// A view of `catalog`, run by `runtime`.
-    pub(crate) fn new(
+    /// The views of a catalog, in its order, each run by what `runtime` gives.
+    pub(crate) fn all(
+        catalog: &Catalog,
+        mut runtime: impl FnMut(&Arc<CompiledView>) -> Arc<ViewRuntime>,
+    ) -> Result<Vec<Arc<Self>>, Problem> {
+        let mut views: Vec<&Arc<CompiledView>> = catalog.views().collect();
+        views.sort_by_key(|view| view.depth);
+        let mut served: BTreeMap<Arc<str>, Arc<Self>> = BTreeMap::new();
+        for view in views {
+            let new = Self::new(catalog, view, runtime(view), &served)?;
+            served.insert(view.name.clone(), Arc::new(new));
+        }
+        let views = catalog.views();
+        Ok(views.filter_map(|view| served.remove(&view.name)).collect())
+    }
+
+    fn new(
         catalog: &Catalog,
         view: &Arc<CompiledView>,
         runtime: Arc<ViewRuntime>,
+        served: &BTreeMap<Arc<str>, Arc<Self>>,
     ) -> Result<Self, Problem> {
         let contract = |name: &Arc<str>| {
             catalog.contract(name).cloned().ok_or_else(|| {
@@ -56,6 +75,11 @@ impl ServedView {
         let contracts = view.sources.iter().map(|s| contract(&s.contract));
         Ok(Self {
             contracts: contracts.collect::<Result<_, _>>()?,
+            upstream: view
+                .sources
+                .iter()
+                .map(|s| served.get(&s.upstream.as_ref()?.view.name).cloned())
+                .collect(),
             view: view.clone(),
             runtime,
         })
@@ -67,12 +91,24 @@ impl ServedView {
 
     /// Whether facts are still being read again for it; it answers no read until they are.
     pub fn is_filling(&self) -> bool {
-        self.runtime.filling.load(Ordering::Acquire)
+        let mut upstream = self.upstream.iter().flatten();
+        self.runtime.filling.load(Ordering::Acquire) || upstream.any(|view| view.is_filling())
+    }
+
+    /// The view upstream of one of its sources, where there is one.
+    pub(crate) fn upstream(&self, source: usize) -> Option<&Arc<Self>> {
+        self.upstream.get(source)?.as_ref()
     }
 
     /// The last sequence that the view has been filled to, where it is being filled.
     pub fn filled_to(&self) -> Option<Sequence> {
-        self.is_filling().then(|| self.runtime.reached())
+        let upstream = self.upstream.iter().flatten();
+        let filling = self.runtime.filling.load(Ordering::Acquire);
+        let own = filling.then(|| self.runtime.reached());
+        upstream
+            .filter_map(|view| view.filled_to())
+            .chain(own)
+            .min()
     }
 
     pub(crate) fn contract(&self, name: &str) -> Option<Arc<Contract>> {
@@ -106,6 +142,10 @@ impl ViewRuntime {
             non_finite: AtomicU64::new(0),
             cold_reads: AtomicU64::new(0),
         }
+    }
+
+    pub fn count_cold_read(&self) {
+        self.cold_reads.fetch_add(1, Ordering::Relaxed);
     }
 
     pub fn reached(&self) -> Sequence {

@@ -9,11 +9,11 @@ use headwater_facts::FactLog;
 use headwater_features::{Catalog, FeatureStore, ReadPlan, StoreWrite};
 use headwater_schema::{Cursor, EntityKey, Micros, Problem, Sequence, SequencedBatch};
 
-use crate::cold::rebuild;
 use crate::in_force::{InForce, ServedView, ViewRuntime};
 use crate::shard::Shard;
 
 mod apply;
+mod chained;
 
 /// Facts read from the log at a time while recovering.
 const RECOVERY_FACTS_MAX: usize = 65_536;
@@ -140,12 +140,18 @@ impl Processor {
             Mutex::new(shard)
         });
         let shards = shards.collect();
-        let views = catalog.views().enumerate().map(|(slot, view)| {
-            let reached = positions.get(&view.state_id).copied().unwrap_or(0);
-            let runtime = Arc::new(ViewRuntime::new(slot, reached, false));
-            ServedView::new(&catalog, view, runtime).map(Arc::new)
-        });
-        let views = views.collect::<Result<_, _>>()?;
+        let views = ServedView::all(&catalog, |view| {
+            let mut slots = catalog.views();
+            let slot = slots.position(|v| v.name == view.name).unwrap_or(0);
+            let stored = positions.get(&view.state_id).copied().unwrap_or(0);
+            // A chained view keeps nothing that could be behind.
+            let reached = if view.is_chained() {
+                Sequence::MAX
+            } else {
+                stored
+            };
+            Arc::new(ViewRuntime::new(slot, reached, false))
+        })?;
         Ok(Self {
             in_force: RwLock::new(Arc::new(InForce::new(catalog, views))),
             shards,
@@ -304,32 +310,9 @@ impl Processor {
         key: &EntityKey,
         cursor: &Cursor,
     ) -> Result<Vec<Outcome>, Problem> {
-        if served.is_filling() {
-            return Ok(plan.backfilling());
-        }
-        let bytes = key.as_bytes();
-        let mut shard = lock(&self.shards[self.shard_of(bytes)]);
-        let slot = served.runtime.slot;
-        let answer = shard.read(slot, bytes, self.store.as_ref(), |state| {
-            plan.read(state, cursor)
-        })?;
-        if let Err(problem) = self.settle(&mut shard) {
-            // The answer is right all the same; who brings facts will hear of it.
-            tracing::warn!(%problem, "states can't leave memory");
-        }
-        drop(shard);
-        match answer {
-            Some(Ok(outcomes)) => Ok(outcomes),
-            Some(Err(_)) | None => {
-                served.runtime.cold_reads.fetch_add(1, Ordering::Relaxed);
-                let contract = |name: &str| served.contract(name);
-                let (facts, oldest) = (self.facts.as_ref(), plan.oldest(cursor));
-                let state = rebuild(facts, &served.view, contract, key, cursor, oldest)?;
-                plan.read(state.as_ref(), cursor).map_err(|_| {
-                    Problem::internal("cold-read", "a state made from all facts has folded some")
-                })
-            }
-        }
+        let read = self.read_each(served, plan, key, std::slice::from_ref(cursor))?;
+        let outcomes = read.into_iter().next();
+        outcomes.ok_or_else(|| Problem::internal("read", "a read gave no outcomes"))
     }
 
     pub fn stats(&self) -> ProcessorStats {

@@ -38,17 +38,15 @@ impl Processor {
         // A dropped view that somebody still reads keeps its place, so that nobody takes another's state for its.
         applying.retired.retain(|r| Arc::strong_count(r) > 1);
         taken.extend(applying.retired.iter().map(|r| r.slot));
-        let mut views = Vec::new();
-        for view in catalog.views() {
+        let views = ServedView::all(&catalog, |view| {
             let kept = old.views.iter().find(|v| v.view.state_id == view.state_id);
-            let runtime = kept.map(|v| v.runtime.clone()).unwrap_or_else(|| {
+            kept.map(|v| v.runtime.clone()).unwrap_or_else(|| {
                 let slot = (0..).find(|slot| !taken.contains(slot)).unwrap_or(0);
                 taken.insert(slot);
                 let stored = positions.get(&view.state_id).copied().unwrap_or(0);
                 Arc::new(self.new_runtime(view, slot, stored))
-            });
-            views.push(Arc::new(ServedView::new(&catalog, view, runtime)?));
-        }
+            })
+        })?;
         commit()?;
         let new = Arc::new(InForce::new(catalog, views));
         let used: BTreeSet<usize> = new.views.iter().map(|v| v.runtime.slot).collect();
@@ -76,6 +74,9 @@ impl Processor {
     /// What runs a view that is new, or whose state is. It needs no filling where there is nothing
     /// behind it.
     fn new_runtime(&self, view: &CompiledView, slot: usize, stored: Sequence) -> ViewRuntime {
+        if view.is_chained() {
+            return ViewRuntime::new(slot, Sequence::MAX, false);
+        }
         let applied = self.applied();
         let first = self.facts.first_sequence().saturating_sub(1);
         let mut sources = view.sources.iter();

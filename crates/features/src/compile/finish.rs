@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use headwater_aggregate::{Layout, Slot, SlotKind, WindowKind};
+use headwater_schema::yaml::YamlDocument;
 use headwater_schema::{Micros, Problem};
 
 use super::checks::read_ttl;
@@ -57,7 +58,8 @@ impl Compiler<'_> {
         Ok(CompiledView {
             state_id: format!("{name}@{}", hash(&state_text(&entity, &sources, &layout))),
             name,
-            definition_hash: definition_hash(&self.document.value),
+            definition_hash: meaning(self.document, &sources),
+            depth: depth(&sources),
             entity,
             sources,
             layout,
@@ -165,9 +167,17 @@ impl Compiler<'_> {
 
     fn compiled_sources(&self) -> Vec<CompiledSource> {
         let source = |(index, source): (usize, &Source)| CompiledSource {
-            contract: source.contract.name.clone(),
+            contract: source.contract.clone(),
+            columns: source.columns.clone(),
+            stored: source.stored.clone(),
+            keys: source.keys.clone(),
+            upstream: source.upstream.clone(),
             filter: source.filter.clone(),
-            key_columns: source.key_columns.clone(),
+            key_columns: source
+                .keys
+                .iter()
+                .filter_map(|place| source.stored[*place].clone())
+                .collect(),
             inputs: self
                 .inputs
                 .iter()
@@ -248,6 +258,24 @@ fn number_slots(pending: &[Pending]) -> (Vec<Slot>, Vec<Option<usize>>) {
     (slots, numbers)
 }
 
+/// How many views are upstream of a view with these sources, one behind the other.
+fn depth(sources: &[CompiledSource]) -> usize {
+    let upstream = sources.iter().filter_map(|s| s.upstream.as_ref());
+    upstream.map(|u| u.view.depth + 1).max().unwrap_or(0)
+}
+
+/// A hash of everything that gives a view's features their meaning: its definition, and those of the
+/// views upstream.
+fn meaning(document: &YamlDocument, sources: &[CompiledSource]) -> String {
+    let own = definition_hash(&document.value);
+    let upstream = sources.iter().filter_map(|s| s.upstream.as_ref());
+    let upstream: Vec<&str> = upstream.map(|u| u.view.definition_hash.as_str()).collect();
+    match upstream.is_empty() {
+        true => own,
+        false => hash(&format!("{own} {}", upstream.join(" "))),
+    }
+}
+
 /// Everything that shapes a view's stored state, in one spelling.
 fn state_text(entity: &Entity, sources: &[CompiledSource], layout: &Layout) -> String {
     let keys: Vec<String> = entity
@@ -258,6 +286,9 @@ fn state_text(entity: &Entity, sources: &[CompiledSource], layout: &Layout) -> S
     let mut text = format!("keys {}\n", keys.join(","));
     let spelling = |e: &Option<Expression>| e.as_ref().map(|e| e.canonical().to_owned());
     for source in sources {
+        if let Some(upstream) = &source.upstream {
+            text.push_str(&format!("upstream {}\n", upstream.view.name));
+        }
         text.push_str(&format!(
             "source {} where {:?} keys {:?} inputs {:?}\n",
             source.contract,

@@ -4,7 +4,8 @@ use headwater_schema::evolve::{check_version, compare};
 
 use super::explain::{feature_changes, why_recomputed};
 use super::{Action, Plan};
-use crate::catalog::{Catalog, FeatureSet};
+use crate::catalog::Catalog;
+use crate::set::FeatureSet;
 
 pub(super) fn contracts(plan: &mut Plan, applied: &Catalog, wanted: &Catalog) {
     for new in wanted.contracts() {

@@ -305,6 +305,7 @@ fn show_known(
             )])],
             as_of: Some(at),
             known_at: None,
+            context: Vec::new(),
             inclusive: true,
         };
         println!("\nWhat was known of {entity} {key} at {}:", arguments.at);

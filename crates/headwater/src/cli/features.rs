@@ -2,7 +2,9 @@
 
 use clap::{Args, Subcommand};
 use headwater::Engine;
-use headwater_api::backend::{EntityRequest, FeaturesReply, FeaturesRequest, KeyValue, Names};
+use headwater_api::backend::{
+    ContextRow, EntityRequest, FeaturesReply, FeaturesRequest, KeyValue, Names,
+};
 use headwater_api::value_to_json;
 use headwater_schema::Problem;
 use headwater_schema::time::format_timestamp;
@@ -31,6 +33,10 @@ pub struct GetArguments {
     /// The event time to read at; now by default.
     #[arg(long)]
     as_of: Option<String>,
+    /// A field of the request's own that the set asks for, as in amount=12.5; may be repeated. Numbers,
+    /// `true`, `false` and `null` are read as such; put quotes around one that is text: code='"12"'.
+    #[arg(long, requires = "set")]
+    context: Vec<String>,
     /// A sequence, or an instant: read what was known then.
     #[arg(long)]
     known_at: Option<String>,
@@ -54,6 +60,7 @@ pub fn run(context: &Context, verb: FeaturesVerb) -> Result<(), Failure> {
         entities: vec![entities],
         as_of: arguments.as_of.as_deref().map(time).transpose()?,
         known_at: arguments.known_at.as_deref().map(known_at).transpose()?,
+        context: context_row(&arguments.context)?,
         inclusive: !arguments.exclusive,
     };
     let reply = match context.remote()? {
@@ -69,6 +76,23 @@ pub fn run(context: &Context, verb: FeaturesVerb) -> Result<(), Failure> {
         show(&reply);
     }
     Ok(())
+}
+
+/// Fields written as `name=value`, as the context of one row; no row where there are none.
+fn context_row(fields: &[String]) -> Result<Vec<ContextRow>, Problem> {
+    let mut row = ContextRow::new();
+    for text in fields {
+        let (name, value) = text.split_once('=').ok_or_else(|| {
+            Problem::user("invalid-context", format!("`{text}` is no context field"))
+                .hint("write it as in --context amount=12.5")
+        })?;
+        let value = serde_json::from_str(value).unwrap_or_else(|_| json!(value));
+        row.insert(name.to_owned(), value);
+    }
+    Ok(match row.is_empty() {
+        true => Vec::new(),
+        false => vec![row],
+    })
 }
 
 /// Reads features in process; key values that came as text are read as the keys' types.
@@ -109,6 +133,9 @@ pub fn request_json(request: &FeaturesRequest) -> Json {
     }
     if let Some(known_at) = request.known_at {
         body["known_at"] = json!(known_at_text(known_at));
+    }
+    if !request.context.is_empty() {
+        body["context"] = json!(request.context);
     }
     if !request.inclusive {
         body["inclusive"] = json!(false);

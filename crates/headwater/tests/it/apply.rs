@@ -97,6 +97,7 @@ fn read(engine: &Engine, names: &[&str], customer: u64) -> Option<Vec<(Value, &'
         entities: vec![EntityRequest::from([("customer".to_owned(), key)])],
         as_of: Some(i64::MAX / 2),
         known_at: None,
+        context: Vec::new(),
         inclusive: true,
     };
     match engine.features(&request) {

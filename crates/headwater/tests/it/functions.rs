@@ -645,6 +645,7 @@ impl Run {
             )])],
             as_of: Some(second * SECOND),
             known_at: None,
+            context: Vec::new(),
             inclusive: true,
         };
         let reply = self

@@ -20,6 +20,7 @@ fn request(line: &Json) -> FeaturesRequest {
         entities: vec![EntityRequest::from([(entity.clone(), key)])],
         as_of: Some(parse_timestamp(line["as_of"].as_str().unwrap(), None).unwrap()),
         known_at: None,
+        context: Vec::new(),
         inclusive: true,
     }
 }

@@ -9,6 +9,7 @@
 
 mod access;
 mod apply;
+mod chained;
 mod cli;
 mod crash;
 mod damage;
@@ -18,6 +19,7 @@ mod golden;
 mod http;
 mod limits;
 mod observe;
+mod on_demand;
 mod oracle;
 mod quarantine;
 mod registry;

@@ -331,6 +331,7 @@ impl Run {
             )])],
             as_of: Some(second * SECOND),
             known_at: Some(KnownAt::Sequence(known_at)),
+            context: Vec::new(),
             inclusive,
         };
         let reply = self

@@ -13,7 +13,7 @@ use headwater_schema::{
 };
 
 use super::{Processor, lock};
-use crate::cold::{PAST_RETENTION, rebuild};
+use crate::cold::PAST_RETENTION;
 use crate::in_force::{InForce, ServedView};
 use crate::shard::Shard;
 
@@ -189,20 +189,18 @@ impl Processor {
         key: &[u8],
         known_at: Sequence,
     ) -> Result<Option<EntityState>, Problem> {
-        let view = &served.view;
         let cursor = Cursor {
             as_of: Micros::MAX,
             until: Position::MAX,
             known_at,
         };
-        let contract = |name: &str| served.contract(name);
         let key = EntityKey::from_bytes(key);
-        let made = rebuild(self.facts.as_ref(), view, contract, &key, &cursor, None);
+        let made = self.made_from_facts(served, &key, &cursor, None);
         let made = match made {
             Err(problem) if problem.code == PAST_RETENTION => return Ok(None),
             made => made?,
         };
-        let mut state = made.unwrap_or_else(|| EntityState::new(&view.layout));
+        let mut state = made.unwrap_or_else(|| EntityState::new(&served.view.layout));
         state.made_at(known_at);
         Ok(Some(state))
     }
@@ -218,7 +216,9 @@ fn uses<'a>(
     let mut uses = Vec::new();
     for served in &in_force.views {
         let reached = served.runtime.reached();
-        if served.is_filling() == filling && reached < batch.last_sequence() {
+        // A chained view keeps no state.
+        let kept = !served.view.is_chained();
+        if kept && served.is_filling() == filling && reached < batch.last_sequence() {
             let sources = served.view.sources.iter();
             let same = sources.filter(|s| s.contract == batch.batch.contract);
             uses.extend(same.map(|source| (served.as_ref(), source)));

@@ -1,0 +1,429 @@
+//! Chained views over random facts, late ones and retracted ones among them, must equal what the naive oracle
+//! says step by step: first the upstream's features at every fact, then those of the view over these rows.
+
+use headwater::{Config, Engine, Env, Project, apply_project};
+use headwater_aggregate::oracle::{OracleFact, evaluate};
+use headwater_aggregate::{Aggregate, Window, WindowKind};
+use headwater_api::backend::{
+    EntityRequest, FeaturesRequest, IngestOptions, KeyValue, KnownAt, Names,
+};
+use headwater_schema::decode::BodyFormat;
+use headwater_schema::{Cursor, DataType, Position, Value};
+use headwater_testkit::TempProject;
+use proptest::prelude::*;
+use proptest::sample::Index;
+use serde_json::json;
+
+use crate::BINARY;
+
+const SECOND: i64 = 1_000_000;
+
+const DEFINITIONS: &str = "\
+kind: DataContract
+apiVersion: v3.1.0
+id: shop
+version: 1.0.0
+status: active
+schema:
+  - name: purchase
+    properties:
+      - {name: id, logicalType: string, required: true}
+      - {name: customer, logicalType: string}
+      - {name: shop, logicalType: string}
+      - {name: town, logicalType: string}
+      - {name: amount, logicalType: number}
+      - {name: time, logicalType: timestamp, required: true}
+    customProperties:
+      - {property: headwater.eventTime, value: time}
+      - {property: headwater.factId, value: id}
+      - {property: headwater.timeUnit, value: us}
+---
+{apiVersion: headwater/v1, kind: Entity, name: customer, spec: {keys: [{name: customer, type: string}]}}
+---
+{apiVersion: headwater/v1, kind: Entity, name: shop, spec: {keys: [{name: shop, type: string}]}}
+---
+{apiVersion: headwater/v1, kind: Entity, name: place, spec: {keys: [{name: place, type: string}]}}
+---
+apiVersion: headwater/v1
+kind: FeatureView
+name: spending
+spec:
+  entity: customer
+  sources: [{contract: purchase, where: amount > 0}]
+  retention: 15s
+  features:
+    - {name: n, aggregate: count, windows: [20s]}
+    - {name: total, aggregate: sum, of: amount, windows: [lifetime]}
+    - {name: mean, expression: total_lifetime / n_20s}
+---
+apiVersion: headwater/v1
+kind: FeatureView
+name: a_shop
+spec:
+  entity: shop
+  sources: [{view: spending, where: n_20s > 1}]
+  features:
+    - {name: rows, aggregate: count, windows: [30s]}
+    - {name: means, aggregate: sum, of: mean, windows: [30s, {rows: 3}]}
+    - {name: own, aggregate: sum, of: amount, windows: [30s]}
+---
+apiVersion: headwater/v1
+kind: FeatureView
+name: a_place
+spec:
+  entity: place
+  sources: [{view: a_shop, keys: {place: town}, columns: {seen: rows_30s}}]
+  features:
+    - {name: seen, aggregate: max, of: seen + 1, windows: [40s]}
+    - {name: newest, of: means_30s}
+";
+
+#[derive(Debug, Clone)]
+struct Purchase {
+    customer: u8,
+    shop: u8,
+    town: u8,
+    amount: Option<i8>,
+    second: i64,
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Purchases(Vec<Purchase>),
+    Retract(Vec<Index>),
+    Reopen,
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let amount = proptest::option::weighted(0.9, -1i8..9);
+    let purchase = (0u8..3, 0u8..2, 0u8..2, amount, 0i64..80).prop_map(
+        |(customer, shop, town, amount, second)| Purchase {
+            customer,
+            shop,
+            town,
+            amount,
+            second,
+        },
+    );
+    let step = prop_oneof![
+        5 => proptest::collection::vec(purchase, 1..25).prop_map(Step::Purchases),
+        2 => proptest::collection::vec(any::<Index>(), 1..5).prop_map(Step::Retract),
+        1 => Just(Step::Reopen),
+    ];
+    proptest::collection::vec(step, 1..7)
+}
+
+/// A fact, and since when it counts no longer.
+#[derive(Debug, Clone)]
+struct Known {
+    purchase: Purchase,
+    position: Position,
+    removed_at: Option<u64>,
+}
+
+struct Run {
+    project: TempProject,
+    config: Config,
+    engine: Option<Engine>,
+    facts: Vec<Known>,
+    sequence: u64,
+}
+
+impl Run {
+    fn new(shards: usize, memory_bytes_max: usize) -> Self {
+        let files = [("headwater.yaml", "name: shop\n"), ("d.yaml", DEFINITIONS)];
+        let project = TempProject::new(BINARY, &files);
+        let env = Env::real();
+        let loaded = Project::load(&env, project.path()).expect("a project");
+        apply_project(&env, &loaded, &project.path().join("data")).expect("applied");
+        let mut config = Config::named("shop");
+        config.spec.state.shards = shards;
+        config.spec.state.memory_bytes_max = memory_bytes_max;
+        config.spec.state.checkpoint_facts = 40;
+        config.spec.ingest.sync = headwater::Sync::Never;
+        let mut run = Self {
+            project,
+            config,
+            engine: None,
+            facts: Vec::new(),
+            sequence: 0,
+        };
+        run.open();
+        run
+    }
+
+    fn open(&mut self) {
+        let data = self.project.path().join("data");
+        let engine = Engine::open(Env::real(), &self.config, &data, |_, _| {});
+        self.engine = Some(engine.expect("opens"));
+    }
+
+    fn take(&mut self, step: &Step) {
+        match step {
+            Step::Reopen => {
+                drop(self.engine.take());
+                self.open();
+            }
+            Step::Retract(picks) => picks.iter().for_each(|pick| self.retract(pick)),
+            Step::Purchases(purchases) => {
+                let mut rows = Vec::new();
+                for p in purchases {
+                    self.sequence += 1;
+                    rows.push(json!({"id": self.sequence.to_string(), "customer": format!("c{}", p.customer),
+                        "shop": format!("s{}", p.shop), "town": format!("t{}", p.town),
+                        "amount": p.amount.map(f64::from), "time": p.second * SECOND}));
+                    self.facts.push(Known {
+                        purchase: p.clone(),
+                        position: Position::new(p.second * SECOND, self.sequence),
+                        removed_at: None,
+                    });
+                }
+                let engine = self.engine.as_ref().expect("open");
+                let body = json!(rows).to_string();
+                let options = IngestOptions::default();
+                engine
+                    .ingest("purchase", BodyFormat::Json, body.as_bytes(), options)
+                    .expect("taken");
+            }
+        }
+    }
+
+    fn retract(&mut self, pick: &Index) {
+        let live = self.facts.iter_mut().filter(|f| f.removed_at.is_none());
+        let mut live: Vec<&mut Known> = live.collect();
+        if live.is_empty() {
+            return;
+        }
+        let index = pick.index(live.len());
+        let engine = self.engine.as_ref().expect("open");
+        let id = live[index].position.sequence.to_string();
+        let reply = engine.retract("purchase", vec![id]).expect("taken");
+        assert_eq!(reply.retracted, 1);
+        self.sequence += 1;
+        live[index].removed_at = Some(self.sequence);
+    }
+
+    /// The features of `names` of one entity.
+    fn read(&self, entity: (&str, String), names: &[&str], cursor: &Cursor) -> Vec<Value> {
+        let request = FeaturesRequest {
+            names: Names::List(names.iter().map(|n| (*n).to_owned()).collect()),
+            entities: vec![EntityRequest::from([(
+                entity.0.to_owned(),
+                KeyValue::Scalar(Value::string(entity.1)),
+            )])],
+            as_of: Some(cursor.as_of),
+            known_at: Some(KnownAt::Sequence(cursor.known_at)),
+            context: Vec::new(),
+            inclusive: cursor.until > Position::before(cursor.as_of),
+        };
+        let engine = self.engine.as_ref().expect("open");
+        engine
+            .features(&request)
+            .expect("read")
+            .rows
+            .remove(0)
+            .values
+    }
+
+    fn check(&self, second: i64, inclusive: bool, known_at: u64) {
+        let cursor = match inclusive {
+            true => Cursor::inclusive(second * SECOND),
+            false => Cursor::exclusive(second * SECOND),
+        };
+        let cursor = cursor.known_at(known_at.min(self.sequence));
+        for place in 0..2 {
+            let shop = [
+                "a_shop.rows_30s",
+                "a_shop.means_30s",
+                "a_shop.means_rows_3",
+                "a_shop.own_30s",
+            ];
+            let got = self.read(("shop", format!("s{place}")), &shop, &cursor);
+            assert_eq!(got, self.shop(place, &cursor), "s{place} at {cursor:?}");
+            let town = ["a_place.seen_40s", "a_place.newest"];
+            let got = self.read(("place", format!("t{place}")), &town, &cursor);
+            assert_eq!(got, self.town(place, &cursor), "t{place} at {cursor:?}");
+        }
+    }
+
+    fn seen(&self, cursor: &Cursor) -> impl Iterator<Item = &Known> {
+        let cursor = *cursor;
+        let facts = self.facts.iter();
+        facts
+            .filter(move |f| f.position < cursor.until && f.position.sequence <= cursor.known_at)
+            .filter(move |f| f.removed_at.is_none_or(|at| cursor.known_at < at))
+    }
+
+    /// `spending.n_20s` and `spending.mean` of the fact's customer at the fact, if it counts there.
+    fn spending(&self, fact: &Known, cursor: &Cursor) -> Option<(i64, Value)> {
+        let at = at_fact(fact, cursor);
+        let same = |f: &&Known| f.purchase.customer == fact.purchase.customer;
+        let facts = self
+            .seen(&at)
+            .filter(same)
+            .filter(|f| f.purchase.amount > Some(0));
+        let facts: Vec<OracleFact> = facts.map(|f| row(f.position, amount(f))).collect();
+        fact.purchase.amount.filter(|a| *a > 0)?;
+        let n = int(&ask(&facts, Aggregate::Count, false, exact(20), &at));
+        let lifetime = Window::new(WindowKind::Lifetime);
+        let total = ask(&facts, Aggregate::Sum, true, lifetime, &at);
+        let Value::Float(total) = total else {
+            panic!("the fact itself has an amount")
+        };
+        Some((n, Value::Float(total / n as f64)))
+    }
+
+    fn shop(&self, shop: u8, cursor: &Cursor) -> Vec<Value> {
+        let (mut means, mut own) = (Vec::new(), Vec::new());
+        for fact in self.seen(cursor).filter(|f| f.purchase.shop == shop) {
+            if let Some((n, mean)) = self.spending(fact, cursor).filter(|(n, _)| *n > 1) {
+                assert!(n > 1);
+                means.push(row(fact.position, mean));
+                own.push(row(fact.position, amount(fact)));
+            }
+        }
+        let rows = Window::new(WindowKind::Rows { rows: 3 });
+        vec![
+            ask(&means, Aggregate::Count, false, exact(30), cursor),
+            ask(&means, Aggregate::Sum, true, exact(30), cursor),
+            ask(&means, Aggregate::Sum, true, rows, cursor),
+            ask(&own, Aggregate::Sum, true, exact(30), cursor),
+        ]
+    }
+
+    fn town(&self, town: u8, cursor: &Cursor) -> Vec<Value> {
+        let (mut seen, mut means) = (Vec::new(), Vec::new());
+        for fact in self.seen(cursor).filter(|f| f.purchase.town == town) {
+            let counts = self.spending(fact, cursor).is_some_and(|(n, _)| n > 1);
+            if counts {
+                let shop = self.shop(fact.purchase.shop, &at_fact(fact, cursor));
+                seen.push(row(fact.position, Value::Int(int(&shop[0]) + 1)));
+                means.push(row(fact.position, shop[1].clone()));
+            }
+        }
+        let lifetime = Window::new(WindowKind::Lifetime);
+        let newest = Aggregate::Last { keep_nulls: true };
+        vec![
+            ask(&seen, Aggregate::Max, true, exact(40), cursor),
+            ask(&means, newest, true, lifetime, cursor),
+        ]
+    }
+}
+
+/// A fact sees itself and what stands before it.
+fn at_fact(fact: &Known, cursor: &Cursor) -> Cursor {
+    let after = Position::new(fact.position.event_time, fact.position.sequence + 1);
+    Cursor::before_fact(after).known_at(cursor.known_at)
+}
+
+fn exact(seconds: i64) -> Window {
+    Window::new(WindowKind::Exact {
+        width: seconds * SECOND,
+    })
+}
+
+fn amount(fact: &Known) -> Value {
+    let amount = fact.purchase.amount;
+    amount.map_or(Value::Null, |a| Value::Float(f64::from(a)))
+}
+
+fn int(value: &Value) -> i64 {
+    match value {
+        Value::Int(v) => *v,
+        other => panic!("{other:?} is no count"),
+    }
+}
+
+fn row(position: Position, value: Value) -> OracleFact {
+    OracleFact {
+        position,
+        removed_at: None,
+        value,
+        counts: true,
+        order: Value::Null,
+        category: Value::Null,
+    }
+}
+
+fn ask(
+    facts: &[OracleFact],
+    function: Aggregate,
+    with_input: bool,
+    window: Window,
+    cursor: &Cursor,
+) -> Value {
+    let input = DataType::Float64;
+    evaluate(facts, &function, with_input, &input, &window, cursor).value
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 8, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn chained_views_equal_the_oracle(
+        shards in 1usize..3,
+        memory_bytes_max in prop_oneof![Just(0usize), Just(1 << 30)],
+        steps in steps(),
+        reads in proptest::collection::vec((-5i64..90, any::<bool>(), 0u64..90), 5),
+    ) {
+        let mut run = Run::new(shards, memory_bytes_max);
+        for (index, step) in steps.iter().enumerate() {
+            run.take(step);
+            let (second, inclusive, known_at) = reads[index % reads.len()];
+            run.check(second, inclusive, known_at);
+            run.check(second, inclusive, u64::MAX);
+        }
+        for (second, inclusive, known_at) in reads {
+            run.check(second, inclusive, known_at);
+        }
+    }
+}
+
+#[test]
+fn what_cannot_be_chained_is_refused() {
+    let refused = |from: &str, to: &str, words: &str| {
+        let definitions = DEFINITIONS.replace(from, to);
+        assert_ne!(definitions, DEFINITIONS);
+        let files = [("headwater.yaml", "name: shop\n"), ("d.yaml", &definitions)];
+        let project = TempProject::new(BINARY, &files);
+        let said = project.run_fails(&["check"]);
+        assert!(
+            said.contains(words) && said.contains("d.yaml"),
+            "no `{words}` in {said}"
+        );
+    };
+    let source = "sources: [{contract: purchase, where: amount > 0}]";
+    refused(
+        source,
+        "sources: [{view: a_place, keys: {customer: place}}]",
+        "in a circle",
+    );
+    refused(
+        "view: spending",
+        "view: spendin",
+        "did you mean `spending`?",
+    );
+    refused(
+        "view: spending",
+        "view: spending, contract: purchase",
+        "a contract or a view",
+    );
+    refused(
+        "where: n_20s > 1",
+        "where: n_2s > 1",
+        "did you mean `n_20s`?",
+    );
+    refused("{place: town}", "{place: tow}", "did you mean `town`?");
+    let by_count = "keys: [{name: place, type: integer}]";
+    let definitions = DEFINITIONS.replace("keys: [{name: place, type: string}]", by_count);
+    let definitions = definitions.replace(
+        "{place: town}, columns: {seen: rows_30s}",
+        "{place: rows_30s}",
+    );
+    let files = [
+        ("headwater.yaml", "name: shop\n"),
+        ("d.yaml", &definitions.replace("seen + 1", "rows_30s")),
+    ];
+    let said = TempProject::new(BINARY, &files).run_fails(&["check"]);
+    assert!(said.contains("is a feature"), "{said}");
+}
