@@ -59,29 +59,7 @@ fn write_sample(env: &Env, batch: &FactBatch) -> Result<SampleLog, Problem> {
             batch: part,
             removed: Vec::new(),
         };
-        let mut kinds = vec![Frame::Facts(Arc::new(sequenced.clone()))];
-        if index % 2 == 0 {
-            kinds.push(Frame::Quarantine(vec![rejected.clone()]));
-        } else {
-            // A revision of the first fact.
-            let removed = RemovedFacts {
-                facts: sequenced.batch.clone(),
-                sequences: vec![1],
-                removed_at: vec![next],
-            };
-            let removed = vec![removed];
-            kinds[0] = Frame::Correction(Arc::new(Correction {
-                batch: Arc::new(SequencedBatch {
-                    removed,
-                    ..sequenced.clone()
-                }),
-                older: vec![(next, 1)],
-                verdicts: vec![Verdict {
-                    row: 1,
-                    fault: Some(Fault::conflict()),
-                }],
-            }));
-        }
+        let kinds = kinds(index, &sequenced, &rejected);
         next = sequenced.last_sequence() + 1;
         let (mut bytes, mut frames) = (Vec::new(), Vec::new());
         for frame in kinds {
@@ -108,6 +86,34 @@ fn write_sample(env: &Env, batch: &FactBatch) -> Result<SampleLog, Problem> {
         sidecar: read("00000000000000000001.idx")?,
         bodies,
     })
+}
+
+/// The frames of one part: its facts and a rejected row, or a revision of the first fact.
+fn kinds(index: usize, sequenced: &SequencedBatch, rejected: &QuarantinedRow) -> Vec<Frame> {
+    let next = sequenced.first_sequence;
+    let mut kinds = vec![Frame::Facts(Arc::new(sequenced.clone()))];
+    if index % 2 == 0 {
+        kinds.push(Frame::Quarantine(vec![rejected.clone()]));
+    } else {
+        let removed = RemovedFacts {
+            facts: sequenced.batch.clone(),
+            sequences: vec![1],
+            removed_at: vec![next],
+        };
+        let removed = vec![removed];
+        kinds[0] = Frame::Correction(Arc::new(Correction {
+            batch: Arc::new(SequencedBatch {
+                removed,
+                ..sequenced.clone()
+            }),
+            older: vec![(next, 1)],
+            verdicts: vec![Verdict {
+                row: 1,
+                fault: Some(Fault::conflict()),
+            }],
+        }));
+    }
+    kinds
 }
 
 /// Reads a frame from its kind and payload.

@@ -22,6 +22,7 @@ use crate::apply::{Filler, ReplayRate};
 use crate::data::{DataFolder, compile_applied, read_registry};
 use crate::entity::read_as_typed;
 use crate::freshness::{stale, watched_contracts};
+use crate::quarantine::no_fact_id;
 use crate::reader::{ReadStats, Reader};
 
 /// Rows of a file that are appended together.
@@ -367,16 +368,6 @@ fn request(
         mends: Mends::default(),
     };
     Ok((append, rows))
-}
-
-pub(crate) fn no_fact_id(contract: &Contract) -> Problem {
-    Problem::user(
-        "no-fact-id",
-        format!("facts of `{}` have no id of their own", contract.name),
-    )
-    .field("revise")
-    .detail("a revision replaces the fact that has the same id")
-    .hint("name the column that identifies a fact as `headwater.factId` in the contract, or retract the fact by its sequence and send it anew")
 }
 
 fn retract_reply(ids: Vec<String>, appended: &Appended) -> RetractReply {

@@ -10,7 +10,7 @@ use headwater_schema::decode::{BodyFormat, DecodeLimits, Decoded, decode};
 use headwater_schema::{Contract, Problem};
 
 use crate::Engine;
-use crate::engine::{id_field, no_fact_id};
+use crate::engine::id_field;
 
 /// Rows that are tried together.
 const MENDED_TOGETHER: u64 = 4096;
@@ -280,4 +280,14 @@ fn sorted(decoded: Decoded, numbers: &[u64]) -> Tried {
         again: again.collect(),
         facts: decoded,
     }
+}
+
+pub(crate) fn no_fact_id(contract: &Contract) -> Problem {
+    Problem::user(
+        "no-fact-id",
+        format!("facts of `{}` have no id of their own", contract.name),
+    )
+    .field("revise")
+    .detail("a revision replaces the fact that has the same id")
+    .hint("name the column that identifies a fact as `headwater.factId` in the contract, or retract the fact by its sequence and send it anew")
 }
