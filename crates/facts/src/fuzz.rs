@@ -92,7 +92,7 @@ fn write_sample(env: &Env, batch: &FactBatch) -> Result<SampleLog, Problem> {
 fn kinds(index: usize, sequenced: &SequencedBatch, rejected: &QuarantinedRow) -> Vec<Frame> {
     let next = sequenced.first_sequence;
     let mut kinds = vec![Frame::Facts(Arc::new(sequenced.clone()))];
-    if index % 2 == 0 {
+    if index.is_multiple_of(2) {
         kinds.push(Frame::Quarantine(vec![rejected.clone()]));
     } else {
         let removed = RemovedFacts {

@@ -4,6 +4,7 @@
 use std::sync::atomic::Ordering;
 
 use headwater_api::backend::Measure;
+use headwater_facts::FactLogStats;
 use headwater_stream::{ShardStats, ViewStats};
 
 use crate::Engine;
@@ -78,6 +79,10 @@ fn log(engine: &Engine, out: &mut Vec<Measure>) {
         "Facts whose id was known with another payload.",
         stats.conflicts,
     ));
+    contracts(&stats, out);
+}
+
+fn contracts(stats: &FactLogStats, out: &mut Vec<Measure>) {
     for (contract, kept) in &stats.contracts {
         let facts = gauge("facts_kept", "Facts in the log.", kept.facts as f64);
         out.push(labelled(facts, "contract", contract));
