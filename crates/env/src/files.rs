@@ -29,6 +29,7 @@ pub trait FileLock: Send + Sync {}
 
 /// The disk.
 pub trait Files: Send + Sync {
+    /// Makes a folder and those around it, on the disk.
     fn create_dir_all(&self, folder: &Path) -> Result<(), FileError>;
 
     /// Opens a file for appending, made where there is none.

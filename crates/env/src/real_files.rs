@@ -66,7 +66,19 @@ impl FileLock for RealLock {}
 
 impl Files for RealFiles {
     fn create_dir_all(&self, folder: &Path) -> Result<(), FileError> {
-        fs::create_dir_all(folder).map_err(|e| FileError::new("creating", folder, e))
+        let new = folder.ancestors().take_while(|f| !f.exists());
+        let new: Vec<&Path> = new.filter(|f| !f.as_os_str().is_empty()).collect();
+        fs::create_dir_all(folder).map_err(|e| FileError::new("creating", folder, e))?;
+        // A folder's own name is only sure once the one around it is on the disk.
+        for parent in new.iter().filter_map(|f| f.parent()) {
+            let parent = if parent.as_os_str().is_empty() {
+                Path::new(".")
+            } else {
+                parent
+            };
+            self.sync_dir(parent)?;
+        }
+        Ok(())
     }
 
     fn open_append(&self, path: &Path) -> Result<Box<dyn AppendFile>, FileError> {

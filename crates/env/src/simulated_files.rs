@@ -14,6 +14,8 @@ pub struct Faults {
     pub bytes_left: Option<u64>,
     /// Every sync fails.
     pub sync_fails: bool,
+    /// Nothing can be cut off or removed either: the machine is going down.
+    pub mend_fails: bool,
 }
 
 /// Files in memory.
@@ -27,6 +29,10 @@ struct Disk {
     files: BTreeMap<PathBuf, Content>,
     folders: BTreeSet<PathBuf>,
     locks: BTreeSet<PathBuf>,
+    /// Files whose names have been synced with their folder.
+    named: BTreeSet<PathBuf>,
+    /// Files that were removed since their folder was synced.
+    removed: BTreeMap<PathBuf, Content>,
     faults: Faults,
 }
 
@@ -50,10 +56,21 @@ impl SimulatedFiles {
     }
 
     /// A power cut: each file keeps what was synced and a random part of the rest, whose last bytes
-    /// may be damaged. Locks are gone.
+    /// may be damaged. A file that is new or removed since its folder was synced may be gone or back.
+    /// Locks are gone.
     pub fn crash(&self) {
-        let mut disk = lock(&self.disk);
+        let mut guard = lock(&self.disk);
+        let disk = &mut *guard;
         disk.locks.clear();
+        let lost = || self.random.next_u64().is_multiple_of(2);
+        disk.files
+            .retain(|path, _| disk.named.contains(path) || !lost());
+        for (path, content) in std::mem::take(&mut disk.removed) {
+            if lost() {
+                disk.files.entry(path).or_insert(content);
+            }
+        }
+        disk.named = disk.files.keys().cloned().collect();
         for content in disk.files.values_mut() {
             let unsynced = content.bytes.len() - content.synced;
             if unsynced == 0 {
@@ -134,6 +151,10 @@ impl AppendFile for SimulatedFile {
 
     fn truncate(&mut self, length: u64) -> Result<(), FileError> {
         let mut disk = lock(&self.disk);
+        if disk.faults.mend_fails {
+            let error = io::Error::other("told to fail");
+            return Err(FileError::new("truncating", &self.path, error));
+        }
         let content = disk
             .files
             .get_mut(&self.path)
@@ -224,6 +245,10 @@ impl Files for SimulatedFiles {
 
     fn write_atomic(&self, path: &Path, bytes: &[u8]) -> Result<(), FileError> {
         let mut disk = lock(&self.disk);
+        if disk.faults.sync_fails {
+            let error = io::Error::other("told to fail");
+            return Err(FileError::new("writing", path, error));
+        }
         if disk
             .faults
             .bytes_left
@@ -243,6 +268,7 @@ impl Files for SimulatedFiles {
             synced: bytes.len(),
         };
         disk.files.insert(path.to_owned(), content);
+        disk.named.insert(path.to_owned());
         Ok(())
     }
 
@@ -268,8 +294,17 @@ impl Files for SimulatedFiles {
     }
 
     fn remove_file(&self, path: &Path) -> Result<(), FileError> {
-        let removed = lock(&self.disk).files.remove(path);
-        removed.map(drop).ok_or_else(|| not_found("removing", path))
+        if lock(&self.disk).faults.mend_fails {
+            let error = io::Error::other("told to fail");
+            return Err(FileError::new("removing", path, error));
+        }
+        let mut disk = lock(&self.disk);
+        let removed = disk.files.remove(path);
+        let content = removed.ok_or_else(|| not_found("removing", path))?;
+        if disk.named.remove(path) {
+            disk.removed.insert(path.to_owned(), content);
+        }
+        Ok(())
     }
 
     fn remove_dir_all(&self, folder: &Path) -> Result<(), FileError> {
@@ -279,7 +314,17 @@ impl Files for SimulatedFiles {
         Ok(())
     }
 
-    fn sync_dir(&self, _folder: &Path) -> Result<(), FileError> {
+    fn sync_dir(&self, folder: &Path) -> Result<(), FileError> {
+        let mut guard = lock(&self.disk);
+        let disk = &mut *guard;
+        if disk.faults.sync_fails {
+            let error = io::Error::other("told to fail");
+            return Err(FileError::new("syncing", folder, error));
+        }
+        let within = |path: &Path| path.parent() == Some(folder);
+        let present = disk.files.keys().filter(|p| within(p)).cloned();
+        disk.named.extend(present);
+        disk.removed.retain(|path, _| !within(path));
         Ok(())
     }
 

@@ -52,6 +52,7 @@ fn a_crash_keeps_what_was_synced_and_at_most_a_part_of_the_rest() {
         let mut file = files.open_append(Path::new("/a")).unwrap();
         file.append(b"synced").unwrap();
         file.sync().unwrap();
+        files.sync_dir(Path::new("/")).unwrap();
         file.append(b"unsynced").unwrap();
         files.crash();
         let bytes = files.read(Path::new("/a")).unwrap();
@@ -59,6 +60,32 @@ fn a_crash_keeps_what_was_synced_and_at_most_a_part_of_the_rest() {
         kept.insert(bytes.len());
     }
     assert!(kept.len() > 3 && kept.contains(&6), "{kept:?}");
+}
+
+#[test]
+fn a_name_is_only_sure_once_its_folder_is_synced() {
+    let (mut gone, mut back) = (0, 0);
+    for seed in 0..50 {
+        let files = SimulatedFiles::new(seed);
+        for path in ["/kept", "/removed"] {
+            files.open_append(Path::new(path)).unwrap().sync().unwrap();
+        }
+        files.sync_dir(Path::new("/")).unwrap();
+        files
+            .open_append(Path::new("/new"))
+            .unwrap()
+            .sync()
+            .unwrap();
+        files.remove_file(Path::new("/removed")).unwrap();
+        files.crash();
+        assert!(files.exists(Path::new("/kept")));
+        gone += u32::from(!files.exists(Path::new("/new")));
+        back += u32::from(files.exists(Path::new("/removed")));
+    }
+    assert!(
+        (10..40).contains(&gone) && (10..40).contains(&back),
+        "{gone} {back}"
+    );
 }
 
 #[test]

@@ -257,6 +257,9 @@ impl EmbeddedFactLog {
                 .get(name)
                 .is_some_and(|cutoff| summary.time_max < *cutoff)
         };
+        // Ids of facts that are gone can't be read from the log again.
+        self.index.flush()?;
+        self.index.sync()?;
         let dropped = self.reader.drop_oldest(|segment| {
             // A quarantine is never let go, nor what became of its rows.
             let kept = !segment.rejected.is_empty() || segment.verdicts;
@@ -265,12 +268,21 @@ impl EmbeddedFactLog {
         Ok(dropped.len())
     }
 
+    /// Starts writing the index out where much has gathered, never ahead of the log.
+    fn settle_index(&self, writer: &mut Writer) -> Result<(), Problem> {
+        if self.index.is_full() {
+            writer.log.sync(&self.reader)?;
+        }
+        self.index.settle()
+    }
+
     /// Writes the indexes out, so that the next start has nothing to read again.
     pub fn checkpoint(&self) -> Result<(), Problem> {
-        self.index.flush()?;
         let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
-        writer.log.sync()?;
-        writer.log.save(&self.reader)
+        writer.log.sync(&self.reader)?;
+        writer.log.save(&self.reader)?;
+        drop(writer);
+        self.index.flush()
     }
 
     /// Reads every byte of the log and checks it; how many bytes are whole.
@@ -332,10 +344,10 @@ fn open_index(
     reader: &LogReader,
 ) -> Result<(Index, Option<String>), Problem> {
     let why = match Index::open(folder) {
-        Ok(index) if index.reached() <= reader.last_sequence() => return Ok((index, None)),
+        Ok(index) if index.furthest()? <= reader.last_sequence() => return Ok((index, None)),
         Ok(index) => format!(
             "it reaches sequence {}, the log ends at {}",
-            index.reached(),
+            index.furthest()?,
             reader.last_sequence()
         ),
         Err(problem) => problem.detail,
@@ -349,6 +361,7 @@ fn open_index(
 
 impl FactLog for EmbeddedFactLog {
     fn append(&self, group: Vec<AppendRequest>) -> Result<Vec<Appended>, Problem> {
+        self.index.ready()?;
         let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
         let start = self.env.clock.monotonic_nanos();
         let now = self.env.clock.now().max(writer.last_ingest_time);
@@ -376,7 +389,10 @@ impl FactLog for EmbeddedFactLog {
             for (batch, ids) in indexed {
                 self.index.add(&batch, ids);
             }
-            self.index.settle()?;
+            // The facts are in the log and have to be answered for, whatever becomes of the index.
+            if let Err(problem) = self.settle_index(&mut writer) {
+                tracing::error!(%problem, "the index of facts can't be written; its entries stay in memory");
+            }
         }
         let nanos = self.env.clock.monotonic_nanos().saturating_sub(start);
         self.counters.append.observe_nanos(nanos);
@@ -391,6 +407,15 @@ impl FactLog for EmbeddedFactLog {
             return Err(expired(from, self.reader.first_sequence()));
         }
         self.reader.read(from, facts_max)
+    }
+
+    fn sync(&self) -> Result<(), Problem> {
+        if self.options.sync == SyncPolicy::Always {
+            // Whatever can be seen is on the disk.
+            return Ok(());
+        }
+        let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        writer.log.sync(&self.reader)
     }
 
     fn sequences(&self) -> (Sequence, Sequence) {

@@ -20,6 +20,7 @@ use crate::{IndexSpec, Lookup};
 mod entries;
 mod gathered;
 mod id_filter;
+mod write;
 
 use entries::{
     decode_known, decode_positions, decode_removals, encode_known, encode_positions,
@@ -35,7 +36,12 @@ const GATHERED_FACTS_MAX: u64 = 131_072;
 const WAITING_FACTS_MAX: u64 = 8 * GATHERED_FACTS_MAX;
 /// Entries in one write to the store.
 const WRITE_ENTRIES: usize = 4096;
+/// Facts gathered in memory, because the store fails, before no more are taken.
+const OVERFLOW_FACTS_MAX: u64 = 2 * WAITING_FACTS_MAX;
+/// Every fact up to here is in the store.
 const REACHED: &str = "reached";
+/// No entry of the store is of a later fact.
+const WRITING: &str = "writing";
 
 /// The newest live fact with an id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -312,98 +318,6 @@ impl Index {
             .filter(|s| s.contract.as_ref() == contract)
             .cloned()
             .collect()
-    }
-
-    /// Starts writing what has gathered to the store, where it is much.
-    pub fn settle(self: &Arc<Self>) -> Result<(), Problem> {
-        let mut writer = lock(&self.writer);
-        let idle = writer.as_ref().is_none_or(JoinHandle::is_finished);
-        let facts = lock(&self.gathered).facts;
-        if facts < GATHERED_FACTS_MAX || (!idle && facts < WAITING_FACTS_MAX) {
-            return Ok(());
-        }
-        join(writer.take())?;
-        self.hand_over();
-        let index = self.clone();
-        let thread = std::thread::Builder::new()
-            .name("headwater-fact-index".into())
-            .spawn(move || index.write_out());
-        *writer = Some(
-            thread
-                .map_err(|e| Problem::external("thread", "a thread can't be started").detail(e))?,
-        );
-        Ok(())
-    }
-
-    /// Writes everything that has gathered to the store.
-    pub fn flush(&self) -> Result<(), Problem> {
-        let mut writer = lock(&self.writer);
-        join(writer.take())?;
-        self.hand_over();
-        self.write_out()
-    }
-
-    fn hand_over(&self) {
-        let mut gathered = lock(&self.gathered);
-        let mut next = std::mem::take(&mut *lock(&self.spare));
-        next.reached = gathered.reached;
-        // Readers look at `gathered` first: for a moment they may see an entry twice, never not at all.
-        let mut writing = lock(&self.writing);
-        *writing = Some(Arc::new(std::mem::replace(&mut gathered, next)));
-    }
-
-    fn write_out(&self) -> Result<(), Problem> {
-        let Some(gathered) = lock(&self.writing).clone() else {
-            return Ok(());
-        };
-        let mut ids: Vec<_> = gathered.ids.iter().collect();
-        ids.sort_unstable_by_key(|(id, _)| **id);
-        for chunk in ids.chunks(WRITE_ENTRIES) {
-            let mut batch = self.database.batch();
-            for (id, known) in chunk {
-                match known {
-                    Some(known) => batch.insert(&self.ids, id.to_be_bytes(), encode_known(known)),
-                    None => batch.remove(&self.ids, id.to_be_bytes()),
-                }
-            }
-            batch.commit().map_err(|e| failed(&e))?;
-        }
-        let mut postings: Vec<_> = gathered.postings.iter().collect();
-        postings.sort_unstable_by_key(|(key, _)| *key);
-        for chunk in postings.chunks(WRITE_ENTRIES) {
-            let mut batch = self.database.batch();
-            for ((spec, key), positions) in chunk {
-                let mut stored = postings_key(*spec, key);
-                let first = positions.first().map_or(0, |p| p.sequence);
-                stored.extend(first.to_be_bytes());
-                batch.insert(&self.postings, stored, encode_positions(positions));
-            }
-            batch.commit().map_err(|e| failed(&e))?;
-        }
-        self.write_removals(&gathered)?;
-        self.meta
-            .insert(REACHED, gathered.reached.to_be_bytes())
-            .map_err(|e| failed(&e))?;
-        *lock(&self.writing) = None;
-        if let Ok(mut written) = Arc::try_unwrap(gathered) {
-            written.clear();
-            *lock(&self.spare) = written;
-        }
-        Ok(())
-    }
-
-    fn write_removals(&self, gathered: &Gathered) -> Result<(), Problem> {
-        let mut batch = self.database.batch();
-        for (sequence, at) in &gathered.removed {
-            batch.insert(&self.removed, sequence.to_be_bytes(), at.to_be_bytes());
-        }
-        for ((spec, key), removals) in &gathered.removals {
-            let mut stored = postings_key(*spec, key);
-            let first = removals.first().map_or(0, |(sequence, _)| *sequence);
-            stored.extend(first.to_be_bytes());
-            batch.insert(&self.removals, stored, encode_removals(removals));
-        }
-        batch.commit().map_err(|e| failed(&e))
     }
 
     /// Which of an entity's facts aren't seen at `known_at`, though they were appended by then.

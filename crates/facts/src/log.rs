@@ -4,13 +4,14 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use hashbrown::HashMap;
-use headwater_env::{AppendFile, Env, FileError, Histogram};
+use headwater_env::{AppendFile, Env, Histogram};
 use headwater_schema::{Micros, Problem, Sequence, SequencedBatch};
 
 use crate::frame::{self, Frame};
 use crate::segment::{Opened, Segment, file_problem};
 
 mod quarantine;
+mod writer;
 
 /// Decoded spans that are kept for the next lookup.
 const CACHED_SPANS_MAX: usize = 64;
@@ -23,6 +24,8 @@ pub struct LogWriter {
     segment_bytes_max: u64,
     /// How long syncs of facts took.
     sync: Arc<Histogram>,
+    /// How many bytes of the file are sure to be on the disk.
+    synced: u64,
     /// A write or sync failed in a way that leaves the file's state unknown.
     poisoned: Option<Problem>,
 }
@@ -47,14 +50,18 @@ pub fn open(
         .create_dir_all(folder)
         .map_err(|e| file_problem(&e))?;
     let mut messages = Vec::new();
-    let mut segments = open_segments(env, folder, &mut messages)?;
+    let (mut segments, next_sequence) = open_segments(env, folder, &mut messages)?;
     if segments.is_empty() {
-        segments.push(create(env, folder, 1)?);
+        segments.push(create(env, folder, next_sequence)?);
     }
     let last = &segments[segments.len() - 1];
-    let file = env
+    let mut file = env
         .files
         .open_append(&last.path)
+        .map_err(|e| file_problem(&e))?;
+    // A process that was killed may have left bytes in the system's memory alone, and a name.
+    file.sync()
+        .and_then(|()| env.files.sync_dir(folder))
         .map_err(|e| file_problem(&e))?;
     let writer = LogWriter {
         env: env.clone(),
@@ -62,6 +69,7 @@ pub fn open(
         file,
         segment_bytes_max,
         sync: Arc::default(),
+        synced: last.bytes,
         poisoned: None,
     };
     let reader = LogReader {
@@ -79,12 +87,14 @@ pub fn segment_paths(env: &Env, folder: &Path) -> Result<Vec<PathBuf>, Problem> 
     Ok(paths)
 }
 
+/// The segments, and the sequence to begin with where there are none.
 fn open_segments(
     env: &Env,
     folder: &Path,
     messages: &mut Vec<String>,
-) -> Result<Vec<Segment>, Problem> {
+) -> Result<(Vec<Segment>, Sequence), Problem> {
     let paths = segment_paths(env, folder)?;
+    let mut next_sequence = 1;
     let mut segments: Vec<Segment> = Vec::with_capacity(paths.len());
     for (index, path) in paths.iter().enumerate() {
         let last = index + 1 == paths.len();
@@ -105,6 +115,7 @@ fn open_segments(
                 segment
             }
             Opened::Empty => {
+                next_sequence = Segment::named(path).unwrap_or(1);
                 env.files.remove_file(path).map_err(|e| file_problem(&e))?;
                 messages.push(format!("{}: removed, it was never begun", path.display()));
                 continue;
@@ -127,14 +138,16 @@ fn open_segments(
         }
         segments.push(segment);
     }
-    Ok(segments)
+    Ok((segments, next_sequence))
 }
 
 fn create(env: &Env, folder: &Path, first_sequence: Sequence) -> Result<Segment, Problem> {
     let path = folder.join(Segment::file_name(first_sequence));
     let mut file = env.files.open_append(&path).map_err(|e| file_problem(&e))?;
+    // An earlier attempt may have failed half-way and left its bytes.
     let made = file
-        .append(&Segment::header(first_sequence))
+        .truncate(0)
+        .and_then(|()| file.append(&Segment::header(first_sequence)))
         .and_then(|()| file.sync())
         .and_then(|()| env.files.sync_dir(folder));
     if let Err(error) = made {
@@ -143,86 +156,6 @@ fn create(env: &Env, folder: &Path, first_sequence: Sequence) -> Result<Segment,
         return Err(file_problem(&error));
     }
     Ok(Segment::new(path, first_sequence))
-}
-
-impl LogWriter {
-    /// Appends frames, whose bytes are `bytes`, and makes them durable where `sync` says so. After an
-    /// error the log is as it was.
-    pub fn append(
-        &mut self,
-        reader: &LogReader,
-        bytes: &[u8],
-        frames: &[(Frame, usize)],
-        sync: bool,
-    ) -> Result<(), Problem> {
-        if let Some(problem) = &self.poisoned {
-            return Err(problem.clone());
-        }
-        self.roll_if_full(reader)?;
-        let mut segment = reader.last();
-        let before = segment.bytes;
-        let written = self.file.append(bytes);
-        let written = written.and_then(|()| if sync { self.timed_sync() } else { Ok(()) });
-        if let Err(error) = written {
-            let problem = file_problem(&error);
-            if let Err(error) = self.file.truncate(before).and_then(|()| self.file.sync()) {
-                self.poisoned = Some(
-                    Problem::external("log-poisoned", "the log can't be written any more")
-                        .detail(format!("{}; then {error}", problem.detail))
-                        .hint(
-                            "mend the disk and start again; nothing that was acknowledged is lost",
-                        ),
-                );
-            }
-            return Err(problem);
-        }
-        let grown = Arc::make_mut(&mut segment);
-        for (frame, length) in frames {
-            grown.note(frame, *length as u64);
-        }
-        reader.replace_last(segment);
-        Ok(())
-    }
-
-    fn timed_sync(&mut self) -> Result<(), FileError> {
-        let start = self.env.clock.monotonic_nanos();
-        self.file.sync()?;
-        let nanos = self.env.clock.monotonic_nanos().saturating_sub(start);
-        self.sync.observe_nanos(nanos);
-        Ok(())
-    }
-
-    /// How long syncs of facts took, as it goes on.
-    pub fn sync_durations(&self) -> Arc<Histogram> {
-        self.sync.clone()
-    }
-
-    pub fn sync(&mut self) -> Result<(), Problem> {
-        self.file.sync().map_err(|e| file_problem(&e))
-    }
-
-    /// Remembers what has been read of the last segment, so that damage to it is never taken for a
-    /// torn end.
-    pub fn save(&self, reader: &LogReader) -> Result<(), Problem> {
-        reader.last().save(&self.env)
-    }
-
-    fn roll_if_full(&mut self, reader: &LogReader) -> Result<(), Problem> {
-        let last = reader.last();
-        if last.bytes < self.segment_bytes_max || last.next_sequence == last.first_sequence {
-            return Ok(());
-        }
-        self.sync()?;
-        last.save(&self.env)?;
-        let next = create(&self.env, &self.folder, last.next_sequence)?;
-        self.file = self
-            .env
-            .files
-            .open_append(&next.path)
-            .map_err(|e| file_problem(&e))?;
-        reader.push(Arc::new(next));
-        Ok(())
-    }
 }
 
 impl LogReader {
@@ -424,6 +357,13 @@ impl LogReader {
                 .env
                 .files
                 .remove_file(&oldest.path.with_extension("idx"));
+            // Else a power cut might bring it back, and not the one after it.
+            if let Some(folder) = oldest.path.parent() {
+                self.env
+                    .files
+                    .sync_dir(folder)
+                    .map_err(|e| file_problem(&e))?;
+            }
             dropped.push(oldest.first_sequence);
         }
     }

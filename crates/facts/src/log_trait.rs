@@ -266,6 +266,12 @@ pub trait FactLog: Send + Sync {
     /// Rejected rows of a contract, newest first.
     fn quarantined(&self, query: &QuarantineQuery) -> Result<Vec<QuarantinedRow>, Problem>;
 
+    /// Returns once everything appended survives a power cut. Nothing to do for a log whose appends
+    /// always do.
+    fn sync(&self) -> Result<(), Problem> {
+        Ok(())
+    }
+
     /// Facts of a contract, whatever their entity. Reads the whole log unless a log knows better.
     fn scan(&self, scan: &Scan) -> Result<FoundFacts, Problem> {
         crate::found::scan_all(self, scan)

@@ -83,6 +83,11 @@ impl Segment {
         format!("{first_sequence:020}.seg")
     }
 
+    /// The first sequence that a segment's name says.
+    pub fn named(path: &Path) -> Option<Sequence> {
+        path.file_stem()?.to_str()?.parse().ok()
+    }
+
     pub fn new(path: PathBuf, first_sequence: Sequence) -> Self {
         Self {
             path,
@@ -209,17 +214,22 @@ impl Segment {
     pub fn open(env: &Env, path: &Path, last: bool, check_all: bool) -> Result<Opened, Problem> {
         let file = env.files.open_read(path).map_err(|e| file_problem(&e))?;
         let length = file.length().map_err(|e| file_problem(&e))?;
-        let first_sequence = match read_header(env, path, length, last)? {
-            Some(first_sequence) => first_sequence,
-            None => return Ok(Opened::Empty),
-        };
-        let named = path
-            .file_name()
-            .is_some_and(|n| *n == *Self::file_name(first_sequence));
-        if !named {
+        let known = Self::load(env, path);
+        // A header is synced before the first frame is written: without frames nothing is lost.
+        let was_begun = known
+            .as_ref()
+            .is_some_and(|s| s.bytes > SEGMENT_HEADER_BYTES);
+        if last && !was_begun && length <= SEGMENT_HEADER_BYTES {
+            let header = env.files.read(path).map_err(|e| file_problem(&e))?;
+            if Self::named(path).is_none_or(|first| header != Self::header(first)) {
+                return Ok(Opened::Empty);
+            }
+        }
+        let first_sequence = read_header(env, path, length)?;
+        if Self::named(path) != Some(first_sequence) {
             return Err(damaged(path, 8, &Damage::FirstSequence(first_sequence)));
         }
-        let known = Self::load(env, path).filter(|s| s.first_sequence == first_sequence);
+        let known = known.filter(|s| s.first_sequence == first_sequence);
         if let Some(known) = &known
             && known.bytes > length
         {
@@ -278,22 +288,13 @@ pub enum Opened {
         segment: Segment,
         lost_bytes: u64,
     },
-    /// The file ends inside its header: it was being made.
+    /// The file has no more than a part of its header: it was being made.
     Empty,
 }
 
-fn read_header(
-    env: &Env,
-    path: &Path,
-    length: u64,
-    last: bool,
-) -> Result<Option<Sequence>, Problem> {
+fn read_header(env: &Env, path: &Path, length: u64) -> Result<Sequence, Problem> {
     if length < SEGMENT_HEADER_BYTES {
-        return if last {
-            Ok(None)
-        } else {
-            Err(damaged(path, length, &Damage::Short))
-        };
+        return Err(damaged(path, length, &Damage::Short));
     }
     let mut header = [0; SEGMENT_HEADER_BYTES as usize];
     let file = env.files.open_read(path).map_err(|e| file_problem(&e))?;
@@ -317,7 +318,7 @@ fn read_header(
     }
     let mut number = [0; 8];
     number.copy_from_slice(&rest[1..9]);
-    Ok(Some(Sequence::from_le_bytes(number)))
+    Ok(Sequence::from_le_bytes(number))
 }
 
 fn at_offset(problem: Problem, path: &Path, offset: usize) -> Problem {

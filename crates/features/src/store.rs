@@ -47,6 +47,9 @@ pub trait FeatureStore: Send + Sync {
     /// Drops the states and the positions of every view that isn't named.
     fn retain(&self, views: &[String]) -> Result<(), Problem>;
 
+    /// Returns once every write so far would survive a crash.
+    fn sync(&self) -> Result<(), Problem>;
+
     /// How many bytes the store takes.
     fn size_bytes(&self) -> u64;
 }

@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 use headwater_api::{KeyRecord, Limits};
-use headwater_facts::SyncPolicy;
+use headwater_facts::{FactLogOptions, SyncPolicy};
 use headwater_schema::decode::DecodeLimits;
 use headwater_stream::{PipelineOptions, ProcessorOptions};
 use schemars::JsonSchema;
@@ -184,6 +184,8 @@ pub struct IngestSettings {
     pub group_facts_max: usize,
     /// Durable groups that may wait to be applied.
     pub groups_in_flight_max: usize,
+    /// A file of the log that has reached this size is sealed, and the next one begun.
+    pub segment_bytes_max: u64,
 }
 
 /// How feature state is kept.
@@ -230,6 +232,7 @@ impl Default for IngestSettings {
             group_requests_max: options.group_requests_max,
             group_facts_max: options.group_facts_max,
             groups_in_flight_max: options.groups_in_flight_max,
+            segment_bytes_max: FactLogOptions::default().segment_bytes_max,
         }
     }
 }

@@ -2,13 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use headwater_env::{Env, FileErrorKind, FileLock};
 use headwater_facts::count_facts;
-use headwater_features::{Catalog, LogFacts, Plan, Registry, plan};
+use headwater_features::{
+    Catalog, EmbeddedFeatureStore, FeatureStore, LogFacts, Plan, Registry, plan,
+};
 use headwater_schema::Problem;
 
-use crate::Project;
+use crate::{Config, Project};
 
 /// The folder that holds everything an engine keeps.
 #[derive(Debug, Clone)]
@@ -167,4 +170,28 @@ pub(crate) fn write_registry(
     env.files
         .write_atomic(&data.registry(), &bytes)
         .map_err(|e| Problem::external("registry", "the registry can't be written").detail(e))
+}
+
+/// A feature store, and what opening it had to mend.
+pub type OpenedStore = (Arc<dyn FeatureStore>, Vec<String>);
+
+/// Opens the feature store; one that can't be opened is made again, since the log has everything.
+pub(crate) fn open_store(
+    env: &Env,
+    data: &DataFolder,
+    config: &Config,
+) -> Result<OpenedStore, Problem> {
+    let folder = data.features();
+    let cache = config.spec.state.disk_cache_bytes;
+    match EmbeddedFeatureStore::open(&folder, cache) {
+        Ok(store) => Ok((Arc::new(store), Vec::new())),
+        Err(problem) => {
+            env.files.remove_dir_all(&folder).map_err(|e| {
+                Problem::external("data-folder", "the feature store can't be removed").detail(e)
+            })?;
+            let store = EmbeddedFeatureStore::open(&folder, cache)?;
+            let message = format!("the feature store is made again from the log: {problem}");
+            Ok((Arc::new(store), vec![message]))
+        }
+    }
 }

@@ -12,14 +12,14 @@ use headwater_env::{Env, FileLock};
 use headwater_facts::{
     AppendRequest, Appended, Change, EmbeddedFactLog, FactLog, FactLogOptions, IndexSpec, Mends,
 };
-use headwater_features::{Catalog, EmbeddedFeatureStore, FeatureStore};
+use headwater_features::Catalog;
 use headwater_schema::decode::{BodyFormat, DecodeLimits, Decoded, decode, decode_each};
 use headwater_schema::{Contract, FactBatch, Problem, Sequence};
 use headwater_stream::{Pipeline, Processor, ProcessorStats};
 
 use crate::Config;
 use crate::apply::{Filler, ReplayRate};
-use crate::data::{DataFolder, compile_applied, read_registry};
+use crate::data::{DataFolder, OpenedStore, compile_applied, open_store, read_registry};
 use crate::entity::read_as_typed;
 use crate::freshness::{stale, watched_contracts};
 use crate::quarantine::no_fact_id;
@@ -65,13 +65,24 @@ impl Engine {
         folder: &Path,
         progress: impl FnMut(u64, u64),
     ) -> Result<Self, Problem> {
+        Self::open_over(env, config, folder, open_store, progress)
+    }
+
+    /// As [`Engine::open`], with states kept in the store that `open_store` gives once the folder is held.
+    pub fn open_over(
+        env: Env,
+        config: &Config,
+        folder: &Path,
+        open_store: impl FnOnce(&Env, &DataFolder, &Config) -> Result<OpenedStore, Problem>,
+        progress: impl FnMut(u64, u64),
+    ) -> Result<Self, Problem> {
         let data = DataFolder::new(folder);
         let lock = data.lock(&env)?;
         let registry = read_registry(&env, &data)?.ok_or_else(|| nothing_applied(folder))?;
         let catalog = Arc::new(compile_applied(&registry)?);
         let options = FactLogOptions {
             sync: config.sync_policy(),
-            ..FactLogOptions::default()
+            segment_bytes_max: config.spec.ingest.segment_bytes_max,
         };
         let (facts, recovery) =
             EmbeddedFactLog::open(&env, &data.facts(), options, indexes(&catalog))?;
@@ -468,25 +479,4 @@ fn drop_expired(
     }
     processor.checkpoint()?;
     facts.enforce_retention(&cutoffs).map(drop)
-}
-
-/// Opens the feature store; one that can't be opened is made again, since the log has everything.
-fn open_store(
-    env: &Env,
-    data: &DataFolder,
-    config: &Config,
-) -> Result<(Arc<dyn FeatureStore>, Vec<String>), Problem> {
-    let folder = data.features();
-    let cache = config.spec.state.disk_cache_bytes;
-    match EmbeddedFeatureStore::open(&folder, cache) {
-        Ok(store) => Ok((Arc::new(store), Vec::new())),
-        Err(problem) => {
-            env.files.remove_dir_all(&folder).map_err(|e| {
-                Problem::external("data-folder", "the feature store can't be removed").detail(e)
-            })?;
-            let store = EmbeddedFeatureStore::open(&folder, cache)?;
-            let message = format!("the feature store is made again from the log: {problem}");
-            Ok((Arc::new(store), vec![message]))
-        }
-    }
 }

@@ -26,7 +26,8 @@ pub use config::{
     StateSettings, Sync, TelemetrySettings, TlsSettings, TraceSettings,
 };
 pub use data::{
-    DataFolder, apply_project, apply_project_on, compile_applied, plan_project, read_registry,
+    DataFolder, OpenedStore, apply_project, apply_project_on, compile_applied, plan_project,
+    read_registry,
 };
 pub use describe::describe;
 pub use engine::{Engine, OpenReport};

@@ -128,7 +128,13 @@ impl Processor {
         options: ProcessorOptions,
     ) -> Result<Self, Problem> {
         let kept: Vec<String> = catalog.views().map(|v| v.state_id.clone()).collect();
-        store.retain(&kept)?;
+        let ahead = store.positions()?.into_values().max() > Some(facts.last_sequence());
+        if ahead {
+            tracing::warn!(
+                "the feature store is ahead of the log, which was put back: it is made again"
+            );
+        }
+        store.retain(if ahead { &[] } else { &kept })?;
         let positions = store.positions()?;
         let shards_count = options.shards.max(1);
         let bytes_max = options.memory_bytes_max / shards_count;
@@ -231,12 +237,24 @@ impl Processor {
         Ok(())
     }
 
-    /// Brings a shard back within its memory budget.
+    /// Brings a shard back within its memory budget; where the store fails, not at once. Here and in
+    /// checkpoints the log is synced first: what a power cut leaves of the store must be made of facts
+    /// that it leaves in the log.
     fn settle(&self, shard: &mut Shard) -> Result<(), Problem> {
         if !shard.over_budget() {
             return Ok(());
         }
-        shard.evict(&self.floors(), self.store.as_ref())
+        let evicted = self
+            .facts
+            .sync()
+            .and_then(|()| shard.evict(&self.floors(), self.store.as_ref()));
+        match evicted {
+            Err(problem) if !shard.overflows() => {
+                tracing::error!(%problem, "states can't leave memory");
+                Ok(())
+            }
+            done => done,
+        }
     }
 
     /// The event time before which each view needs its facts only in its base, by slot.
@@ -261,7 +279,8 @@ impl Processor {
 
     /// Writes every changed state and then the position they stand for, so that a restart replays
     /// only what comes after. Facts go on being applied and read meanwhile: a state may be stored
-    /// with more than the position says, and a replay skips what it has.
+    /// with more than the position says, and a replay skips what it has. When it returns the
+    /// checkpoint survives a power cut.
     pub fn checkpoint(&self) -> Result<(), Problem> {
         let _checkpointing = lock(&self.checkpointing);
         let position = self.applied();
@@ -279,6 +298,7 @@ impl Processor {
             states: Vec::new(),
             positions,
         })?;
+        self.store.sync()?;
         self.checkpointed.store(position, Ordering::Release);
         self.checkpoints.fetch_add(1, Ordering::Relaxed);
         Ok(())
@@ -291,7 +311,10 @@ impl Processor {
         while !changed.is_empty() {
             let some = changed.split_off(changed.len().saturating_sub(CHECKPOINT_STATES));
             let mut guard = lock(shard);
-            if let Err(problem) = guard.store_changed(&some, &floors, self.store.as_ref()) {
+            let synced = self.facts.sync();
+            let stored =
+                synced.and_then(|()| guard.store_changed(&some, &floors, self.store.as_ref()));
+            if let Err(problem) = stored {
                 guard.put_back_changed(some);
                 guard.put_back_changed(changed);
                 return Err(problem);

@@ -4,7 +4,7 @@
 //! mutates the documents and needs nothing but `cargo test`; libFuzzer drives the same targets from
 //! the folder `fuzz`. No target may panic, hang, or take memory out of proportion.
 
-mod documents;
+pub mod documents;
 mod mutate;
 mod stored;
 mod text;

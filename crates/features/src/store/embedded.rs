@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use std::sync::{PoisonError, RwLock};
 
-use fjall::{Database, Keyspace, KeyspaceCreateOptions};
+use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
 use headwater_schema::{Problem, Sequence};
 
 use super::{FeatureStore, StoreWrite};
@@ -163,6 +163,11 @@ impl FeatureStore for EmbeddedFeatureStore {
             }
         }
         Ok(())
+    }
+
+    fn sync(&self) -> Result<(), Problem> {
+        let synced = self.database.persist(PersistMode::SyncAll);
+        synced.map_err(|e| failed("syncing", &e))
     }
 
     fn size_bytes(&self) -> u64 {

@@ -53,6 +53,10 @@ impl FeatureStore for MemoryFeatureStore {
         Ok(())
     }
 
+    fn sync(&self) -> Result<(), Problem> {
+        Ok(())
+    }
+
     fn size_bytes(&self) -> u64 {
         let size = |((view, key), state): (&(String, Vec<u8>), &Vec<u8>)| {
             (view.len() + key.len() + state.len()) as u64

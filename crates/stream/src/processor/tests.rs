@@ -69,6 +69,10 @@ impl FeatureStore for FailingStore {
         self.inner.retain(views)
     }
 
+    fn sync(&self) -> Result<(), Problem> {
+        Ok(())
+    }
+
     fn size_bytes(&self) -> u64 {
         self.inner.size_bytes()
     }
@@ -170,11 +174,10 @@ fn states_stay_in_memory_until_the_store_has_them() {
     processor.apply(&shop.append()).expect("applied");
     shop.store.full.store(true, Ordering::SeqCst);
     let second = shop.append();
-    assert_eq!(
-        processor.apply(&second).expect_err("no room").code,
-        "disk-full"
-    );
+    processor.apply(&second).expect("applied all the same");
     assert_eq!(purchases(&processor), 2, "reads go on");
+    let over = processor.stats().views[0].bytes_in_memory;
+    assert!(over > 0, "what can't be stored stays");
     shop.store.full.store(false, Ordering::SeqCst);
     processor.apply(&second).expect("applied again");
     assert_eq!(purchases(&processor), 2, "and nothing is counted twice");

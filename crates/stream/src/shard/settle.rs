@@ -13,6 +13,8 @@ use super::{Shard, ViewShard};
 const DISK_CACHE_ENTITIES_MAX: usize = 1024;
 /// The share of the budget that an eviction frees, as a divisor.
 const EVICTION_SHARE: usize = 8;
+/// States that can't be stored may take this much memory, or as much again as the budget.
+const OVERFLOW_BYTES_MIN: usize = 64 << 20;
 /// Stored states in one write to the store.
 const WRITE_STATES_MAX: usize = 1024;
 
@@ -68,6 +70,11 @@ impl Shard {
     /// Whether states should leave memory. An estimate until [`Shard::evict`] measures.
     pub(crate) fn over_budget(&self) -> bool {
         self.bytes > self.bytes_max || self.views.iter().any(ViewShard::is_crowded)
+    }
+
+    /// Whether there are so many states that no more facts may come in until some can be stored.
+    pub(crate) fn overflows(&self) -> bool {
+        self.bytes > self.bytes_max + self.bytes_max.max(OVERFLOW_BYTES_MIN)
     }
 
     /// Drops states from memory until the shard is within its budget. Facts up to each view's floor

@@ -1,0 +1,128 @@
+//! A whole engine under simulated time, disk and faults, one seed after another, held to the naive
+//! oracle. See `docs/testing.md` for what a run is made of and what isn't simulated.
+#![allow(
+    clippy::disallowed_methods,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr,
+    clippy::unwrap_used,
+    reason = "a test that measures time, uses a real folder for the index, and stops loudly"
+)]
+
+mod model;
+mod steps;
+mod store;
+mod world;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use steps::{Settings, Step, script};
+use world::World;
+
+/// Seeds of a run of the tests, unless `HEADWATER_SIM_SEEDS` says otherwise.
+const SEEDS: u64 = 60;
+/// After this long no other seed is begun, unless the number of seeds was asked for.
+const SECONDS_MAX: u64 = 15;
+
+/// What the last panic said; panics are caught, so that a failure can be made shorter.
+static LAST_PANIC: Mutex<String> = Mutex::new(String::new());
+
+/// Runs steps; what happened.
+fn run(seed: u64, settings: &Settings, steps: &[Step]) -> Result<Vec<String>, String> {
+    let ran = catch_unwind(AssertUnwindSafe(|| {
+        let mut world = World::new(seed, settings);
+        for step in steps {
+            world.step(step);
+        }
+        world.finish();
+        std::mem::take(&mut world.trace)
+    }));
+    ran.map_err(|_| LAST_PANIC.lock().unwrap().clone())
+}
+
+/// Fewer steps that fail too: parts are left out while they do.
+fn shrunk(seed: u64, settings: &Settings, mut steps: Vec<Step>) -> Vec<Step> {
+    let mut part = steps.len() / 2;
+    while part > 0 {
+        let mut at = 0;
+        while at < steps.len() {
+            let mut fewer = steps.clone();
+            drop(fewer.drain(at..(at + part).min(steps.len())));
+            if run(seed, settings, &fewer).is_err() {
+                steps = fewer;
+            } else {
+                at += part;
+            }
+        }
+        part /= 2;
+    }
+    steps
+}
+
+fn check(seed: u64) -> Result<usize, String> {
+    let (settings, steps) = script(seed);
+    run(seed, &settings, &steps).map(|trace| trace.len()).map_err(|said| {
+        let fewer = shrunk(seed, &settings, steps);
+        let fewest = match run(seed, &settings, &fewer) {
+            Err(said) => said,
+            Ok(_) => "it fails at times only".to_owned(),
+        };
+        format!(
+            "seed {seed}: {said}\n\nwith fewer steps: {fewest}\n{settings:?}\n{fewer:#?}\n\nrun it again: HEADWATER_SIM_SEED={seed} cargo test -p headwater-testkit --test simulation"
+        )
+    })
+}
+
+fn setting(name: &str) -> Option<u64> {
+    std::env::var(name)
+        .ok()
+        .map(|v| v.parse().expect("a number"))
+}
+
+fn be_quiet() {
+    std::panic::set_hook(Box::new(|info| {
+        *LAST_PANIC.lock().unwrap() = info.to_string();
+    }));
+}
+
+#[test]
+fn every_seed_agrees_with_the_oracle() {
+    be_quiet();
+    let (from, count) = match setting("HEADWATER_SIM_SEED") {
+        Some(seed) => (seed, 1),
+        None => (
+            setting("HEADWATER_SIM_FROM").unwrap_or(0),
+            setting("HEADWATER_SIM_SEEDS").unwrap_or(SEEDS),
+        ),
+    };
+    let start = Instant::now();
+    let bounded = setting("HEADWATER_SIM_SEEDS").is_none();
+    let mut failure = None;
+    for seed in from..from + count {
+        if bounded && start.elapsed() > Duration::from_secs(SECONDS_MAX) {
+            eprintln!("stopped before seed {seed}, after {:?}", start.elapsed());
+            break;
+        }
+        if let Err(said) = check(seed) {
+            failure = Some(said);
+            break;
+        }
+    }
+    drop(std::panic::take_hook());
+    eprintln!("{:?}", start.elapsed());
+    if let Some(said) = failure {
+        panic!("{said}");
+    }
+}
+
+#[test]
+fn a_seed_repeats_itself() {
+    for seed in [3, 11] {
+        let (settings, steps) = script(seed);
+        let first = run(seed, &settings, &steps);
+        assert_eq!(first, run(seed, &settings, &steps));
+        assert!(first.is_ok_and(|trace| trace.len() > 20));
+    }
+}

@@ -1,0 +1,147 @@
+//! A disk for the log whose faults are told, beside real folders for the embedded index; and a feature
+//! store that fails and forgets as it is told.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+
+use headwater_env::{AppendFile, FileError, FileLock, Files, ReadFile, RealFiles, SimulatedFiles};
+use headwater_features::{FeatureStore, MemoryFeatureStore, StoreWrite};
+use headwater_schema::{Problem, Sequence};
+
+/// The simulated disk, except that folders are removed from the real one too: the embedded index
+/// lies there.
+pub struct MixedFiles(pub Arc<SimulatedFiles>);
+
+impl Files for MixedFiles {
+    fn create_dir_all(&self, folder: &Path) -> Result<(), FileError> {
+        self.0.create_dir_all(folder)
+    }
+
+    fn open_append(&self, path: &Path) -> Result<Box<dyn AppendFile>, FileError> {
+        self.0.open_append(path)
+    }
+
+    fn open_read(&self, path: &Path) -> Result<Box<dyn ReadFile>, FileError> {
+        self.0.open_read(path)
+    }
+
+    fn read(&self, path: &Path) -> Result<Vec<u8>, FileError> {
+        self.0.read(path)
+    }
+
+    fn write_atomic(&self, path: &Path, bytes: &[u8]) -> Result<(), FileError> {
+        self.0.write_atomic(path, bytes)
+    }
+
+    fn list(&self, folder: &Path) -> Result<Vec<PathBuf>, FileError> {
+        self.0.list(folder)
+    }
+
+    fn exists(&self, path: &Path) -> bool {
+        self.0.exists(path)
+    }
+
+    fn is_dir(&self, path: &Path) -> bool {
+        self.0.is_dir(path)
+    }
+
+    fn remove_file(&self, path: &Path) -> Result<(), FileError> {
+        self.0.remove_file(path)
+    }
+
+    fn remove_dir_all(&self, folder: &Path) -> Result<(), FileError> {
+        RealFiles.remove_dir_all(folder)?;
+        self.0.remove_dir_all(folder)
+    }
+
+    fn sync_dir(&self, folder: &Path) -> Result<(), FileError> {
+        self.0.sync_dir(folder)
+    }
+
+    fn lock(&self, path: &Path) -> Result<Box<dyn FileLock>, FileError> {
+        self.0.lock(path)
+    }
+
+    fn free_bytes(&self, folder: &Path) -> Result<u64, FileError> {
+        self.0.free_bytes(folder)
+    }
+}
+
+/// One change of the store.
+#[derive(Clone)]
+enum Change {
+    Write(StoreWrite),
+    Retain(Vec<String>),
+}
+
+/// Keeps states as the trait promises and no better: a crash takes it back to an earlier write.
+#[derive(Default)]
+pub struct SimulatedStore {
+    now: MemoryFeatureStore,
+    /// Everything that made it what it is, in order.
+    changes: Mutex<Vec<Change>>,
+    /// How many of the changes are sure.
+    synced: Mutex<usize>,
+    pub fails: AtomicBool,
+}
+
+impl SimulatedStore {
+    /// The store as a crash leaves it: `kept` of 255 parts of what wasn't synced.
+    pub fn crashed(&self, kept: u8) -> Self {
+        let changes = self.changes.lock().unwrap();
+        let synced = *self.synced.lock().unwrap();
+        let rest = changes.len() - synced;
+        let length = synced + rest * usize::from(kept) / 255;
+        let store = Self::default();
+        for change in &changes[..length] {
+            match change {
+                Change::Write(write) => store.now.write(write).unwrap(),
+                Change::Retain(views) => store.now.retain(views).unwrap(),
+            }
+        }
+        *store.changes.lock().unwrap() = changes[..length].to_vec();
+        *store.synced.lock().unwrap() = length;
+        store
+    }
+
+    fn change(&self, change: Change) -> Result<(), Problem> {
+        if self.fails.load(Ordering::Relaxed) {
+            return Err(Problem::external("feature-store-failed", "told to fail").retryable());
+        }
+        match &change {
+            Change::Write(write) => self.now.write(write)?,
+            Change::Retain(views) => self.now.retain(views)?,
+        }
+        self.changes.lock().unwrap().push(change);
+        Ok(())
+    }
+}
+
+impl FeatureStore for SimulatedStore {
+    fn get(&self, view: &str, keys: &[&[u8]]) -> Result<Vec<Option<Vec<u8>>>, Problem> {
+        self.now.get(view, keys)
+    }
+
+    fn write(&self, write: &StoreWrite) -> Result<(), Problem> {
+        self.change(Change::Write(write.clone()))
+    }
+
+    fn positions(&self) -> Result<BTreeMap<String, Sequence>, Problem> {
+        self.now.positions()
+    }
+
+    fn retain(&self, views: &[String]) -> Result<(), Problem> {
+        self.change(Change::Retain(views.to_vec()))
+    }
+
+    fn sync(&self) -> Result<(), Problem> {
+        *self.synced.lock().unwrap() = self.changes.lock().unwrap().len();
+        Ok(())
+    }
+
+    fn size_bytes(&self) -> u64 {
+        self.now.size_bytes()
+    }
+}
