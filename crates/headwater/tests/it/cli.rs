@@ -138,9 +138,9 @@ fn mistakes_in_definitions_are_named_with_their_place_and_how_to_mend_them() {
         ),
         (
             "windows: [1h]",
-            "windows: [{sawtooth: 1h}]",
+            "windows: [{hopping: 1h}]",
             "shop.yaml:17:",
-            "`sawtooth` isn't available",
+            "a hopping window needs `every`",
         ),
         (
             "aggregate: max",
