@@ -1,3 +1,5 @@
+//! What the registry stores and gives again.
+
 use headwater_schema::yaml::YamlDocument;
 
 use super::*;
