@@ -60,7 +60,6 @@ pub struct Rule {
 
 impl Rule {
     /// The same, for a call that stays open.
-    #[allow(dead_code, reason = "for calls that stream")]
     const fn feed(mut self) -> Self {
         self.feed = true;
         self
@@ -115,6 +114,7 @@ pub const RULES: &[Rule] = &[
         ADMIN,
         "quarantine_repair",
     ),
+    rule("POST", "/v1/facts/{contract}/stream", WRITE, "facts_feed").feed(),
     rule("POST", "/v1/features", READ, "features"),
     rule("GET", "/v1/registry", READ, "registry"),
     rule("GET", "/v1/registry/search", READ, "registry_search"),
@@ -123,6 +123,39 @@ pub const RULES: &[Rule] = &[
     rule("POST", "/v1/registry/apply", ADMIN, "registry_apply"),
     rule("GET", "/v1/registry/{kind}", READ, "registry_kind"),
     rule("GET", "/v1/registry/{kind}/{name}", READ, "registry_one"),
+    rule("POST", "/get-online-features", READ, "feast_features"),
+    rule("POST", "/push", WRITE, "feast_push"),
+    rule("POST", "/write-to-online-store", WRITE, "feast_write"),
+    rule("GET", "/health", Access::Open, "feast_health"),
+    rule(
+        "POST",
+        "/chronon/v1/features/groupby/{name}",
+        READ,
+        "chronon_groupby",
+    ),
+    rule(
+        "POST",
+        "/chronon/v1/features/join/{name}",
+        READ,
+        "chronon_join",
+    ),
+    rule("GET", "/chronon/ping", Access::Open, "chronon_ping"),
+    rule("POST", "/headwater.v1.Facts/Append", WRITE, "grpc_append"),
+    rule("POST", "/headwater.v1.Facts/Retract", WRITE, "grpc_retract"),
+    rule("POST", "/headwater.v1.Facts/Feed", WRITE, "grpc_feed").feed(),
+    rule("POST", "/headwater.v1.Features/Read", READ, "grpc_features"),
+    rule(
+        "POST",
+        "/feast.serving.ServingService/GetFeastServingInfo",
+        READ,
+        "grpc_feast_info",
+    ),
+    rule(
+        "POST",
+        "/feast.serving.ServingService/GetOnlineFeatures",
+        READ,
+        "grpc_feast_features",
+    ),
 ];
 
 /// What the table says of a call.
@@ -215,7 +248,7 @@ mod tests {
             "/v1/facts/a/b",
             "/health/live/",
             "//health/live",
-            "/health",
+            "/healthy",
             "",
             "*",
         ] {

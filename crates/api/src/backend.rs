@@ -8,7 +8,7 @@ use headwater_env::Durations;
 use headwater_features::{DefinitionKind, Direction};
 use headwater_schema::decode::BodyFormat;
 use headwater_schema::time::Duration;
-use headwater_schema::{Micros, Problem, Sequence, Value};
+use headwater_schema::{Contract, DataType, Field, Micros, Problem, Sequence, Value};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -170,6 +170,7 @@ pub struct FeaturesReply {
     pub names: Arc<[Arc<str>]>,
     /// The largest relative error of each feature that may be estimated, by full name.
     pub error_bounds: Arc<BTreeMap<Arc<str>, f64>>,
+    pub shape: Arc<ReadShape>,
     pub rows: Vec<FeatureRow>,
     pub as_of: Micros,
     pub sequence: Sequence,
@@ -184,6 +185,31 @@ pub struct StaleSource {
     /// The newest event time, capped at its arrival; none before the first fact.
     pub newest: Option<Micros>,
     pub expected_within: Duration,
+}
+
+/// What a reply's columns are, whatever was read.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct ReadShape {
+    /// The type of each name.
+    pub types: Vec<DataType>,
+    /// The entities that the names are of, each once.
+    pub entities: Vec<EntityShape>,
+}
+
+/// An entity's name and key columns.
+#[derive(Debug, Clone, PartialEq)]
+pub struct EntityShape {
+    pub name: Arc<str>,
+    pub keys: Vec<Field>,
+}
+
+/// Where facts go that are written under a view's name.
+#[derive(Debug, Clone)]
+pub struct WriteTarget {
+    /// The view's only source.
+    pub contract: Arc<Contract>,
+    /// Other names of the contract's columns: the entity's keys and the view's latest values.
+    pub aliases: BTreeMap<String, Arc<str>>,
 }
 
 /// One row of features, in the order of the names.
@@ -323,6 +349,15 @@ pub trait Backend: Send + Sync + 'static {
     /// Tries rows of the quarantine again under the present contract: those that keep it become facts,
     /// the others stay with the new reason.
     fn mend(&self, contract: &str, mending: Mending, revise: bool) -> Result<MendReply, Problem>;
+
+    /// A contract by its name.
+    fn contract(&self, name: &str) -> Result<Arc<Contract>, Problem>;
+
+    /// The full names of a view's features.
+    fn view_features(&self, view: &str) -> Result<Vec<String>, Problem>;
+
+    /// Where facts go that are written under a view's name.
+    fn write_target(&self, view: &str) -> Result<WriteTarget, Problem>;
 
     /// What is defined, for people and tools.
     fn registry(&self, query: &RegistryQuery) -> Result<serde_json::Value, Problem>;

@@ -28,7 +28,7 @@ impl From<ApiError> for Problems {
 }
 
 /// The status that a problem's code stands for.
-fn status(problem: &Problem) -> StatusCode {
+pub(crate) fn status(problem: &Problem) -> StatusCode {
     match problem.code {
         "unknown-contract"
         | "unknown-feature-set"
@@ -58,37 +58,36 @@ fn status(problem: &Problem) -> StatusCode {
     }
 }
 
+/// The problem document of a problem.
+pub(crate) fn document(problem: &Problem) -> Value {
+    let mut document = Map::new();
+    document.insert(
+        "type".into(),
+        json!(format!("urn:headwater:problem:{}", problem.code)),
+    );
+    document.insert("title".into(), json!(problem.title));
+    document.insert("status".into(), json!(status(problem).as_u16()));
+    if problem.blame == Blame::Internal {
+        document.insert("detail".into(), json!("the server's log tells more"));
+        document.insert("hint".into(), json!("this is a bug: please report it"));
+        return Value::Object(document);
+    }
+    document.insert("detail".into(), json!(problem.detail));
+    document.insert("hint".into(), json!(problem.hint));
+    if let Some(field) = &problem.field {
+        document.insert("field".into(), json!(field));
+    }
+    if let Some(at) = &problem.location {
+        let at = json!({"file": at.file, "line": at.line, "column": at.column});
+        document.insert("location".into(), at);
+    }
+    Value::Object(document)
+}
+
 impl ApiError {
     /// The status, and the document as JSON.
     pub(crate) fn document(&self) -> (StatusCode, String) {
-        let status = status(&self.0);
-        (status, self.members(status).to_string())
-    }
-
-    fn members(&self, status: StatusCode) -> Value {
-        let problem = &self.0;
-        let mut document = Map::new();
-        document.insert(
-            "type".into(),
-            json!(format!("urn:headwater:problem:{}", problem.code)),
-        );
-        document.insert("title".into(), json!(problem.title));
-        document.insert("status".into(), json!(status.as_u16()));
-        if problem.blame == Blame::Internal {
-            document.insert("detail".into(), json!("the server's log tells more"));
-            document.insert("hint".into(), json!("this is a bug: please report it"));
-            return Value::Object(document);
-        }
-        document.insert("detail".into(), json!(problem.detail));
-        document.insert("hint".into(), json!(problem.hint));
-        if let Some(field) = &problem.field {
-            document.insert("field".into(), json!(field));
-        }
-        if let Some(at) = &problem.location {
-            let at = json!({"file": at.file, "line": at.line, "column": at.column});
-            document.insert("location".into(), at);
-        }
-        Value::Object(document)
+        (status(&self.0), document(&self.0).to_string())
     }
 }
 
@@ -119,7 +118,7 @@ impl IntoResponse for Problems {
     /// The first problem as the document, and all of them in its `problems`.
     fn into_response(self) -> Response<Body> {
         let errors: Vec<ApiError> = self.0.into_iter().map(ApiError).collect();
-        let members: Vec<Value> = errors.iter().map(|e| e.members(status(&e.0))).collect();
+        let members: Vec<Value> = errors.iter().map(|e| document(&e.0)).collect();
         let none = || {
             ApiError(Problem::internal(
                 "no-problem",
@@ -127,7 +126,7 @@ impl IntoResponse for Problems {
             ))
         };
         let first = errors.into_iter().next().unwrap_or_else(none);
-        let mut document = first.members(status(&first.0));
+        let mut document = document(&first.0);
         document["problems"] = Value::Array(members);
         let mut response = first.into_response();
         *response.body_mut() = Body::from(document.to_string());

@@ -2,19 +2,23 @@
 
 use std::collections::BTreeMap;
 
-use axum::body::Body;
+use axum::body::{Body, Bytes};
 use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, Response};
+use headwater_schema::decode::BodyFormat;
 use headwater_schema::time::format_timestamp;
 use headwater_schema::{Problem, Value};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use tokio::sync::oneshot;
 
-use crate::backend::{EntityRequest, FactsQuery, IngestOptions, KeyValue};
+use crate::arrow_stream;
+use crate::backend::{
+    EntityRequest, FactsQuery, IngestOptions, IngestReply, KeyValue, RejectedFact,
+};
 use crate::body::{facts_format, instant, known_at, read_body};
 use crate::error::{ApiError, malformed};
 use crate::features::json_reply;
+use crate::feed;
 use crate::json::JsonValue;
 use crate::server::Shared;
 
@@ -49,6 +53,16 @@ pub struct RejectedAnswer {
     reason: String,
 }
 
+impl From<RejectedFact> for RejectedAnswer {
+    fn from(rejected: RejectedFact) -> Self {
+        Self {
+            row: rejected.row,
+            field: rejected.field,
+            reason: rejected.reason,
+        }
+    }
+}
+
 /// Takes facts in.
 pub async fn post_facts(
     State(shared): State<Shared>,
@@ -77,34 +91,12 @@ pub async fn post_facts(
     };
     let body = read_body(body, shared.limits.body_bytes_max).await?;
     let format = facts_format(&headers, &body)?;
-    let (answer, answered) = oneshot::channel();
-    let backend = shared.backend.clone();
-    let submit = move || {
-        let options = IngestOptions {
-            all_or_nothing,
-            revise,
-        };
-        let done = Box::new(move |reply| drop(answer.send(reply)));
-        backend.submit(&contract, format, &body, options, done);
+    let options = IngestOptions {
+        all_or_nothing,
+        revise,
     };
-    // Decoding a large body takes a while; small ones aren't worth another thread.
-    const SMALL_BYTES: usize = 16 * 1024;
-    if body_is_small(&headers, SMALL_BYTES) {
-        submit();
-    } else {
-        let asker = tracing::Span::current();
-        tokio::task::spawn_blocking(move || asker.in_scope(submit))
-            .await
-            .map_err(|e| ApiError(Problem::internal("decode", "decoding panicked").detail(e)))?;
-    }
-    let reply = answered
-        .await
-        .map_err(|_| ApiError(Problem::internal("ingest", "nobody answered")))??;
-    let rejected = reply.rejected.into_iter().map(|r| RejectedAnswer {
-        row: r.row,
-        field: r.field,
-        reason: r.reason,
-    });
+    let reply = ingest(&shared, &contract, format, body, options).await?;
+    let rejected = reply.rejected.into_iter().map(RejectedAnswer::from);
     json_reply(&IngestAnswer {
         accepted: reply.accepted,
         duplicates: reply.duplicates,
@@ -113,11 +105,19 @@ pub async fn post_facts(
     })
 }
 
-fn body_is_small(headers: &HeaderMap, bytes: usize) -> bool {
-    headers
-        .get(axum::http::header::CONTENT_LENGTH)
-        .and_then(|length| length.to_str().ok()?.parse::<usize>().ok())
-        .is_some_and(|length| length <= bytes)
+/// Hands facts to the backend and waits until they are durable and visible.
+pub(crate) async fn ingest(
+    shared: &Shared,
+    contract: &str,
+    format: BodyFormat,
+    body: Bytes,
+    options: IngestOptions,
+) -> Result<IngestReply, ApiError> {
+    let answered = feed::submit(&shared.backend, contract, format, body, options).await?;
+    let reply = answered
+        .await
+        .map_err(|_| ApiError(Problem::internal("ingest", "nobody answered")))?;
+    Ok(reply?)
 }
 
 /// Parameters of `GET /v1/facts/{contract}`.
@@ -141,6 +141,7 @@ pub async fn get_facts(
     State(shared): State<Shared>,
     Path(contract): Path<String>,
     Query(parameters): Query<ListParameters>,
+    headers: HeaderMap,
 ) -> Result<Response<Body>, ApiError> {
     let time = |name: &str, text: &Option<String>| {
         let json = text.as_ref().map(|t| serde_json::Value::String(t.clone()));
@@ -158,10 +159,16 @@ pub async fn get_facts(
             .transpose()?,
         limit: limit(parameters.limit, shared.limits.listed_max)?,
     };
+    let wanted = arrow_stream::is_wanted(&headers);
+    let contract = wanted.then(|| shared.backend.contract(&query.contract));
+    let contract = contract.transpose()?;
     let backend = shared.backend.clone();
     let rows = tokio::task::spawn_blocking(move || backend.facts(&query))
         .await
         .map_err(|e| ApiError(Problem::internal("facts", "listing panicked").detail(e)))??;
+    if let Some(contract) = contract {
+        return arrow_stream::facts(&contract, &rows);
+    }
     let facts: Vec<FactAnswer<'_>> = rows
         .iter()
         .map(|row| FactAnswer {

@@ -5,13 +5,14 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use axum::extract::State;
-use axum::http::{Response, header};
+use axum::http::{HeaderMap, Response, header};
 use headwater_schema::time::format_timestamp;
 use headwater_schema::{Micros, Problem};
 use schemars::JsonSchema;
 use serde::ser::{SerializeSeq, Serializer};
 use serde::{Deserialize, Serialize};
 
+use crate::arrow_stream;
 use crate::backend::{EntityRequest, FeatureRow, FeaturesReply, FeaturesRequest, KeyValue, Names};
 use crate::body::{instant, key_value, known_at, read_body, read_json};
 use crate::error::{ApiError, malformed};
@@ -129,11 +130,15 @@ impl Serialize for Times<'_> {
 /// Reads features.
 pub async fn read_features(
     State(shared): State<Shared>,
+    headers: HeaderMap,
     body: Body,
 ) -> Result<Response<Body>, ApiError> {
     let body = read_body(body, shared.limits.body_bytes_max).await?;
     let request = request(read_json(&body)?, &shared.limits)?;
     let reply = shared.backend.features(&request)?;
+    if arrow_stream::is_wanted(&headers) {
+        return arrow_stream::features(&reply);
+    }
     answer(reply)
 }
 
@@ -178,7 +183,12 @@ fn request(body: FeaturesBody, limits: &Limits) -> Result<FeaturesRequest, ApiEr
     })
 }
 
-fn check_limit(what: &str, count: usize, max: usize, setting: &str) -> Result<(), ApiError> {
+pub(crate) fn check_limit(
+    what: &str,
+    count: usize,
+    max: usize,
+    setting: &str,
+) -> Result<(), ApiError> {
     if count <= max {
         return Ok(());
     }
@@ -190,7 +200,8 @@ fn check_limit(what: &str, count: usize, max: usize, setting: &str) -> Result<()
     ))
 }
 
-fn read_entity(
+/// The keys of one row, from names and JSON.
+pub(crate) fn read_entity(
     index: usize,
     entity: &BTreeMap<String, serde_json::Value>,
 ) -> Result<EntityRequest, ApiError> {

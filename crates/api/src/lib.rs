@@ -4,14 +4,20 @@
 //! engine implements.
 
 mod access;
+mod arrow_stream;
 mod audit;
 mod auth;
 pub mod backend;
 mod body;
+mod chronon;
 pub mod connection;
 mod error;
 mod facts;
+mod feast;
 mod features;
+mod feed;
+mod feed_lines;
+pub mod grpc;
 mod guard;
 mod json;
 mod limits;

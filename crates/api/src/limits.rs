@@ -11,6 +11,8 @@ pub struct Limits {
     pub body_bytes_max: usize,
     /// Facts of one request.
     pub rows_max: usize,
+    /// Bytes of one fact's text.
+    pub row_bytes_max: usize,
     /// Entities of one feature read.
     pub entities_max: usize,
     /// Features named in one read.
@@ -43,6 +45,18 @@ pub struct Limits {
     pub drain_notice_ms: u64,
     /// Milliseconds that a stopping server waits for requests under way.
     pub drain_ms_max: u64,
+    /// Feeds of facts open at once; more are refused as busy.
+    pub feeds_max: usize,
+    /// Facts of a feed that are written together.
+    pub feed_batch_rows_max: usize,
+    /// Bytes of a feed that are written together.
+    pub feed_batch_bytes_max: usize,
+    /// Batches of one feed on their way at once; it isn't read on while there are more.
+    pub feed_batches_in_flight_max: usize,
+    /// Rejected rows that one acknowledgement of a feed lists; more are only counted.
+    pub feed_rejected_max: usize,
+    /// Milliseconds until a feed is ended that sends nothing.
+    pub feed_idle_ms_max: u64,
 }
 
 impl Default for Limits {
@@ -50,6 +64,7 @@ impl Default for Limits {
         Self {
             body_bytes_max: 64 << 20,
             rows_max: 100_000,
+            row_bytes_max: 1 << 20,
             entities_max: 10_000,
             features_max: 10_000,
             listed_max: 10_000,
@@ -65,6 +80,12 @@ impl Default for Limits {
             write_ms_max: 30_000,
             drain_notice_ms: 0,
             drain_ms_max: 20_000,
+            feeds_max: 256,
+            feed_batch_rows_max: 8192,
+            feed_batch_bytes_max: 4 << 20,
+            feed_batches_in_flight_max: 4,
+            feed_rejected_max: 1000,
+            feed_idle_ms_max: 600_000,
         }
     }
 }

@@ -1,10 +1,14 @@
 //! The OpenAPI document, made from the wire types.
 
+mod foreign;
+
 use schemars::SchemaGenerator;
 use serde_json::{Value, json};
 
+use crate::arrow_stream::ARROW_STREAM;
 use crate::facts::IngestAnswer;
 use crate::features::{FeaturesAnswer, FeaturesBody};
+use crate::feed_lines::FeedAnswer;
 use crate::quarantine::{MendAnswer, RepairedRow, ReplayBody};
 use crate::retract::{RetractAnswer, RetractBody};
 
@@ -17,6 +21,7 @@ pub fn openapi() -> Value {
     paths.extend(quarantine_paths(&mut generator));
     paths.extend(other_paths(&mut generator));
     paths.extend(crate::registry::paths(&mut generator));
+    paths.extend(foreign::paths(&mut generator));
     let mut schemas = generator.take_definitions(true);
     schemas.insert("Problem".into(), problem_schema());
     json!({
@@ -30,6 +35,20 @@ pub fn openapi() -> Value {
         "paths": paths.into_iter().collect::<serde_json::Map<_, _>>(),
         "components": {"schemas": schemas}
     })
+}
+
+fn feed_path(generator: &mut SchemaGenerator) -> (String, Value) {
+    let line = generator.subschema_for::<FeedAnswer>();
+    let path = json!({"post": {
+        "summary": "Feed facts line by line, for as long as it takes; answered with a line whenever some are durable and visible",
+        "parameters": [{"name": "contract", "in": "path", "required": true, "schema": {"type": "string"}}],
+        "requestBody": {"required": true, "content": {"application/x-ndjson": {"schema": {"type": "string"}}}},
+        "responses": {
+            "200": {"description": "Lines, each as the schema says", "content": {"application/x-ndjson": {"schema": {"type": "string"}, "itemSchema": line}}},
+            "default": problem_reply()
+        }
+    }});
+    ("/v1/facts/{contract}/stream".to_owned(), path)
 }
 
 pub type Paths = Vec<(String, Value)>;
@@ -52,6 +71,13 @@ pub fn replies(description: &str, schema: impl Into<Value>) -> Value {
         "200": {"description": description, "content": json_content(schema)},
         "default": problem_reply()
     })
+}
+
+/// Replies that are offered as Arrow streams too.
+fn with_arrow(mut replies: Value) -> Value {
+    let stream = json!({"schema": {"type": "string", "contentEncoding": "binary"}});
+    replies["200"]["content"][ARROW_STREAM] = stream;
+    replies
 }
 
 fn problem_reply() -> Value {
@@ -86,7 +112,7 @@ fn facts_paths(generator: &mut SchemaGenerator) -> Paths {
             query("to", text.clone(), "the first instant left out"),
             query("known_at", text.clone(), "a `sequence` or RFC 3339: facts as they were known then"),
             query("limit", number.clone(), "the newest, this many")],
-        "responses": replies("Facts", any_object())
+        "responses": with_arrow(replies("Facts", any_object()))
     });
     let retract = json!({"post": {
         "summary": "Take back the newest live fact with each id",
@@ -100,6 +126,7 @@ fn facts_paths(generator: &mut SchemaGenerator) -> Paths {
             json!({"post": post, "get": get}),
         ),
         ("/v1/facts/{contract}/retract".into(), retract),
+        feed_path(generator),
     ]
 }
 
@@ -152,7 +179,7 @@ fn other_paths(generator: &mut SchemaGenerator) -> Paths {
     let features = json!({"post": {
         "summary": "Read features of entities at one cursor",
         "requestBody": {"required": true, "content": json_content(generator.subschema_for::<FeaturesBody>())},
-        "responses": replies("Features", generator.subschema_for::<FeaturesAnswer>())
+        "responses": with_arrow(replies("Features", generator.subschema_for::<FeaturesAnswer>()))
     }});
     let text = |path: &str, summary: &str| {
         let responses = json!({"200": {"description": "OK"}, "default": problem_reply()});

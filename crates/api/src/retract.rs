@@ -9,6 +9,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
+use crate::backend::RetractReply;
 use crate::body::{key_value, read_body};
 use crate::error::{ApiError, malformed};
 use crate::features::json_reply;
@@ -56,6 +57,20 @@ pub async fn post_retract(
 ) -> Result<Response<Body>, ApiError> {
     let body = read_body(body, shared.limits.body_bytes_max).await?;
     let ids = fact_ids(&body)?;
+    let reply = retract(&shared, &contract, ids).await?;
+    json_reply(&RetractAnswer {
+        retracted: reply.retracted,
+        unknown: reply.unknown,
+        sequence: reply.sequence.to_string(),
+    })
+}
+
+/// Takes facts back, within the limits of one request.
+pub(crate) async fn retract(
+    shared: &Shared,
+    contract: &str,
+    ids: Vec<String>,
+) -> Result<RetractReply, ApiError> {
     if ids.len() > shared.limits.rows_max {
         return Err(ApiError(
             Problem::user("too-many-rows", "too many facts in one request")
@@ -69,15 +84,11 @@ pub async fn post_retract(
     }
     let (answer, answered) = oneshot::channel();
     let done = Box::new(move |reply| drop(answer.send(reply)));
-    shared.backend.retract(&contract, ids, done);
+    shared.backend.retract(contract, ids, done);
     let reply = answered
         .await
-        .map_err(|_| ApiError(Problem::internal("retract", "nobody answered")))??;
-    json_reply(&RetractAnswer {
-        retracted: reply.retracted,
-        unknown: reply.unknown,
-        sequence: reply.sequence.to_string(),
-    })
+        .map_err(|_| ApiError(Problem::internal("retract", "nobody answered")))?;
+    Ok(reply?)
 }
 
 fn fact_ids(body: &[u8]) -> Result<Vec<String>, ApiError> {

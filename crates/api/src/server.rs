@@ -3,7 +3,6 @@
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::Router;
@@ -15,7 +14,7 @@ use axum::response::{Html, IntoResponse};
 use axum::routing::{get, post};
 use headwater_schema::Problem;
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::auth::{Authorizer, method_not_allowed, not_found};
@@ -24,6 +23,7 @@ use crate::connection::{Connections, Counters};
 use crate::error::ApiError;
 use crate::facts::{get_facts, post_facts};
 use crate::features::{json_reply, read_features};
+use crate::feed_lines::post_feed;
 use crate::guard::guard;
 use crate::limits::Limits;
 use crate::metrics::{HttpMetrics, render};
@@ -44,8 +44,10 @@ pub struct Shared {
     pub(crate) in_flight: Arc<Semaphore>,
     pub(crate) ids: Arc<RequestIds>,
     connections: Arc<Counters>,
-    /// Set once the server is about to end.
-    stopping: Arc<AtomicBool>,
+    /// Room for feeds, which stay open for long.
+    pub(crate) feeds: Arc<Semaphore>,
+    /// True once the server is about to end.
+    pub(crate) stopping: watch::Receiver<bool>,
 }
 
 /// How a server serves.
@@ -75,6 +77,8 @@ pub struct Server {
     address: SocketAddr,
     shared: Shared,
     tls: Option<Arc<Tls>>,
+    grpc: Option<(TcpListener, SocketAddr)>,
+    stopping: watch::Sender<bool>,
 }
 
 impl Server {
@@ -84,28 +88,26 @@ impl Server {
         backend: Arc<dyn Backend>,
         options: ServerOptions,
     ) -> Result<Self, Problem> {
-        let refused = |error: std::io::Error| {
-            Problem::external("listen", format!("{address} can't be listened on"))
-                .detail(error)
-                .hint("another process may use it; choose another with `--listen`")
-        };
-        let listener = TcpListener::bind(address).await.map_err(refused)?;
-        let address = listener.local_addr().map_err(refused)?;
+        let (listener, address) = listen(address, "--listen").await?;
+        let (stopping, told) = watch::channel(false);
         let shared = Shared {
             backend,
             auth: options.auth,
             in_flight: Arc::new(Semaphore::new(options.limits.requests_in_flight_max)),
-            limits: Arc::new(options.limits),
             metrics: Arc::default(),
             ids: Arc::new(RequestIds::new(options.instance)),
             connections: Arc::default(),
-            stopping: Arc::default(),
+            feeds: Arc::new(Semaphore::new(options.limits.feeds_max)),
+            limits: Arc::new(options.limits),
+            stopping: told,
         };
         Ok(Self {
             listener,
             address,
             shared,
             tls: options.tls,
+            grpc: None,
+            stopping,
         })
     }
 
@@ -114,28 +116,74 @@ impl Server {
         self.address
     }
 
+    /// Listens for gRPC too.
+    pub async fn listen_grpc(&mut self, address: SocketAddr) -> Result<(), Problem> {
+        self.grpc = Some(listen(address, "--grpc-listen").await?);
+        Ok(())
+    }
+
     /// Its URL.
     pub fn url(&self) -> String {
-        let scheme = if self.tls.is_some() { "https" } else { "http" };
-        format!("{scheme}://{}", self.address)
+        format!("{}://{}", self.scheme(), self.address)
+    }
+
+    /// The URL of its gRPC services, where it listens for them.
+    pub fn grpc_url(&self) -> Option<String> {
+        let (_, address) = self.grpc.as_ref()?;
+        Some(format!("{}://{address}", self.scheme()))
+    }
+
+    fn scheme(&self) -> &'static str {
+        if self.tls.is_some() { "https" } else { "http" }
     }
 
     /// Serves until `stop` is ready; then says on `/health/ready` that it ends, for
     /// `limits.drain_notice_ms`, takes no more connections, and answers the requests under way within
     /// `limits.drain_ms_max`. Whether all of them were answered.
     pub async fn run(self, stop: impl Future<Output = ()> + Send + 'static) -> bool {
-        let limits = self.shared.limits.clone();
-        let counters = self.shared.connections.clone();
-        let connections = Connections::new(limits.clone(), self.tls, counters);
-        let stopping = self.shared.stopping.clone();
+        let shared = self.shared;
+        let connections = |tls| {
+            let counters = shared.connections.clone();
+            Connections::new(shared.limits.clone(), tls, counters)
+        };
+        let (http, grpc) = (connections(self.tls.clone()), connections(self.tls));
+        let notice = Duration::from_millis(shared.limits.drain_notice_ms);
+        let (stopping, mut told) = (self.stopping, shared.stopping.clone());
         let noticed = async move {
             stop.await;
-            stopping.store(true, Ordering::Release);
-            tokio::time::sleep(Duration::from_millis(limits.drain_notice_ms)).await;
+            stopping.send_replace(true);
+            tokio::time::sleep(notice).await;
         };
-        let router = router(self.shared);
-        connections.serve(self.listener, router, noticed).await
+        let told = async move {
+            let _ = told.wait_for(|stopping| *stopping).await;
+            tokio::time::sleep(notice).await;
+        };
+        let serving_grpc = async {
+            match self.grpc {
+                None => true,
+                Some((listener, _)) => {
+                    let router = crate::grpc::router(shared.clone());
+                    grpc.serve(listener, router, told).await
+                }
+            }
+        };
+        let router = router(shared.clone());
+        let (http, grpc) = tokio::join!(http.serve(self.listener, router, noticed), serving_grpc);
+        http && grpc
     }
+}
+
+async fn listen(address: SocketAddr, option: &str) -> Result<(TcpListener, SocketAddr), Problem> {
+    let refused = |error: std::io::Error| {
+        Problem::external("listen", format!("{address} can't be listened on"))
+            .detail(error)
+            .hint(format!(
+                "another process may use it; choose another with `{option}`"
+            ))
+    };
+    let listener = TcpListener::bind(address).await.map_err(refused)?;
+    let address = listener.local_addr().map_err(refused)?;
+    Ok((listener, address))
 }
 
 fn router(shared: Shared) -> Router {
@@ -145,6 +193,7 @@ fn router(shared: Shared) -> Router {
         .route("/v1/facts/{contract}/quarantine", get(get_quarantine))
         .route("/v1/facts/{contract}/quarantine/replay", post(post_replay))
         .route("/v1/facts/{contract}/quarantine/repair", post(post_repair))
+        .route("/v1/facts/{contract}/stream", post(post_feed))
         .route("/v1/features", post(read_features))
         .route("/v1/registry", get(registry::get_all))
         .route("/v1/registry/search", get(registry::get_search))
@@ -158,6 +207,8 @@ fn router(shared: Shared) -> Router {
         .route("/health/ready", get(ready))
         .route("/openapi.json", get(openapi_document))
         .route("/", get(home))
+        .merge(crate::feast::routes())
+        .merge(crate::chronon::routes())
         .fallback(nothing_here)
         .method_not_allowed_fallback(other_method)
         .layer(CatchPanicLayer::custom(panicked))
@@ -165,11 +216,11 @@ fn router(shared: Shared) -> Router {
         .with_state(shared)
 }
 
-fn panicked(_: Box<dyn std::any::Any + Send>) -> Response<Body> {
+pub(crate) fn panicked(_: Box<dyn std::any::Any + Send>) -> Response<Body> {
     ApiError(Problem::internal("panic", "the request failed")).into_response()
 }
 
-async fn nothing_here(request: Request) -> ApiError {
+pub(crate) async fn nothing_here(request: Request) -> ApiError {
     ApiError(not_found(request.uri().path()))
 }
 
@@ -194,7 +245,7 @@ async fn live() -> Result<Response<Body>, ApiError> {
 
 /// The engine recovers before the server listens, so a server that answers is ready until it stops.
 async fn ready(State(shared): State<Shared>) -> Result<Response<Body>, ApiError> {
-    if shared.stopping.load(Ordering::Acquire) {
+    if *shared.stopping.borrow() {
         let problem = Problem::external("stopping", "the server is stopping");
         return Err(ApiError(problem.hint("ask the next one").retryable()));
     }

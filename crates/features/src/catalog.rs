@@ -319,6 +319,13 @@ impl Catalog {
         })
     }
 
+    /// A view, or the problem that there is none.
+    pub fn known_view(&self, name: &str) -> Result<&Arc<CompiledView>, Problem> {
+        let names = self.views.keys().map(String::as_str);
+        self.view(name)
+            .ok_or_else(|| unknown("view", "feature view", name, names))
+    }
+
     fn feature(&self, name: &str) -> Result<FeatureRef, Problem> {
         let found = name.split_once('.').and_then(|(view, feature)| {
             let view = self.views.get(view)?;

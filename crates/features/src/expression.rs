@@ -116,6 +116,11 @@ impl Expression {
         &self.data_type
     }
 
+    /// The column that the expression is, by index, where it is nothing else.
+    pub fn bare(&self) -> Option<usize> {
+        self.bare
+    }
+
     /// The columns it reads, by index.
     pub fn columns(&self) -> &[usize] {
         &self.columns

@@ -1,14 +1,16 @@
-//! The engine as what the HTTP edge serves.
+//! The engine as what the edge serves.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use headwater_api::Backend;
 use headwater_api::backend::{
     DefinitionsRequest, FactRow, FactsQuery, FeaturesReply, FeaturesRequest, IngestDone,
     IngestOptions, Measure, MendReply, Mending, QuarantineRow, RegistryQuery, RetractDone,
+    WriteTarget,
 };
 use headwater_facts::{FactLog, FoundFacts, Lookup, Scan};
-use headwater_features::Plan;
+use headwater_features::{FeatureKind, Plan};
 use headwater_schema::decode::BodyFormat;
 use headwater_schema::{Contract, Position, Problem, Value, evolve};
 use serde_json::{Value as Json, json};
@@ -52,6 +54,21 @@ impl Backend for Engine {
 
     fn mend(&self, contract: &str, mending: Mending, revise: bool) -> Result<MendReply, Problem> {
         self.mend(contract, mending, revise)
+    }
+
+    fn contract(&self, name: &str) -> Result<Arc<Contract>, Problem> {
+        self.contract(name)
+    }
+
+    fn view_features(&self, view: &str) -> Result<Vec<String>, Problem> {
+        let catalog = self.catalog();
+        let view = catalog.known_view(view)?;
+        let names = view.features.iter().map(|f| f.full_name.to_string());
+        Ok(names.collect())
+    }
+
+    fn write_target(&self, view: &str) -> Result<WriteTarget, Problem> {
+        self.write_target(view)
     }
 
     fn registry(&self, query: &RegistryQuery) -> Result<Json, Problem> {
@@ -134,6 +151,41 @@ impl Engine {
             }
         };
         rows(&contract, &found)
+    }
+
+    /// Where facts go that are written under a view's name: to its only source, under the names of
+    /// its keys and of its latest values too.
+    pub fn write_target(&self, view: &str) -> Result<WriteTarget, Problem> {
+        let catalog = self.catalog();
+        let view = catalog.known_view(view)?;
+        let [source] = view.sources.as_slice() else {
+            let contracts = view.sources.iter().map(|s| s.contract.as_ref());
+            return Err(Problem::user(
+                "several-sources",
+                format!("the view `{}` has several sources", view.name),
+            )
+            .hint(format!(
+                "write to one of its contracts by name: {}",
+                contracts.collect::<Vec<_>>().join(", ")
+            )));
+        };
+        let contract = self.contract(&source.contract)?;
+        let mut aliases = BTreeMap::new();
+        for feature in &view.features {
+            let FeatureKind::Latest { slot } = feature.kind else {
+                continue;
+            };
+            let input = view.layout.slots[slot].input;
+            let expression = input.and_then(|i| source.inputs[i].as_ref());
+            if let Some(column) = expression.and_then(|e| e.bare()) {
+                let column = contract.fields[column].name.clone();
+                aliases.insert(feature.name.to_string(), column);
+            }
+        }
+        for (key, column) in view.entity.keys.iter().zip(&source.key_columns) {
+            aliases.insert(key.name.to_string(), column.clone());
+        }
+        Ok(WriteTarget { contract, aliases })
     }
 }
 

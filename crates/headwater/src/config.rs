@@ -48,6 +48,8 @@ pub struct Settings {
     pub data_dir: PathBuf,
     /// The address of the HTTP server.
     pub listen: SocketAddr,
+    /// The address of the gRPC server; by default HTTP's, on the next port.
+    pub grpc_listen: Option<SocketAddr>,
     /// How facts are taken in.
     pub ingest: IngestSettings,
     /// How feature state is kept.
@@ -211,6 +213,7 @@ impl Default for Settings {
         Self {
             data_dir: ".headwater".into(),
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)),
+            grpc_listen: None,
             ingest: IngestSettings::default(),
             state: StateSettings::default(),
             limits: Limits::default(),
@@ -269,6 +272,7 @@ impl Config {
         DecodeLimits {
             body_bytes_max: self.spec.limits.body_bytes_max,
             rows_max: self.spec.limits.rows_max,
+            row_bytes_max: self.spec.limits.row_bytes_max,
             ..DecodeLimits::default()
         }
     }

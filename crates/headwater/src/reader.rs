@@ -5,7 +5,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use headwater_aggregate::Outcome;
-use headwater_api::backend::{FeatureRow, FeaturesReply, FeaturesRequest, KnownAt, Names};
+use headwater_api::backend::{
+    EntityShape, FeatureRow, FeaturesReply, FeaturesRequest, KnownAt, Names, ReadShape,
+};
 use headwater_env::Histogram;
 use headwater_facts::FactLog;
 use headwater_features::{FeatureSet, ReadPlan, Registry, Resolved};
@@ -55,6 +57,7 @@ struct Plan {
     names: Arc<[Arc<str>]>,
     /// How far estimated values may be off, by full name.
     error_bounds: Arc<BTreeMap<Arc<str>, f64>>,
+    shape: Arc<ReadShape>,
     views: Vec<ViewReads>,
     /// The sources of those views that should be fresh.
     watched: Vec<Watched>,
@@ -140,6 +143,7 @@ impl Reader {
         Ok(FeaturesReply {
             names: plan.names.clone(),
             error_bounds: plan.error_bounds.clone(),
+            shape: plan.shape.clone(),
             rows: rows.into_iter().map(row).collect(),
             as_of,
             sequence: known_at,
@@ -250,6 +254,7 @@ fn compile(in_force: &InForce, resolved: &Resolved) -> Result<Plan, Problem> {
         names: names.into(),
         error_bounds: Arc::new(bounds.collect()),
         watched: watched(in_force.catalog(), read),
+        shape: Arc::new(shape(resolved)),
         views: views.into_iter().map(reads).collect(),
     })
 }
@@ -267,6 +272,26 @@ fn context(plan: &Plan, request: &FeaturesRequest) -> Result<Vec<Vec<Value>>, Pr
         );
     }
     Ok(Vec::new())
+}
+
+/// The types of an answer's features, and the entities that they are of.
+fn shape(resolved: &Resolved) -> ReadShape {
+    let mut shape = ReadShape::default();
+    for feature in &resolved.features {
+        let described = &feature.view.features[feature.index];
+        shape.types.push(described.data_type.clone());
+        let entity = &feature.view.entity;
+        if !shape.entities.iter().any(|e| e.name == entity.name) {
+            shape.entities.push(EntityShape {
+                name: entity.name.clone(),
+                keys: entity.keys.clone(),
+            });
+        }
+    }
+    let on_demand = resolved.set.iter().flat_map(|set| &set.on_demand);
+    let types = on_demand.map(|feature| feature.data_type.clone());
+    shape.types.extend(types);
+    shape
 }
 
 fn row(outcomes: Vec<Outcome>) -> FeatureRow {

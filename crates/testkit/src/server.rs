@@ -12,6 +12,7 @@ use crate::TempProject;
 pub struct ServerProcess {
     child: Child,
     pub url: String,
+    pub grpc_url: String,
 }
 
 /// An answer: its status and its body.
@@ -49,15 +50,21 @@ impl ServerProcess {
             .spawn()
             .expect("the server starts");
         let stdout = child.stdout.take().expect("its output");
-        let mut line = String::new();
-        BufReader::new(stdout).read_line(&mut line).expect("a line");
-        let url = line
-            .trim()
-            .strip_prefix("listening on ")
-            .unwrap_or_default()
-            .to_owned();
-        assert!(url.starts_with("http"), "the server said: {line:?}");
-        Self { child, url }
+        let mut stdout = BufReader::new(stdout);
+        let mut told = |prefix: &str| {
+            let mut line = String::new();
+            stdout.read_line(&mut line).expect("a line");
+            let url = line.trim().strip_prefix(prefix).unwrap_or_default();
+            assert!(url.starts_with("http"), "the server said: {line:?}");
+            url.to_owned()
+        };
+        let url = told("listening on ");
+        let grpc_url = told("listening for gRPC on ");
+        Self {
+            child,
+            url,
+            grpc_url,
+        }
     }
 
     /// SIGKILL: the process gets no chance to tidy up.

@@ -96,7 +96,7 @@ enum Verb {
     Keys(keys::KeysVerb),
     /// Show who did what: definitions applied, keys made, used and refused.
     Audit(audit::AuditArguments),
-    /// Write the JSON Schemas of every kind of file, and the OpenAPI document.
+    /// Write the JSON Schemas of every kind of file, the OpenAPI document and the protobufs.
     Schema(schema::SchemaArguments),
     /// Run an example.
     #[command(subcommand)]

@@ -1,4 +1,4 @@
-//! `schema`: what editors and clients check files and calls against.
+//! `schema`: what editors and clients check files and calls against: JSON Schemas, OpenAPI, protobufs.
 
 use std::path::PathBuf;
 
@@ -48,5 +48,15 @@ pub fn run(context: &Context, arguments: &SchemaArguments) -> Result<(), Failure
         .write_atomic(&contract, standard.as_bytes())
         .map_err(unwritable)?;
     println!("{}", contract.display());
+    for (name, text) in headwater_api::grpc::PROTOS {
+        let path = arguments.out.join("proto").join(name);
+        if let Some(folder) = path.parent() {
+            let made = context.env.files.create_dir_all(folder);
+            made.map_err(unwritable)?;
+        }
+        let written = context.env.files.write_atomic(&path, text.as_bytes());
+        written.map_err(unwritable)?;
+        println!("{}", path.display());
+    }
     Ok(())
 }

@@ -19,6 +19,9 @@ pub struct ServeArguments {
     /// The address to listen on, instead of the project's.
     #[arg(long)]
     listen: Option<SocketAddr>,
+    /// The address to listen on for gRPC, instead of the project's.
+    #[arg(long)]
+    grpc_listen: Option<SocketAddr>,
 }
 
 /// How often the files of keys and certificates are read again.
@@ -46,8 +49,16 @@ pub fn serve(
     let stop = stop_signals()?;
     let runtime = runtime()?;
     let options = guarded.options(config, context.env.random.next_u64());
-    let server = bind(&runtime, address, engine.clone(), options)?;
-    println!("listening on {}", server.url());
+    let mut server = bind(&runtime, address, engine.clone(), options)?;
+    let grpc = arguments.grpc_listen.or(config.spec.grpc_listen);
+    runtime.block_on(listen_grpc(&mut server, grpc, &guarded.auth, address))?;
+    let grpc = server.grpc_url().unwrap_or_default();
+    // In one piece, so that whoever reads the first line only doesn't stop the second.
+    let told = format!(
+        "listening on {}\nlistening for gRPC on {grpc}\n",
+        server.url()
+    );
+    print!("{told}");
     let start = AuditEvent::new(super::ACTOR, "serve.start", &server.url(), "ok");
     context.audit(config).append(&start)?;
     runtime.spawn(guarded.watch(config.clone()));
@@ -76,6 +87,31 @@ pub fn serve(
         result,
     );
     Ok(context.audit(config).append(&stop)?)
+}
+
+/// Listens for gRPC on the address that was named; else on the port after HTTP's, or on a free one
+/// where that is taken.
+async fn listen_grpc(
+    server: &mut Server,
+    named: Option<SocketAddr>,
+    auth: &headwater_api::Authorizer,
+    http: SocketAddr,
+) -> Result<(), Problem> {
+    if let Some(named) = named {
+        check_address(named, auth)?;
+        return server.listen_grpc(named).await;
+    }
+    let port = match http.port() {
+        0 => 0,
+        port => port.checked_add(1).unwrap_or_default(),
+    };
+    let next = SocketAddr::new(http.ip(), port);
+    if server.listen_grpc(next).await.is_ok() {
+        return Ok(());
+    }
+    server.listen_grpc(SocketAddr::new(http.ip(), 0)).await?;
+    eprintln!("warning: {next} is taken, so gRPC listens on another port (set `grpc_listen`)");
+    Ok(())
 }
 
 /// The engine over the data folder; says how far it has come where that takes a while.

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::{BINARY, SHOP};
 
-fn key(project: &TempProject, roles: &[&str]) -> String {
+pub fn key(project: &TempProject, roles: &[&str]) -> String {
     let roles = roles.iter().flat_map(|r| ["--role", r]);
     let arguments: Vec<&str> = ["keys", "create"].into_iter().chain(roles).collect();
     project.run_ok(&arguments).trim().to_owned()

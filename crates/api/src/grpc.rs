@@ -1,0 +1,88 @@
+//! gRPC: Headwater's own services, and Feast's serving service.
+//!
+//! The protobufs lie in `proto/`; what is served means what the HTTP calls mean.
+
+mod error;
+mod facts;
+mod feast;
+mod features;
+mod values;
+
+use axum::Router;
+use axum::middleware::{from_fn, from_fn_with_state};
+use tower_http::catch_panic::CatchPanicLayer;
+
+use crate::guard::guard;
+use crate::server::{Shared, nothing_here, panicked};
+use proto::feast::serving::serving_service_server::ServingServiceServer;
+use proto::headwater::facts_server::FactsServer;
+use proto::headwater::features_server::FeaturesServer;
+
+/// What the protobufs define.
+#[allow(clippy::all, missing_docs)]
+pub mod proto {
+    /// Headwater's own services.
+    pub mod headwater {
+        tonic::include_proto!("headwater.v1");
+    }
+    /// Feast's.
+    pub mod feast {
+        pub mod serving {
+            tonic::include_proto!("feast.serving");
+        }
+        pub mod types {
+            tonic::include_proto!("feast.types");
+        }
+    }
+    /// The details of errors.
+    pub mod rpc {
+        tonic::include_proto!("google.rpc");
+    }
+}
+
+/// The protobufs by their paths.
+pub const PROTOS: [(&str, &str); 4] = [
+    (
+        "headwater/v1/headwater.proto",
+        include_str!("../proto/headwater/v1/headwater.proto"),
+    ),
+    (
+        "feast/types/Value.proto",
+        include_str!("../proto/feast/types/Value.proto"),
+    ),
+    (
+        "feast/serving/ServingService.proto",
+        include_str!("../proto/feast/serving/ServingService.proto"),
+    ),
+    (
+        "google/rpc/status.proto",
+        include_str!("../proto/google/rpc/status.proto"),
+    ),
+];
+
+/// Every service, behind the same door as HTTP; what is refused there is refused in gRPC's words.
+pub(crate) fn router(shared: Shared) -> Router {
+    let bytes_max = shared.limits.body_bytes_max;
+    let facts = FactsServer::new(facts::Service(shared.clone()));
+    let facts = facts.max_decoding_message_size(bytes_max);
+    let features = FeaturesServer::new(features::Service(shared.clone()))
+        .max_decoding_message_size(bytes_max)
+        .max_encoding_message_size(usize::MAX);
+    let serving = ServingServiceServer::new(feast::Service(shared.clone()))
+        .max_decoding_message_size(bytes_max)
+        .max_encoding_message_size(usize::MAX);
+    Router::new()
+        .route_service("/headwater.v1.Facts/Append", facts.clone())
+        .route_service("/headwater.v1.Facts/Retract", facts.clone())
+        .route_service("/headwater.v1.Facts/Feed", facts)
+        .route_service("/headwater.v1.Features/Read", features)
+        .route_service(
+            "/feast.serving.ServingService/GetFeastServingInfo",
+            serving.clone(),
+        )
+        .route_service("/feast.serving.ServingService/GetOnlineFeatures", serving)
+        .fallback(nothing_here)
+        .layer(CatchPanicLayer::custom(panicked))
+        .layer(from_fn_with_state(shared, guard))
+        .layer(from_fn(error::in_grpc))
+}

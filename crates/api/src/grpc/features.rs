@@ -1,0 +1,115 @@
+//! `headwater.v1.Features`.
+
+use headwater_aggregate::Status as FeatureStatus;
+use headwater_schema::Problem;
+use tonic::{Request, Response, Status};
+
+use super::error::refuse;
+use super::proto::headwater::features_server::Features;
+use super::proto::headwater::{self as proto, EntityRow, ReadReply, ReadRequest};
+use super::values::{to_key, to_proto};
+use crate::backend::{EntityRequest, FeatureRow, FeaturesRequest, Names, StaleSource};
+use crate::body::known_at;
+use crate::error::{ApiError, malformed};
+use crate::features::check_limit;
+use crate::limits::Limits;
+use crate::server::Shared;
+
+/// Reads features.
+pub struct Service(pub Shared);
+
+#[tonic::async_trait]
+impl Features for Service {
+    async fn read(&self, request: Request<ReadRequest>) -> Result<Response<ReadReply>, Status> {
+        let Self(shared) = self;
+        let request = read_request(request.into_inner(), &shared.limits).map_err(refuse)?;
+        let reply = shared.backend.features(&request).map_err(refuse)?;
+        Ok(Response::new(ReadReply {
+            names: reply.names.iter().map(|n| n.to_string()).collect(),
+            rows: reply.rows.iter().map(row).collect(),
+            as_of: reply.as_of,
+            sequence: reply.sequence.to_string(),
+            error_bounds: reply
+                .error_bounds
+                .iter()
+                .map(|(name, bound)| (name.to_string(), *bound))
+                .collect(),
+            stale_sources: reply.stale_sources.into_iter().map(stale).collect(),
+        }))
+    }
+}
+
+fn stale(source: StaleSource) -> proto::StaleSource {
+    proto::StaleSource {
+        contract: source.contract.to_string(),
+        newest: source.newest,
+        expected_within: source.expected_within.to_string(),
+    }
+}
+
+fn read_request(request: ReadRequest, limits: &Limits) -> Result<FeaturesRequest, ApiError> {
+    let names = match (request.features.is_empty(), request.feature_set) {
+        (false, set) if set.is_empty() => Names::List(request.features),
+        (true, set) if !set.is_empty() => Names::Set(set),
+        _ => return Err(malformed("name either `features` or a `feature_set`")),
+    };
+    if let Names::List(list) = &names {
+        check_limit(
+            "features",
+            list.len(),
+            limits.features_max,
+            "limits.features_max",
+        )?;
+    }
+    let rows = request.entities.len();
+    check_limit("entities", rows, limits.entities_max, "limits.entities_max")?;
+    let entities = request.entities.iter().enumerate();
+    let entities = entities.map(|(index, row)| entity(index, row));
+    let known = Some(request.known_at).filter(|k| !k.is_empty());
+    Ok(FeaturesRequest {
+        names,
+        entities: entities.collect::<Result<_, _>>()?,
+        as_of: request.as_of,
+        known_at: known.map(|k| known_at("known_at", &k)).transpose()?,
+        inclusive: !request.exclusive,
+    })
+}
+
+fn entity(index: usize, row: &EntityRow) -> Result<EntityRequest, ApiError> {
+    let keys = row.keys.iter().map(|(name, value)| {
+        let key = to_key(value).ok_or_else(|| {
+            Problem::user("wrong-key-type", "a key has a type that no key has")
+                .field(format!("entities[{index}].{name}"))
+                .hint(
+                    "keys are texts, integers, bools, dates or times, or a struct of such columns",
+                )
+        })?;
+        Ok((name.clone(), key))
+    });
+    keys.collect()
+}
+
+fn row(row: &FeatureRow) -> proto::FeatureRow {
+    let features = row.values.iter().zip(&row.statuses).zip(&row.event_times);
+    let feature =
+        |((value, status), time): ((_, &FeatureStatus), &Option<i64>)| proto::FeatureValue {
+            value: Some(to_proto(value)),
+            status: status_of(*status).into(),
+            event_time: *time,
+        };
+    proto::FeatureRow {
+        features: features.map(feature).collect(),
+    }
+}
+
+fn status_of(status: FeatureStatus) -> proto::Status {
+    match status {
+        FeatureStatus::Present => proto::Status::Present,
+        FeatureStatus::NullValue => proto::Status::NullValue,
+        FeatureStatus::NotFound => proto::Status::NotFound,
+        FeatureStatus::OutsideMaxAge => proto::Status::OutsideMaxAge,
+        FeatureStatus::Undefined => proto::Status::Undefined,
+        FeatureStatus::Overflow => proto::Status::Overflow,
+        FeatureStatus::Backfilling => proto::Status::Backfilling,
+    }
+}

@@ -1,0 +1,23 @@
+"""Every HTTP call against the server's own OpenAPI document, by schemathesis, within a bounded time."""
+
+import pathlib
+import subprocess
+import sys
+
+from project import served
+
+# Seconds for everything.
+TIME_MAX = 90
+CONFIG = pathlib.Path(__file__).with_name("schemathesis.toml")
+
+
+def main():
+    tool = pathlib.Path(sys.executable).with_name("schemathesis")
+    with served(sys.argv[1]) as url:
+        command = [tool, "--config-file", CONFIG, "run", f"{url}/openapi.json"]
+        subprocess.run(command, check=True, timeout=TIME_MAX)
+    print("schemathesis: passed")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,479 @@
+//! gRPC from outside: the same meaning as HTTP, typed; feeds; errors with details; Feast's service.
+
+use headwater_api::grpc::proto::feast::serving as feast;
+use headwater_api::grpc::proto::feast::types::{RepeatedValue, Value as FeastValue, value::Val};
+use headwater_api::grpc::proto::headwater::append_request::Body;
+use headwater_api::grpc::proto::headwater::facts_client::FactsClient;
+use headwater_api::grpc::proto::headwater::features_client::FeaturesClient;
+use headwater_api::grpc::proto::headwater::value::Kind;
+use headwater_api::grpc::proto::headwater::{
+    Acknowledgement, AppendRequest, EntityRow, FeatureValue, ReadReply, ReadRequest,
+    RetractRequest, Rows, Status, Struct, Value,
+};
+use headwater_api::grpc::proto::rpc;
+use headwater_testkit::{ServerProcess, TempProject};
+use prost::Message;
+use tokio::runtime::Runtime;
+use tokio::sync::mpsc;
+use tonic::Code;
+use tonic::transport::{Channel, Endpoint};
+
+use crate::access::key;
+use crate::{BINARY, SHOP};
+
+/// A server, and a channel to its gRPC port.
+struct Served {
+    _project: TempProject,
+    server: ServerProcess,
+    runtime: Runtime,
+    channel: Channel,
+}
+
+fn served() -> Served {
+    let project = TempProject::new(BINARY, SHOP);
+    project.write(
+        "headwater.yaml",
+        "name: shop\nspec: {limits: {entities_max: 3, rows_max: 1000}}\n",
+    );
+    project.run_ok(&["apply"]);
+    serve(project)
+}
+
+fn serve(project: TempProject) -> Served {
+    let server = ServerProcess::start(&project);
+    let runtime = Runtime::new().unwrap();
+    let endpoint = Endpoint::from_shared(server.grpc_url.clone()).unwrap();
+    let channel = runtime.block_on(endpoint.connect()).unwrap();
+    Served {
+        _project: project,
+        server,
+        runtime,
+        channel,
+    }
+}
+
+fn value(kind: Kind) -> Value {
+    Value { kind: Some(kind) }
+}
+
+fn text(text: impl Into<String>) -> Value {
+    value(Kind::StringValue(text.into()))
+}
+
+fn purchase(id: usize, amount: Value) -> Struct {
+    let time = i64::try_from(id).unwrap() * 1_000_000;
+    Struct {
+        fields: [
+            ("id", text(id.to_string())),
+            ("customer", text("ada")),
+            ("amount", amount),
+            ("time", value(Kind::TimestampValue(time))),
+        ]
+        .map(|(n, v)| (n.to_owned(), v))
+        .into(),
+    }
+}
+
+fn rows(rows: Vec<Struct>) -> AppendRequest {
+    AppendRequest {
+        contract: "purchase".into(),
+        body: Some(Body::Rows(Rows { rows })),
+        all_or_nothing: false,
+        revise: false,
+    }
+}
+
+fn amount(amount: f64) -> Value {
+    value(Kind::FloatValue(amount))
+}
+
+impl Served {
+    fn read(&self, request: ReadRequest) -> Result<ReadReply, tonic::Status> {
+        let mut features = FeaturesClient::new(self.channel.clone());
+        let reply = self.runtime.block_on(features.read(request))?;
+        Ok(reply.into_inner())
+    }
+
+    fn append(
+        &self,
+        request: AppendRequest,
+    ) -> Result<(u64, u64, Vec<u64>, String), tonic::Status> {
+        let mut facts = FactsClient::new(self.channel.clone());
+        let reply = self.runtime.block_on(facts.append(request))?.into_inner();
+        let rejected = reply.rejected.iter().map(|r| r.row).collect();
+        Ok((reply.accepted, reply.duplicates, rejected, reply.sequence))
+    }
+
+    /// Feeds messages, then reads every acknowledgement; how it ended.
+    fn feed(
+        &self,
+        messages: Vec<AppendRequest>,
+    ) -> (Vec<Acknowledgement>, Result<(), tonic::Status>) {
+        let mut facts = FactsClient::new(self.channel.clone());
+        self.runtime.block_on(async {
+            let messages = futures_util::stream::iter(messages);
+            let mut told = facts.feed(messages).await.unwrap().into_inner();
+            let mut acknowledgements = Vec::new();
+            loop {
+                match told.message().await {
+                    Ok(Some(acknowledgement)) => acknowledgements.push(acknowledgement),
+                    Ok(None) => return (acknowledgements, Ok(())),
+                    Err(status) => return (acknowledgements, Err(status)),
+                }
+            }
+        })
+    }
+}
+
+fn customer(name: &str) -> EntityRow {
+    EntityRow {
+        keys: [("customer".to_owned(), text(name))].into(),
+    }
+}
+
+fn question(features: &[&str], customers: &[&str]) -> ReadRequest {
+    ReadRequest {
+        features: features.iter().map(|f| (*f).to_owned()).collect(),
+        entities: customers.iter().map(|c| customer(c)).collect(),
+        ..ReadRequest::default()
+    }
+}
+
+/// The problem's code and hint in the details of an error.
+fn details(status: &tonic::Status) -> (String, String) {
+    let details = rpc::Status::decode(status.details()).unwrap();
+    assert_eq!(details.code, i32::from(status.code()));
+    let info = rpc::ErrorInfo::decode(details.details[0].value.as_slice()).unwrap();
+    assert_eq!(info.domain, "headwater");
+    let hint = info.metadata.get("hint").cloned();
+    (info.reason, hint.unwrap_or_default())
+}
+
+#[test]
+fn typed_facts_in_typed_features_out() {
+    let served = served();
+    let appended = served.append(rows(vec![
+        purchase(1, amount(1.5)),
+        purchase(2, text("2")),
+        purchase(3, Value { kind: None }),
+        purchase(4, value(Kind::IntValue(2))),
+    ]));
+    assert_eq!(appended.unwrap(), (3, 0, vec![1], "3".into()));
+    let again = served.append(rows(vec![
+        purchase(1, amount(1.5)),
+        purchase(1, amount(9.0)),
+    ]));
+    assert_eq!(again.unwrap(), (0, 1, vec![1], "3".into()));
+    let lines = AppendRequest {
+        body: Some(Body::Ndjson(
+            b"{\"id\": \"5\"}\n{\"id\": \"6\", \"time\": 1}\n".to_vec(),
+        )),
+        all_or_nothing: true,
+        ..rows(Vec::new())
+    };
+    assert_eq!(served.append(lines).unwrap(), (0, 0, vec![0], "3".into()));
+
+    let names = [
+        "spending.purchases_1h",
+        "spending.spent_1h",
+        "spending.last",
+    ];
+    let read = ReadRequest {
+        as_of: Some(10_000_000),
+        ..question(&names, &["ada", "eve"])
+    };
+    let reply = served.read(read.clone()).unwrap();
+    assert_eq!(reply.names, names);
+    assert_eq!((reply.as_of, reply.sequence.as_str()), (10_000_000, "3"));
+    let feature = |kind, status: Status, event_time| FeatureValue {
+        value: Some(Value { kind }),
+        status: status.into(),
+        event_time,
+    };
+    let newest = Some(4_000_000);
+    assert_eq!(
+        reply.rows[0].features,
+        [
+            feature(Some(Kind::IntValue(3)), Status::Present, newest),
+            feature(Some(Kind::FloatValue(3.5)), Status::Present, newest),
+            feature(Some(Kind::FloatValue(2.0)), Status::Present, newest),
+        ]
+    );
+    assert_eq!(
+        reply.rows[1].features[..2],
+        [
+            feature(Some(Kind::IntValue(0)), Status::NotFound, None),
+            feature(None, Status::NotFound, None),
+        ]
+    );
+    let revised = AppendRequest {
+        revise: true,
+        ..rows(vec![purchase(1, amount(9.0))])
+    };
+    assert_eq!(served.append(revised).unwrap(), (1, 0, vec![], "4".into()));
+    let taken_back = RetractRequest {
+        contract: "purchase".into(),
+        fact_ids: vec!["3".into(), "none".into()],
+    };
+    let mut facts = FactsClient::new(served.channel.clone());
+    let reply = served.runtime.block_on(facts.retract(taken_back)).unwrap();
+    let reply = reply.into_inner();
+    assert_eq!((reply.retracted, reply.unknown), (1, vec!["none".into()]));
+    let after = served.read(read.clone()).unwrap();
+    let after: Vec<_> = after.rows[0]
+        .features
+        .iter()
+        .map(|f| f.value.clone())
+        .collect();
+    let counted = [
+        Kind::IntValue(2),
+        Kind::FloatValue(11.0),
+        Kind::FloatValue(2.0),
+    ];
+    assert_eq!(after, counted.map(|kind| Some(value(kind))));
+    let before = served.read(ReadRequest {
+        as_of: Some(4_000_000),
+        exclusive: true,
+        known_at: "1".into(),
+        ..read
+    });
+    let before = before.unwrap();
+    assert_eq!(
+        before.rows[0].features[0].value,
+        Some(value(Kind::IntValue(1)))
+    );
+}
+
+#[test]
+fn mistakes_have_a_code_and_say_what_to_do() {
+    let served = served();
+    let refused = |status: tonic::Status, code, reason: &str| {
+        assert_eq!(status.code(), code, "{status:?}");
+        assert_eq!(details(&status).0, reason);
+        details(&status).1
+    };
+    let unknown = AppendRequest {
+        contract: "purchse".into(),
+        ..rows(Vec::new())
+    };
+    refused(
+        served.append(unknown).unwrap_err(),
+        Code::NotFound,
+        "unknown-contract",
+    );
+    let bare = AppendRequest {
+        body: None,
+        ..rows(Vec::new())
+    };
+    refused(
+        served.append(bare).unwrap_err(),
+        Code::InvalidArgument,
+        "malformed-request",
+    );
+    let many = rows((0..1001).map(|i| purchase(i, amount(1.0))).collect());
+    refused(
+        served.append(many).unwrap_err(),
+        Code::ResourceExhausted,
+        "too-many-rows",
+    );
+    let near = served
+        .read(question(&["spending.spent_2h"], &["ada"]))
+        .unwrap_err();
+    let hint = refused(near, Code::NotFound, "unknown-feature");
+    assert_eq!(hint, "did you mean `spending.spent_1h`?");
+    let crowd = served.read(question(&["spending.last"], &["a", "b", "c", "d"]));
+    let hint = refused(crowd.unwrap_err(), Code::InvalidArgument, "limit");
+    assert!(hint.contains("limits.entities_max"), "{hint}");
+    let mut number = question(&["spending.last"], &["a"]);
+    number.entities[0]
+        .keys
+        .insert("customer".into(), value(Kind::IntValue(1)));
+    refused(
+        served.read(number).unwrap_err(),
+        Code::InvalidArgument,
+        "wrong-key-type",
+    );
+    let neither = ReadRequest::default();
+    refused(
+        served.read(neither).unwrap_err(),
+        Code::InvalidArgument,
+        "malformed-request",
+    );
+}
+
+#[test]
+fn every_call_asks_for_a_key_with_its_role() {
+    let project = TempProject::new(BINARY, SHOP);
+    project.run_ok(&["apply"]);
+    let (read, write) = (key(&project, &["read"]), key(&project, &["write"]));
+    let served = serve(project);
+    let features = |key: Option<&str>| {
+        let mut request = tonic::Request::new(question(&["spending.last"], &["ada"]));
+        if let Some(key) = key {
+            let bearer = format!("Bearer {key}").parse().unwrap();
+            request.metadata_mut().insert("authorization", bearer);
+        }
+        let mut client = FeaturesClient::new(served.channel.clone());
+        served.runtime.block_on(client.read(request))
+    };
+    assert!(features(Some(&read)).is_ok());
+    for (key, code, reason) in [
+        (None, Code::Unauthenticated, "unauthenticated"),
+        (Some(write.as_str()), Code::PermissionDenied, "forbidden"),
+    ] {
+        let refused = features(key).unwrap_err();
+        assert_eq!(refused.code(), code, "{refused:?}");
+        let (told, hint) = details(&refused);
+        assert_eq!(told, reason);
+        assert!(hint.contains("key"), "{hint}");
+    }
+    let appended = served.append(rows(vec![purchase(1, amount(1.0))]));
+    assert_eq!(appended.unwrap_err().code(), Code::Unauthenticated);
+}
+
+#[test]
+fn feeds_are_acknowledged_in_order_and_end_by_name() {
+    let served = served();
+    let mut messages: Vec<AppendRequest> = (0..500)
+        .map(|batch| {
+            rows(
+                (0..10)
+                    .map(|i| purchase(batch * 10 + i, amount(1.0)))
+                    .collect(),
+            )
+        })
+        .collect();
+    messages[3].contract = String::new();
+    messages[7] = rows(vec![purchase(0, amount(1.0)), purchase(1, text("bad"))]);
+    let (told, end) = served.feed(messages);
+    end.unwrap();
+    let last = told.last().unwrap();
+    assert_eq!((last.batches, last.rows, last.done), (500, 4992, true));
+    assert_eq!(
+        (last.accepted, last.duplicates, last.rejected_rows),
+        (4990, 1, 1)
+    );
+    let rejected: Vec<u64> = told
+        .iter()
+        .flat_map(|a| &a.rejected)
+        .map(|r| r.row)
+        .collect();
+    assert_eq!(rejected, [71]);
+    assert!(told.windows(2).all(|pair| pair[0].rows <= pair[1].rows));
+    let read = served
+        .read(question(&["spending.purchases_lifetime"], &["ada"]))
+        .unwrap();
+    assert_eq!(
+        read.rows[0].features[0].value,
+        Some(value(Kind::IntValue(4990)))
+    );
+    assert_eq!(read.sequence, last.sequence);
+
+    let wrong = AppendRequest {
+        contract: "none".into(),
+        ..rows(Vec::new())
+    };
+    let (told, end) = served.feed(vec![rows(vec![purchase(9999, amount(1.0))]), wrong]);
+    let status = end.unwrap_err();
+    assert_eq!(status.code(), Code::NotFound, "{status:?}");
+    assert_eq!(
+        told.last().unwrap().rows,
+        1,
+        "what came before it was taken"
+    );
+}
+
+/// An acknowledgement comes while the client's side is still open, and the server's end ends the feed.
+#[test]
+fn a_feed_is_acknowledged_while_it_is_open_and_ends_with_the_server() {
+    let served = served();
+    let mut facts = FactsClient::new(served.channel.clone());
+    let (sender, receiver) = mpsc::channel(1);
+    let messages = futures_util::stream::unfold(receiver, |mut receiver| async move {
+        receiver.recv().await.map(|message| (message, receiver))
+    });
+    let mut told = served.runtime.block_on(async {
+        sender
+            .send(rows(vec![purchase(1, amount(1.0))]))
+            .await
+            .unwrap();
+        let mut told = facts.feed(messages).await.unwrap().into_inner();
+        let first = told.message().await.unwrap().unwrap();
+        assert_eq!((first.rows, first.done), (1, false));
+        sender
+            .send(rows(vec![purchase(2, amount(1.0))]))
+            .await
+            .unwrap();
+        assert_eq!(told.message().await.unwrap().unwrap().rows, 2);
+        told
+    });
+    assert!(served.server.stop(), "an open feed holds up no orderly end");
+    let status = served.runtime.block_on(async {
+        loop {
+            match told.message().await {
+                Ok(Some(_)) => {}
+                Ok(None) => panic!("the feed ended without a word"),
+                Err(status) => return status,
+            }
+        }
+    });
+    assert_eq!(status.code(), Code::Unavailable, "{status:?}");
+}
+
+#[test]
+fn feasts_serving_service_answers_in_columns() {
+    let served = served();
+    served.append(rows(vec![purchase(1, amount(1.5))])).unwrap();
+    let mut client =
+        feast::serving_service_client::ServingServiceClient::new(served.channel.clone());
+    let info = feast::GetFeastServingInfoRequest {};
+    let info = served.runtime.block_on(client.get_feast_serving_info(info));
+    assert!(info.unwrap().into_inner().version.starts_with("headwater "));
+    let text = |text: &str| FeastValue {
+        val: Some(Val::StringVal(text.into())),
+    };
+    let list = |names: &[&str]| feast::FeatureList {
+        val: names.iter().map(|n| (*n).to_owned()).collect(),
+    };
+    let keys = RepeatedValue {
+        val: vec![text("ada"), text("eve")],
+    };
+    let request = feast::GetOnlineFeaturesRequest {
+        kind: Some(feast::get_online_features_request::Kind::Features(list(&[
+            "spending:purchases_lifetime",
+            "spending:last",
+        ]))),
+        entities: [("customer".to_owned(), keys.clone())].into(),
+        full_feature_names: true,
+        ..Default::default()
+    };
+    let reply = served
+        .runtime
+        .block_on(client.get_online_features(request.clone()));
+    let reply = reply.unwrap().into_inner();
+    let names = ["customer", "spending__purchases_lifetime", "spending__last"];
+    assert_eq!(reply.metadata.unwrap().feature_names, Some(list(&names)));
+    assert_eq!(reply.results[0].values, keys.val);
+    let counts = [1, 0].map(|v| FeastValue {
+        val: Some(Val::Int64Val(v)),
+    });
+    assert_eq!(reply.results[1].values, counts);
+    let statuses = [feast::FieldStatus::Present, feast::FieldStatus::NotFound];
+    assert_eq!(reply.results[1].statuses, statuses.map(i32::from));
+    let last = [Some(Val::DoubleVal(1.5)), None].map(|val| FeastValue { val });
+    assert_eq!(reply.results[2].values, last);
+    let seconds: Vec<i64> = reply.results[1]
+        .event_timestamps
+        .iter()
+        .map(|t| t.seconds)
+        .collect();
+    assert_eq!(seconds[1], 0, "the epoch where there is none");
+    let unknown = feast::GetOnlineFeaturesRequest {
+        kind: Some(feast::get_online_features_request::Kind::FeatureService(
+            "none".into(),
+        )),
+        ..request
+    };
+    let refused = served.runtime.block_on(client.get_online_features(unknown));
+    assert_eq!(refused.unwrap_err().code(), Code::NotFound);
+}
