@@ -170,6 +170,7 @@ fn read(
         entities,
         as_of: None,
         known_at: None,
+        context: Vec::new(),
         inclusive: true,
     };
     Ok(shared.backend.features(&request)?)

@@ -200,6 +200,7 @@ fn request(
         entities: (0..rows).map(row).collect(),
         as_of: None,
         known_at: None,
+        context: Vec::new(),
         inclusive: true,
     })
 }

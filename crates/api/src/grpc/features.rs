@@ -6,9 +6,9 @@ use tonic::{Request, Response, Status};
 
 use super::error::refuse;
 use super::proto::headwater::features_server::Features;
-use super::proto::headwater::{self as proto, EntityRow, ReadReply, ReadRequest};
-use super::values::{to_key, to_proto};
-use crate::backend::{EntityRequest, FeatureRow, FeaturesRequest, Names, StaleSource};
+use super::proto::headwater::{self as proto, EntityRow, ReadReply, ReadRequest, Struct};
+use super::values::{to_key, to_lines, to_proto};
+use crate::backend::{ContextRow, EntityRequest, FeatureRow, FeaturesRequest, Names, StaleSource};
 use crate::body::known_at;
 use crate::error::{ApiError, malformed};
 use crate::features::check_limit;
@@ -63,6 +63,13 @@ fn read_request(request: ReadRequest, limits: &Limits) -> Result<FeaturesRequest
     }
     let rows = request.entities.len();
     check_limit("entities", rows, limits.entities_max, "limits.entities_max")?;
+    let contexts = request.context.len();
+    check_limit(
+        "context",
+        contexts,
+        limits.entities_max,
+        "limits.entities_max",
+    )?;
     let entities = request.entities.iter().enumerate();
     let entities = entities.map(|(index, row)| entity(index, row));
     let known = Some(request.known_at).filter(|k| !k.is_empty());
@@ -71,8 +78,18 @@ fn read_request(request: ReadRequest, limits: &Limits) -> Result<FeaturesRequest
         entities: entities.collect::<Result<_, _>>()?,
         as_of: request.as_of,
         known_at: known.map(|k| known_at("known_at", &k)).transpose()?,
+        context: context(&request.context)?,
         inclusive: !request.exclusive,
     })
+}
+
+/// The request's own fields, as JSON has them.
+fn context(rows: &[Struct]) -> Result<Vec<ContextRow>, ApiError> {
+    let row = |row: &Struct| {
+        serde_json::from_slice(&to_lines(std::slice::from_ref(row)))
+            .map_err(|e| malformed(format!("`context` can't be read: {e}")))
+    };
+    rows.iter().map(row).collect()
 }
 
 fn entity(index: usize, row: &EntityRow) -> Result<EntityRequest, ApiError> {
