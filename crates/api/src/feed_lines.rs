@@ -144,6 +144,10 @@ async fn take_body(
     let mut open = true;
     let idle = Duration::from_millis(limits.feed_idle_ms_max);
     while open || lines.has_whole() {
+        if !lines.has_whole() {
+            // Rows before one that is too large are taken first.
+            lines.refuse_overlong()?;
+        }
         tokio::select! {
             biased;
             ready = feed.ready(), if lines.has_whole() => {
@@ -154,7 +158,7 @@ async fn take_body(
             }
             chunk = tokio::time::timeout(idle, body.next()), if open && lines.has_room() => {
                 match chunk {
-                    Ok(Some(Ok(chunk))) => lines.push(&chunk)?,
+                    Ok(Some(Ok(chunk))) => lines.push(&chunk),
                     Ok(Some(Err(error))) => {
                         return Err(malformed(format!("the body can't be read: {error}")).0);
                     }
@@ -204,16 +208,25 @@ impl Lines {
 
     /// Whether more may be read before something is cut off.
     fn has_room(&self) -> bool {
-        self.buffer.len() < self.batch_bytes_max || self.whole == 0
+        (self.buffer.len() < self.batch_bytes_max || self.whole == 0)
+            && self.cut_off() <= self.row_bytes_max
     }
 
-    fn push(&mut self, chunk: &[u8]) -> Result<(), Problem> {
+    /// Bytes of the last line, which hasn't ended yet.
+    fn cut_off(&self) -> usize {
+        self.buffer.len() - self.whole
+    }
+
+    fn push(&mut self, chunk: &[u8]) {
         let before = self.buffer.len();
         self.buffer.extend_from_slice(chunk);
         if let Some(at) = memchr::memrchr(b'\n', chunk) {
             self.whole = before + at + 1;
         }
-        let cut_off = self.buffer.len() - self.whole;
+    }
+
+    fn refuse_overlong(&self) -> Result<(), Problem> {
+        let cut_off = self.cut_off();
         if cut_off <= self.row_bytes_max {
             return Ok(());
         }
@@ -280,7 +293,8 @@ mod tests {
                     }
                 };
                 for chunk in text.as_bytes().chunks(chunk_bytes) {
-                    lines.push(chunk).unwrap();
+                    lines.push(chunk);
+                    lines.refuse_overlong().unwrap();
                     take(&mut lines);
                 }
                 lines.finish();
@@ -298,8 +312,11 @@ mod tests {
     #[test]
     fn a_row_without_an_end_is_refused_by_the_limits_name() {
         let mut lines = lines(10, 100, 10);
-        lines.push(b"short\n0123456789").unwrap();
-        let problem = lines.push(b"0").unwrap_err();
+        lines.push(b"short\n0123456789");
+        lines.refuse_overlong().unwrap();
+        lines.push(b"0");
+        assert!(!lines.has_room());
+        let problem = lines.refuse_overlong().unwrap_err();
         assert_eq!(problem.code, "row-too-large");
         assert!(problem.hint.contains("limits.row_bytes_max"));
     }

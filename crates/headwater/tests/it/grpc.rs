@@ -460,8 +460,16 @@ fn feasts_serving_service_answers_in_columns() {
     assert_eq!(reply.results[1].values, counts);
     let statuses = [feast::FieldStatus::Present, feast::FieldStatus::NotFound];
     assert_eq!(reply.results[1].statuses, statuses.map(i32::from));
-    let last = [Some(Val::DoubleVal(1.5)), None].map(|val| FeastValue { val });
-    assert_eq!(reply.results[2].values, last);
+    // The purchase lies far behind the latest value's `ttl`.
+    assert_eq!(
+        reply.results[2].values,
+        [None, None].map(|val| FeastValue { val })
+    );
+    let statuses = [
+        feast::FieldStatus::OutsideMaxAge,
+        feast::FieldStatus::NotFound,
+    ];
+    assert_eq!(reply.results[2].statuses, statuses.map(i32::from));
     let seconds: Vec<i64> = reply.results[1]
         .event_timestamps
         .iter()

@@ -123,7 +123,7 @@ fn a_stale_source_is_told_in_the_reply_and_by_the_doctor() {
     let nothing = json!([{"contract": "purchase", "newest": null, "expected_within": "1m"}]);
     assert_eq!(stale(&read(json!({}))), Some(nothing));
     server.post_json("/v1/facts/purchase", &purchase("old", 1_500_000));
-    let old = json!([{"contract": "purchase", "newest": "1970-01-01T00:00:01.500Z", "expected_within": "1m"}]);
+    let old = json!([{"contract": "purchase", "newest": "1970-01-01T00:00:01.5Z", "expected_within": "1m"}]);
     assert_eq!(stale(&read(json!({}))), Some(old));
     assert_eq!(metric("source_stale"), "1");
     assert_eq!(metric("feature_reads_stale_total"), "2");
