@@ -42,7 +42,7 @@ fn feed_path(generator: &mut SchemaGenerator) -> (String, Value) {
     let path = json!({"post": {
         "summary": "Feed facts line by line, for as long as it takes; answered with a line whenever some are durable and visible",
         "parameters": [{"name": "contract", "in": "path", "required": true, "schema": {"type": "string"}}],
-        "requestBody": {"required": true, "content": {"application/x-ndjson": {"schema": {"type": "string"}}}},
+        "requestBody": {"required": false, "content": {"application/x-ndjson": {"schema": {"type": "string"}}}},
         "responses": {
             "200": {"description": "Lines, each as the schema says", "content": {"application/x-ndjson": {"schema": {"type": "string"}, "itemSchema": line}}},
             "default": problem_reply()

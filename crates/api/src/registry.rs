@@ -124,9 +124,12 @@ pub fn paths(generator: &mut SchemaGenerator) -> Paths {
         "as in departure.dep_delay or feature_set:plane_context",
     );
     let direction = query("direction", text.clone(), "downstream or upstream");
-    let get = |path: &str, summary: &str, parameters: &[&Value]| {
-        let call = json!({"summary": summary, "parameters": parameters, "responses": replies("OK", any_object())});
+    let get_as = |path: &str, summary: &str, parameters: &[&Value], reply: Value| {
+        let call = json!({"summary": summary, "parameters": parameters, "responses": replies("OK", reply)});
         (path.to_owned(), json!({ "get": call }))
+    };
+    let get = |path: &str, summary: &str, parameters: &[&Value]| {
+        get_as(path, summary, parameters, any_object())
     };
     let post = |path: &str, summary: &str| {
         let body = json!({"required": true, "content": json_content(definitions.clone())});
@@ -135,7 +138,12 @@ pub fn paths(generator: &mut SchemaGenerator) -> Paths {
     };
     vec![
         get("/v1/registry", "Everything that is defined", &[]),
-        get("/v1/registry/{kind}", "The definitions of a kind", &[&kind]),
+        get_as(
+            "/v1/registry/{kind}",
+            "The definitions of a kind",
+            &[&kind],
+            json!({"type": "array", "items": any_object()}),
+        ),
         get(
             "/v1/registry/{kind}/{name}",
             "One definition with its versions",
