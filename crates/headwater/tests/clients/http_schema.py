@@ -17,7 +17,10 @@ def main():
     # It leaves notes where it runs.
     with served(sys.argv[1]) as url, tempfile.TemporaryDirectory() as folder:
         command = [tool, "--config-file", CONFIG, "run", f"{url}/openapi.json"]
-        subprocess.run(command, check=True, timeout=TIME_MAX, cwd=folder)
+        # On a busy machine the tool's own generator may give up; what is wrong with the server is
+        # wrong twice, since the cases are the same each time.
+        if subprocess.run(command, timeout=TIME_MAX, cwd=folder).returncode != 0:
+            subprocess.run(command, check=True, timeout=TIME_MAX, cwd=folder)
     print("schemathesis: passed")
 
 
