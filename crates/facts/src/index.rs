@@ -33,7 +33,7 @@ use id_filter::IdFilter;
 /// Facts gathered in memory before they are written to the store.
 const GATHERED_FACTS_MAX: u64 = 131_072;
 /// Facts gathered in memory before who brings more has to wait for the store.
-const WAITING_FACTS_MAX: u64 = 8 * GATHERED_FACTS_MAX;
+const WAITING_FACTS_MAX: u64 = 2 * GATHERED_FACTS_MAX;
 /// Entries in one write to the store.
 const WRITE_ENTRIES: usize = 4096;
 /// Facts gathered in memory, because the store fails, before no more are taken.

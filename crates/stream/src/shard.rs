@@ -20,7 +20,8 @@ pub(crate) struct Shard {
 
 struct ViewShard {
     view: Arc<CompiledView>,
-    entities: HashMap<EntityKey, Entry, FixedState>,
+    /// Boxed: a table has free places, and they should be small.
+    entities: HashMap<EntityKey, Box<Entry>, FixedState>,
     counters: ViewCounters,
     /// About how many bytes the states take.
     bytes: usize,
@@ -71,7 +72,8 @@ impl ViewShard {
         };
         let bytes = entry.bytes;
         self.bytes += bytes;
-        self.entities.insert(EntityKey::from_bytes(key), entry);
+        self.entities
+            .insert(EntityKey::from_bytes(key), Box::new(entry));
         bytes
     }
 }
