@@ -374,7 +374,9 @@ impl LogReader {
         let newest = segments
             .iter()
             .filter_map(|s| s.contracts.get(contract))
-            .map(|c| c.newest);
+            .map(|c| c.newest)
+            // A record may tell of rows in quarantine alone, and bring no fact.
+            .filter(|newest| *newest > Micros::MIN);
         newest.max()
     }
 

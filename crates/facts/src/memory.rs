@@ -1,7 +1,7 @@
 //! A fact log in memory: for tests, and for facts that needn't outlive the process. It goes through all
 //! it holds for every question: slow, and plainly what a [`FactLog`] promises.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arrow::array::RecordBatch;
@@ -202,23 +202,26 @@ impl Inner {
     /// Puts rejected rows into quarantine, and notes what became of rows that were there.
     fn judge(&mut self, request: &AppendRequest, answer: &Appended, now: Micros) {
         let contract = request.change.contract().to_string();
-        for (row, id) in request.mends.rows.iter().enumerate() {
-            if self.is_settled(&contract, *id) {
-                continue;
-            }
+        let mends = request.mends.rows.iter().enumerate().map(|(row, id)| {
             let conflict = answer.conflicts.contains(&row);
-            if let Some(row) = self.quarantine(&contract, *id) {
-                match conflict {
-                    true => row.fault = Fault::conflict(),
-                    false => row.resolved = Some(now),
-                }
+            (*id, conflict.then(Fault::conflict))
+        });
+        let again = request.mends.again.iter();
+        let again = again.map(|(id, fault)| (*id, Some(fault.clone())));
+        // A request may name a row twice: what it says last counts, until the row is resolved.
+        let mut verdicts: BTreeMap<u64, Option<Fault>> = BTreeMap::new();
+        for (id, fault) in mends.chain(again) {
+            let resolved = matches!(verdicts.get(&id), Some(None));
+            if !resolved && !self.is_settled(&contract, id) {
+                verdicts.insert(id, fault);
             }
         }
-        for (id, fault) in &request.mends.again {
-            if !self.is_settled(&contract, *id)
-                && let Some(row) = self.quarantine(&contract, *id)
-            {
-                row.fault = fault.clone();
+        for (id, fault) in verdicts {
+            if let Some(row) = self.quarantine(&contract, id) {
+                match fault {
+                    Some(fault) => row.fault = fault,
+                    None => row.resolved = Some(now),
+                }
             }
         }
         for rejected in &request.rejected {
