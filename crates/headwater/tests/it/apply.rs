@@ -63,7 +63,7 @@ fn open(project: &TempProject) -> Engine {
 
 fn open_config(config: &Config, project: &TempProject) -> Engine {
     let folder = project.path().join("data");
-    Engine::open(Env::real(), config, &folder, |_, _| {}).expect("an engine")
+    crate::open_engine(config, &folder)
 }
 
 fn apply(engine: &Engine, project: &TempProject) {

@@ -154,8 +154,7 @@ impl Run {
 
     fn open(&mut self) {
         let data = self.project.path().join("data");
-        let engine = Engine::open(Env::real(), &self.config, &data, |_, _| {});
-        self.engine = Some(engine.expect("opens"));
+        self.engine = Some(crate::open_engine(&self.config, &data));
     }
 
     fn take(&mut self, step: &Step) {

@@ -28,6 +28,20 @@ mod quarantine;
 mod registry;
 mod windows;
 
+/// Opens an engine. A program that another test is just starting holds the lock of a folder that was
+/// open a moment ago, until it runs: that is waited for.
+fn open_engine(config: &headwater::Config, data: &std::path::Path) -> headwater::Engine {
+    for _ in 0..200 {
+        match headwater::Engine::open(headwater::Env::real(), config, data, |_, _| {}) {
+            Err(problem) if problem.code == "data-folder-in-use" => {
+                std::thread::sleep(std::time::Duration::from_millis(10));
+            }
+            opened => return opened.expect("opens"),
+        }
+    }
+    panic!("the data folder stays in use")
+}
+
 /// The program under test.
 const BINARY: &str = env!("CARGO_BIN_EXE_headwater");
 

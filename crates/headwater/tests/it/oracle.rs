@@ -174,8 +174,7 @@ impl Run {
 
     fn open(&mut self) {
         let data = self.project.path().join("data");
-        self.engine =
-            Some(Engine::open(Env::real(), &self.config, &data, |_, _| {}).expect("opens"));
+        self.engine = Some(crate::open_engine(&self.config, &data));
     }
 
     fn take(&mut self, step: &Step) {
