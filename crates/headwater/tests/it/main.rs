@@ -28,8 +28,8 @@ mod quarantine;
 mod registry;
 mod windows;
 
-/// Opens an engine. A program that another test is just starting holds the lock of a folder that was
-/// open a moment ago, until it runs: that is waited for.
+/// Opens an engine. A folder that this process had open a moment ago was once still locked, probably by
+/// a program that another test was starting and that inherited the lock: that is waited for.
 fn open_engine(config: &headwater::Config, data: &std::path::Path) -> headwater::Engine {
     for _ in 0..200 {
         match headwater::Engine::open(headwater::Env::real(), config, data, |_, _| {}) {
