@@ -14,7 +14,7 @@ use std::process::Command;
 use serde_json::Value;
 
 /// What each crate may depend on: the table of ARCHITECTURE.md.
-const LAYERS: [(&str, &[&str]); 10] = [
+const LAYERS: [(&str, &[&str]); 11] = [
     ("env", &[]),
     ("schema", &[]),
     ("aggregate", &["schema"]),
@@ -25,8 +25,12 @@ const LAYERS: [(&str, &[&str]); 10] = [
         &["env", "schema", "aggregate", "facts", "features"],
     ),
     (
+        "batch",
+        &["env", "schema", "aggregate", "facts", "features"],
+    ),
+    (
         "api",
-        &["env", "schema", "aggregate", "facts", "features", "stream"],
+        &["env", "schema", "aggregate", "facts", "features", "stream", "batch"],
     ),
     (
         "headwater",
@@ -37,6 +41,7 @@ const LAYERS: [(&str, &[&str]); 10] = [
             "facts",
             "features",
             "stream",
+            "batch",
             "api",
         ],
     ),
