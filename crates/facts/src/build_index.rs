@@ -12,7 +12,7 @@ impl EmbeddedFactLog {
     /// [`EmbeddedFactLog::complete_indexes`] has brought in the earlier ones, lookups by them are
     /// refused.
     pub fn begin_indexes(&self, specs: Vec<IndexSpec>) -> Result<(), Problem> {
-        let _held = self.hold_appends();
+        let _held = self.writer();
         for spec in specs {
             if !self.index.has_spec(&spec) {
                 let nothing_behind = self.reader.newest(&spec.contract).is_none();

@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use headwater_env::{Durations, Env, Histogram};
 use headwater_schema::{Micros, Position, Problem, Sequence, SequencedBatch};
 
+use crate::archive::{Archive, ArchiveOptions, archived_segments};
 use crate::found::{self, Newest};
 use crate::frame::Frame;
 use crate::index::Index;
@@ -42,6 +43,8 @@ pub struct FactLogOptions {
     pub sync: SyncPolicy,
     /// A segment that has reached this size is sealed.
     pub segment_bytes_max: u64,
+    /// Where sealed segments go; without it they stay.
+    pub archive: Option<ArchiveOptions>,
 }
 
 impl Default for FactLogOptions {
@@ -49,6 +52,7 @@ impl Default for FactLogOptions {
         Self {
             sync: SyncPolicy::Always,
             segment_bytes_max: 64 << 20,
+            archive: None,
         }
     }
 }
@@ -100,7 +104,7 @@ pub struct ContractStats {
 
 /// The fact log in one folder.
 pub struct EmbeddedFactLog {
-    env: Env,
+    pub(crate) env: Env,
     options: FactLogOptions,
     writer: Mutex<Writer>,
     pub(crate) reader: LogReader,
@@ -110,8 +114,8 @@ pub struct EmbeddedFactLog {
     sync: Arc<Histogram>,
 }
 
-struct Writer {
-    log: LogWriter,
+pub(crate) struct Writer {
+    pub(crate) log: LogWriter,
     last_ingest_time: Micros,
     synced_at_nanos: u64,
 }
@@ -143,8 +147,9 @@ impl EmbeddedFactLog {
         indexes: Vec<IndexSpec>,
     ) -> Result<(Self, RecoveryReport), Problem> {
         let log_folder = folder.join("log");
+        let archive = open_archive(env, folder, options.archive.as_ref())?;
         let (log, reader, mut repairs) =
-            crate::log::open(env, &log_folder, options.segment_bytes_max)?;
+            crate::log::open(env, &log_folder, options.segment_bytes_max, archive)?;
         let (index, message) = open_index(env, &folder.join("index"), &reader)?;
         repairs.extend(message);
         let sync = log.sync_durations();
@@ -214,8 +219,8 @@ impl EmbeddedFactLog {
         Ok(())
     }
 
-    /// Holds appends back.
-    pub(crate) fn hold_appends(&self) -> impl Drop + '_ {
+    /// The end of the log; appends wait while it is held.
+    pub(crate) fn writer(&self) -> MutexGuard<'_, Writer> {
         self.writer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -278,7 +283,7 @@ impl EmbeddedFactLog {
 
     /// Writes the indexes out, so that the next start has nothing to read again.
     pub fn checkpoint(&self) -> Result<(), Problem> {
-        let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut writer = self.writer();
         writer.log.sync(&self.reader)?;
         writer.log.save(&self.reader)?;
         drop(writer);
@@ -292,11 +297,12 @@ impl EmbeddedFactLog {
 
     pub fn stats(&self) -> FactLogStats {
         let segments = self.reader.segments();
+        let local = || segments.iter().filter(|s| !s.archived);
         let mut stats = FactLogStats {
             first_sequence: self.reader.first_sequence(),
             last_sequence: self.reader.last_sequence(),
-            segments: segments.len() as u64,
-            bytes: segments.iter().map(|s| s.bytes).sum(),
+            segments: local().count() as u64,
+            bytes: local().map(|s| s.bytes).sum(),
             index_bytes: self.index.size_bytes(),
             duplicates: self.counters.duplicates.load(Ordering::Relaxed),
             conflicts: self.counters.conflicts.load(Ordering::Relaxed),
@@ -326,6 +332,32 @@ impl EmbeddedFactLog {
             }
         }
         stats
+    }
+}
+
+/// The archive of the log in `folder`; an error where facts have left for one that isn't named.
+fn open_archive(
+    env: &Env,
+    folder: &Path,
+    options: Option<&ArchiveOptions>,
+) -> Result<Option<Archive>, Problem> {
+    if let Some(options) = options {
+        return Archive::open(env, folder, options.clone()).map(Some);
+    }
+    let first = crate::log::first_named(env, &folder.join("log"))?;
+    match archived_segments(env, folder, first.unwrap_or(Sequence::MAX))?.last() {
+        None => Ok(None),
+        Some(last) => Err(Problem::user(
+            "no-archive",
+            "facts have left for an archive that isn't named",
+        )
+        .field("archive.url")
+        .detail(format!(
+            "the facts up to sequence {} are no longer in {}",
+            last.next_sequence - 1,
+            folder.display()
+        ))
+        .hint("set `archive.url` in headwater.yaml to where they went")),
     }
 }
 
@@ -362,7 +394,7 @@ fn open_index(
 impl FactLog for EmbeddedFactLog {
     fn append(&self, group: Vec<AppendRequest>) -> Result<Vec<Appended>, Problem> {
         self.index.ready()?;
-        let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut writer = self.writer();
         let start = self.env.clock.monotonic_nanos();
         let now = self.env.clock.now().max(writer.last_ingest_time);
         let mut planned = Group::new(self, now);
@@ -414,7 +446,7 @@ impl FactLog for EmbeddedFactLog {
             // Whatever can be seen is on the disk.
             return Ok(());
         }
-        let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut writer = self.writer();
         writer.log.sync(&self.reader)
     }
 

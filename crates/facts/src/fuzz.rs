@@ -33,7 +33,7 @@ pub fn sample_log(batch: &FactBatch) -> SampleLog {
 
 fn write_sample(env: &Env, batch: &FactBatch) -> Result<SampleLog, Problem> {
     let folder = Path::new(FOLDER);
-    let (mut writer, reader, _) = crate::log::open(env, folder, SEGMENT_BYTES_MAX)?;
+    let (mut writer, reader, _) = crate::log::open(env, folder, SEGMENT_BYTES_MAX, None)?;
     let rejected = RejectedRow {
         row: 3,
         field: Some("amount".into()),
@@ -136,7 +136,7 @@ pub fn read_log(
     if let Some(sidecar) = sidecar {
         write("00000000000000000001.idx", sidecar)?;
     }
-    let (_, reader, _) = crate::log::open(&env, folder, SEGMENT_BYTES_MAX)?;
+    let (_, reader, _) = crate::log::open(&env, folder, SEGMENT_BYTES_MAX, None)?;
     reader.quarantined(&QuarantineQuery::waiting("every".into(), usize::MAX))?;
     reader.read(1, usize::MAX)
 }

@@ -204,6 +204,10 @@ impl Index {
         Ok(if known { self.reached() } else { 0 })
     }
 
+    pub fn specs(&self) -> Vec<IndexSpec> {
+        lock(&self.specs).clone()
+    }
+
     pub fn has_spec(&self, spec: &IndexSpec) -> bool {
         lock(&self.specs).contains(spec)
     }

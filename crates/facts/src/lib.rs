@@ -1,8 +1,10 @@
 //! The fact store: an append-only log that is the only truth, what is derived from it to find facts
-//! again (ids, postings by entity, corrections), and the quarantine of rows that broke their contract.
+//! again (ids, postings by entity, corrections), the quarantine of rows that broke their contract, and
+//! the archive that sealed facts leave for.
 //!
 //! It doesn't decode requests (`schema` does) and knows nothing of features.
 
+mod archive;
 mod build_index;
 mod count;
 mod embedded;
@@ -17,6 +19,10 @@ mod memory;
 mod row_hash;
 mod segment;
 
+pub use archive::{
+    Archive, ArchiveListing, ArchiveOptions, ArchiveRun, ArchiveStats, ArchiveStore, ArchivedFile,
+    ArchivedObject, FolderStore, RemoteStore, open_archive_store,
+};
 pub use count::count_facts;
 pub use embedded::{
     ContractStats, EmbeddedFactLog, FactLogOptions, FactLogStats, RecoveryReport, SyncPolicy,

@@ -7,9 +7,11 @@ use hashbrown::HashMap;
 use headwater_env::{AppendFile, Env, Histogram};
 use headwater_schema::{Micros, Problem, Sequence, SequencedBatch};
 
-use crate::frame::{self, Frame};
+use crate::archive::Archive;
+use crate::frame::Frame;
 use crate::segment::{Opened, Segment, file_problem};
 
+mod frames;
 mod quarantine;
 mod writer;
 
@@ -34,6 +36,8 @@ pub struct LogWriter {
 pub struct LogReader {
     env: Env,
     segments: RwLock<Vec<Arc<Segment>>>,
+    /// Has the segments that have left the folder.
+    archive: Option<Archive>,
     cache: Mutex<CachedSpans>,
 }
 
@@ -45,13 +49,21 @@ pub fn open(
     env: &Env,
     folder: &Path,
     segment_bytes_max: u64,
+    archive: Option<Archive>,
 ) -> Result<(LogWriter, LogReader, Vec<String>), Problem> {
     env.files
         .create_dir_all(folder)
         .map_err(|e| file_problem(&e))?;
     let mut messages = Vec::new();
-    let (mut segments, next_sequence) = open_segments(env, folder, &mut messages)?;
-    if segments.is_empty() {
+    let (local, mut next_sequence) = open_segments(env, folder, &mut messages)?;
+    let mut segments = before(&local, archive.as_ref());
+    if let (true, Some(last)) = (local.is_empty(), segments.last()) {
+        next_sequence = last.next_sequence;
+    }
+    let none = local.is_empty();
+    segments.extend(local);
+    unbroken(&segments)?;
+    if none {
         segments.push(create(env, folder, next_sequence)?);
     }
     let last = &segments[segments.len() - 1];
@@ -75,6 +87,7 @@ pub fn open(
     let reader = LogReader {
         env: env.clone(),
         segments: RwLock::new(segments.into_iter().map(Arc::new).collect()),
+        archive,
         cache: Mutex::default(),
     };
     Ok((writer, reader, messages))
@@ -85,6 +98,15 @@ pub fn segment_paths(env: &Env, folder: &Path) -> Result<Vec<PathBuf>, Problem> 
     paths.retain(|p| p.extension().is_some_and(|e| e == "seg"));
     paths.sort();
     Ok(paths)
+}
+
+/// The first sequence of the oldest segment in a folder.
+pub fn first_named(env: &Env, folder: &Path) -> Result<Option<Sequence>, Problem> {
+    if !env.files.exists(folder) {
+        return Ok(None);
+    }
+    let paths = segment_paths(env, folder)?;
+    Ok(paths.first().and_then(|path| Segment::named(path)))
 }
 
 /// The segments, and the sequence to begin with where there are none.
@@ -121,24 +143,38 @@ fn open_segments(
                 continue;
             }
         };
-        if let Some(before) = segments.last()
-            && before.next_sequence != segment.first_sequence
-        {
+        segments.push(segment);
+    }
+    Ok((segments, next_sequence))
+}
+
+/// The segments that only the archive has.
+fn before(local: &[Segment], archive: Option<&Archive>) -> Vec<Segment> {
+    let first = local.first().map_or(Sequence::MAX, |s| s.first_sequence);
+    let archived = archive.map(Archive::segments).unwrap_or_default();
+    let before = archived.into_iter().filter(|s| s.first_sequence < first);
+    before.collect()
+}
+
+/// Whether each segment begins where the one before it ends.
+fn unbroken(segments: &[Segment]) -> Result<(), Problem> {
+    for pair in segments.windows(2) {
+        let (before, after) = (&pair[0], &pair[1]);
+        if before.next_sequence != after.first_sequence {
             return Err(
                 Problem::external("log-corrupt", "a segment of the log is missing")
                     .detail(format!(
                         "{} ends before sequence {}, {} begins with {}",
-                        before.path.display(),
+                        before.place(),
                         before.next_sequence,
-                        path.display(),
-                        segment.first_sequence
+                        after.place(),
+                        after.first_sequence
                     ))
                     .hint("restore the missing file from a copy"),
             );
         }
-        segments.push(segment);
     }
-    Ok((segments, next_sequence))
+    Ok(())
 }
 
 fn create(env: &Env, folder: &Path, first_sequence: Sequence) -> Result<Segment, Problem> {
@@ -200,50 +236,6 @@ impl LogReader {
             .push(segment);
     }
 
-    /// The frames of one span.
-    pub fn frames(&self, segment: &Segment, span: usize) -> Result<Arc<Vec<Frame>>, Problem> {
-        let key = (segment.first_sequence, span);
-        let full = span + 1 < segment.spans.len();
-        if full {
-            let cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Some(frames) = cache.get(&key) {
-                return Ok(frames.clone());
-            }
-        }
-        let place = &segment.spans[span];
-        let file = self
-            .env
-            .files
-            .open_read(&segment.path)
-            .map_err(|e| file_problem(&e))?;
-        let mut bytes = vec![0; usize::try_from(place.bytes).unwrap_or(0)];
-        file.read_at(place.offset, &mut bytes)
-            .map_err(|e| file_problem(&e))?;
-        let (mut frames, mut at) = (Vec::new(), 0);
-        while at < bytes.len() {
-            let (body, length) = frame::split(&bytes[at..]).map_err(|damage| {
-                Problem::external("log-corrupt", "the log is damaged")
-                    .detail(format!(
-                        "{}, byte {}: {damage}",
-                        segment.path.display(),
-                        place.offset + at as u64
-                    ))
-                    .hint("restore the file from a copy")
-            })?;
-            frames.push(frame::decode(body)?);
-            at += length;
-        }
-        let frames = Arc::new(frames);
-        if full {
-            let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
-            if cache.len() >= CACHED_SPANS_MAX {
-                cache.clear();
-            }
-            cache.insert(key, frames.clone());
-        }
-        Ok(frames)
-    }
-
     /// Batches from a sequence on, at least one where there is any, about `facts_max` facts.
     pub fn read(
         &self,
@@ -259,9 +251,10 @@ impl LogReader {
         let mut found = Vec::new();
         let mut facts = 0;
         for segment in self.segments().iter().filter(|s| s.next_sequence > from) {
+            let segment = self.opened(segment)?;
             let first = segment.span_of(from).unwrap_or(0);
             for span in first..segment.spans.len() {
-                for frame in self.frames(segment, span)?.iter() {
+                for frame in self.frames(&segment, span)?.iter() {
                     if let Some(batch) = frame.batch()
                         && batch.last_sequence() >= from
                         && !batch.is_empty()
@@ -292,8 +285,9 @@ impl LogReader {
         let Some(segment) = after.checked_sub(1).map(|i| &segments[i]) else {
             return Ok(None);
         };
+        let segment = self.opened(segment)?;
         match segment.span_of(sequence) {
-            Some(span) => self.frames(segment, span).map(Some),
+            Some(span) => self.frames(&segment, span).map(Some),
             None => Ok(None),
         }
     }
@@ -305,9 +299,13 @@ impl LogReader {
         mut visit: impl FnMut(&Frame) -> bool,
     ) -> Result<(), Problem> {
         for segment in self.segments().iter().rev() {
+            if !segment.spans.iter().any(&wanted) {
+                continue;
+            }
+            let segment = self.opened(segment)?;
             for span in (0..segment.spans.len()).rev() {
                 if wanted(&segment.spans[span]) {
-                    let frames = self.frames(segment, span)?;
+                    let frames = self.frames(&segment, span)?;
                     if !frames.iter().rev().all(&mut visit) {
                         return Ok(());
                     }
@@ -321,7 +319,7 @@ impl LogReader {
     pub fn verify(&self) -> Result<u64, Problem> {
         let segments = self.segments();
         let mut bytes = 0;
-        for segment in &segments {
+        for segment in segments.iter().filter(|s| !s.archived) {
             match Segment::open(&self.env, &segment.path, false, true)? {
                 Opened::Whole(found) => bytes += found.bytes,
                 Opened::Torn { .. } | Opened::Empty => {}
@@ -348,21 +346,11 @@ impl LogReader {
                 .write()
                 .unwrap_or_else(PoisonError::into_inner)
                 .remove(0);
-            // The data file goes first: a sidecar alone is ignored.
-            self.env
-                .files
-                .remove_file(&oldest.path)
-                .map_err(|e| file_problem(&e))?;
-            let _ = self
-                .env
-                .files
-                .remove_file(&oldest.path.with_extension("idx"));
-            // Else a power cut might bring it back, and not the one after it.
-            if let Some(folder) = oldest.path.parent() {
-                self.env
-                    .files
-                    .sync_dir(folder)
-                    .map_err(|e| file_problem(&e))?;
+            if let Some(archive) = &self.archive {
+                archive.forget(oldest.first_sequence)?;
+            }
+            if !oldest.archived {
+                self.remove_file(oldest)?;
             }
             dropped.push(oldest.first_sequence);
         }

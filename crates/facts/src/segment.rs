@@ -52,6 +52,9 @@ pub struct ContractSummary {
 pub struct Segment {
     #[serde(skip)]
     pub path: PathBuf,
+    /// Whether the log has no file of it any more: the archive has.
+    #[serde(skip)]
+    pub archived: bool,
     pub first_sequence: Sequence,
     /// One more than the last sequence.
     pub next_sequence: Sequence,
@@ -83,6 +86,14 @@ impl Segment {
         format!("{first_sequence:020}.seg")
     }
 
+    /// Where it is, to speak of it.
+    pub fn place(&self) -> String {
+        match self.archived {
+            true => format!("the archived segment {}", self.first_sequence),
+            false => self.path.display().to_string(),
+        }
+    }
+
     /// The first sequence that a segment's name says.
     pub fn named(path: &Path) -> Option<Sequence> {
         path.file_stem()?.to_str()?.parse().ok()
@@ -91,6 +102,7 @@ impl Segment {
     pub fn new(path: PathBuf, first_sequence: Sequence) -> Self {
         Self {
             path,
+            archived: false,
             first_sequence,
             next_sequence: first_sequence,
             bytes: SEGMENT_HEADER_BYTES,
@@ -179,6 +191,25 @@ impl Segment {
             summary.removed += removed.facts.len() as u64;
             let times = removed.facts.event_times.iter().copied();
             summary.time_max = summary.time_max.max(times.max().unwrap_or(Micros::MIN));
+        }
+    }
+
+    /// What is known of the segment, without where its records are: one span stands for all.
+    pub fn summary(&self) -> Self {
+        let spans = || self.spans.iter();
+        let whole = Span {
+            offset: 0,
+            bytes: 0,
+            first_sequence: self.first_sequence,
+            facts: spans().map(|span| span.facts).sum(),
+            time_min: spans().map(|s| s.time_min).min().unwrap_or(Micros::MAX),
+            time_max: spans().map(|s| s.time_max).max().unwrap_or(Micros::MIN),
+            quarantine: spans().any(|span| span.quarantine),
+        };
+        Self {
+            path: PathBuf::new(),
+            spans: vec![whole],
+            ..self.clone()
         }
     }
 

@@ -83,6 +83,7 @@ impl Engine {
         let options = FactLogOptions {
             sync: config.sync_policy(),
             segment_bytes_max: config.spec.ingest.segment_bytes_max,
+            archive: None,
         };
         let (facts, recovery) =
             EmbeddedFactLog::open(&env, &data.facts(), options, indexes(&catalog))?;

@@ -5,10 +5,15 @@
 )]
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use headwater_env::Env;
-use headwater_facts::{EmbeddedFactLog, FactLog, FactLogOptions, IndexSpec, MemoryFactLog};
+use headwater_facts::{
+    AppendRequest, Appended, ArchiveOptions, EmbeddedFactLog, FactLog, FactLogOptions, FolderStore,
+    FoundFacts, IndexSpec, Lookup, MemoryFactLog, QuarantineQuery, QuarantinedRow, Scan,
+};
 use headwater_features::{EmbeddedFeatureStore, FeatureStore, MemoryFeatureStore};
+use headwater_schema::{Micros, Problem, Sequence, SequencedBatch};
 use headwater_testkit::conformance::{fact_log, feature_store};
 
 #[test]
@@ -36,6 +41,72 @@ fn the_embedded_log_conforms() {
             let indexes = indexes.to_vec();
             let opened = EmbeddedFactLog::open(&env, folder.path(), options, indexes);
             Arc::new(opened.expect("opens").0)
+        })
+    });
+}
+
+/// A log whose facts leave for the archive as soon as they are appended.
+struct Archived(EmbeddedFactLog);
+
+impl FactLog for Archived {
+    fn append(&self, group: Vec<AppendRequest>) -> Result<Vec<Appended>, Problem> {
+        let appended = self.0.append(group)?;
+        self.0.seal()?;
+        self.0.run_archive(&AtomicBool::new(false))?;
+        assert_eq!(self.0.stats().segments, 1);
+        Ok(appended)
+    }
+
+    fn read(&self, from: Sequence, facts_max: usize) -> Result<Vec<Arc<SequencedBatch>>, Problem> {
+        self.0.read(from, facts_max)
+    }
+
+    fn sequences(&self) -> (Sequence, Sequence) {
+        self.0.sequences()
+    }
+
+    fn newest(&self, contract: &str) -> Option<Micros> {
+        self.0.newest(contract)
+    }
+
+    fn lookup(&self, lookup: &Lookup) -> Result<FoundFacts, Problem> {
+        self.0.lookup(lookup)
+    }
+
+    fn scan(&self, scan: &Scan) -> Result<FoundFacts, Problem> {
+        self.0.scan(scan)
+    }
+
+    fn known_by(&self, instant: Micros) -> Result<Sequence, Problem> {
+        self.0.known_by(instant)
+    }
+
+    fn quarantined(&self, query: &QuarantineQuery) -> Result<Vec<QuarantinedRow>, Problem> {
+        self.0.quarantined(query)
+    }
+}
+
+#[test]
+fn the_archived_log_conforms() {
+    fact_log::conforms(|env: &Env| {
+        let (env, folder) = (env.clone(), tempfile::tempdir().expect("a folder"));
+        let indexes = ["payment", "visit"].map(|contract| IndexSpec {
+            contract: contract.into(),
+            key_columns: vec![fact_log::KEY.into()],
+        });
+        Box::new(move || {
+            let lake = folder.path().join("lake");
+            let options = FactLogOptions {
+                archive: Some(ArchiveOptions {
+                    store: Arc::new(FolderStore::new(env.clone(), &lake)),
+                    after: 0,
+                    cache_bytes_max: 4000,
+                }),
+                ..FactLogOptions::default()
+            };
+            let indexes = indexes.to_vec();
+            let opened = EmbeddedFactLog::open(&env, folder.path(), options, indexes);
+            Arc::new(Archived(opened.expect("opens").0))
         })
     });
 }

@@ -30,7 +30,15 @@ const LAYERS: [(&str, &[&str]); 11] = [
     ),
     (
         "api",
-        &["env", "schema", "aggregate", "facts", "features", "stream", "batch"],
+        &[
+            "env",
+            "schema",
+            "aggregate",
+            "facts",
+            "features",
+            "stream",
+            "batch",
+        ],
     ),
     (
         "headwater",
@@ -54,6 +62,7 @@ const LAYERS: [(&str, &[&str]); 11] = [
             "facts",
             "features",
             "stream",
+            "batch",
             "api",
             "headwater",
         ],
@@ -67,6 +76,7 @@ const LAYERS: [(&str, &[&str]); 11] = [
             "facts",
             "features",
             "stream",
+            "batch",
             "api",
             "headwater",
         ],

@@ -69,9 +69,10 @@ impl LogReader {
             if walk.passes(segment) {
                 continue;
             }
+            let segment = self.opened(segment)?;
             for span in (0..segment.spans.len()).rev() {
                 if segment.spans[span].quarantine {
-                    let frames = self.frames(segment, span)?;
+                    let frames = self.frames(&segment, span)?;
                     frames.iter().rev().for_each(|frame| walk.meet(frame));
                 }
             }

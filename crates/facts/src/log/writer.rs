@@ -100,7 +100,16 @@ impl LogWriter {
 
     fn roll_if_full(&mut self, reader: &LogReader) -> Result<(), Problem> {
         let last = reader.last();
-        if last.bytes < self.segment_bytes_max || last.next_sequence == last.first_sequence {
+        if last.bytes < self.segment_bytes_max {
+            return Ok(());
+        }
+        self.roll(reader)
+    }
+
+    /// Ends the last segment, where it has facts, and begins the next.
+    pub fn roll(&mut self, reader: &LogReader) -> Result<(), Problem> {
+        let last = reader.last();
+        if last.next_sequence == last.first_sequence {
             return Ok(());
         }
         self.sync(reader)?;
