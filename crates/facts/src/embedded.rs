@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use headwater_env::{Durations, Env, Histogram};
 use headwater_schema::{Micros, Position, Problem, Sequence, SequencedBatch};
@@ -20,6 +21,7 @@ use crate::{
 };
 
 mod append;
+mod sync;
 
 use append::Group;
 
@@ -31,7 +33,7 @@ const REPLAY_FACTS_MAX: usize = 65_536;
 pub enum SyncPolicy {
     /// Before each append returns.
     Always,
-    /// At the first append after this many milliseconds.
+    /// Within this many milliseconds, where somebody calls [`FactLog::tend`].
     Interval(u64),
     /// Whenever the system likes.
     Never,
@@ -224,21 +226,6 @@ impl EmbeddedFactLog {
         self.writer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn sync_now(&self, writer: &Writer) -> bool {
-        match self.options.sync {
-            SyncPolicy::Always => true,
-            SyncPolicy::Never => false,
-            SyncPolicy::Interval(ms) => {
-                let since = self
-                    .env
-                    .clock
-                    .monotonic_nanos()
-                    .saturating_sub(writer.synced_at_nanos);
-                since >= ms.saturating_mul(1_000_000)
-            }
-        }
-    }
-
     /// The frame that holds a sequence, if it is kept.
     fn frame_of(&self, sequence: Sequence) -> Result<Option<Frame>, Problem> {
         let frames = self.reader.frames_of(sequence)?;
@@ -402,7 +389,7 @@ impl FactLog for EmbeddedFactLog {
             planned.take(request)?;
         }
         let Group {
-            bytes,
+            mut bytes,
             frames,
             indexed,
             answers,
@@ -411,9 +398,9 @@ impl FactLog for EmbeddedFactLog {
         for answer in &answers {
             self.counters.count(answer);
         }
-        if !bytes.is_empty() {
+        if !frames.is_empty() {
             let sync = self.sync_now(&writer);
-            writer.log.append(&self.reader, &bytes, &frames, sync)?;
+            writer.log.append(&self.reader, &mut bytes, &frames, sync)?;
             if sync {
                 writer.synced_at_nanos = self.env.clock.monotonic_nanos();
             }
@@ -442,12 +429,11 @@ impl FactLog for EmbeddedFactLog {
     }
 
     fn sync(&self) -> Result<(), Problem> {
-        if self.options.sync == SyncPolicy::Always {
-            // Whatever can be seen is on the disk.
-            return Ok(());
-        }
-        let mut writer = self.writer();
-        writer.log.sync(&self.reader)
+        self.sync_all()
+    }
+
+    fn tend(&self) -> Result<Option<Duration>, Problem> {
+        self.sync_due()
     }
 
     fn sequences(&self) -> (Sequence, Sequence) {

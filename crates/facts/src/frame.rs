@@ -7,8 +7,8 @@
 //! A kind that a version doesn't know is an error that says so: new kinds need no new format of
 //! segments, and logs without them are read by every version.
 //!
-//! The mark lets a reader that met damage find out whether whole frames follow it: if they do, the
-//! damage isn't a torn end, and nothing may be cut off.
+//! The mark lets a reader that met damage find the frames behind it, which tell whether it is a torn end
+//! (see [`crate::group`]).
 
 use std::sync::Arc;
 
@@ -16,9 +16,10 @@ use headwater_schema::codec::{decode_batch, encode_batch};
 use headwater_schema::{FactBatch, Micros, Problem, RemovedFacts, Sequence, SequencedBatch};
 use serde::{Deserialize, Serialize};
 
+use crate::group::{self, GroupMark};
 use crate::{Fault, QuarantinedRow};
 
-const MARK: [u8; 4] = *b"HWF1";
+pub const MARK: [u8; 4] = *b"HWF1";
 /// Bytes before the kind.
 pub const HEADER_BYTES: usize = 12;
 /// The longest frame; a greater length is damage.
@@ -43,6 +44,8 @@ pub enum Frame {
     /// Facts that replace others, facts taken back, or facts under an id that lives already.
     Correction(Arc<Correction>),
     Quarantine(Vec<QuarantinedRow>),
+    /// Others belong together with it.
+    Group(GroupMark),
 }
 
 /// A batch that does more than add facts; it may take no sequence at all.
@@ -81,7 +84,7 @@ impl Frame {
         match self {
             Self::Facts(batch) => Some(batch),
             Self::Correction(correction) => Some(&correction.batch),
-            Self::Quarantine(_) => None,
+            Self::Quarantine(_) | Self::Group(_) => None,
         }
     }
 
@@ -123,6 +126,10 @@ pub enum Damage {
         stored: u32,
         actual: u32,
     },
+    /// A record without the group that it belongs to, or a group within another.
+    Alone,
+    /// A group that says it stands elsewhere.
+    Place(u64),
     /// A segment begins with another sequence than its name says.
     FirstSequence(Sequence),
     /// A whole record that doesn't belong where it stands.
@@ -138,6 +145,8 @@ impl std::fmt::Display for Damage {
             Self::Short => f.write_str("the file ends inside a record"),
             Self::NoMark => f.write_str("no record begins here"),
             Self::Length(length) => write!(f, "a record of {length} bytes is impossible"),
+            Self::Alone => f.write_str("a record stands apart from its group"),
+            Self::Place(place) => write!(f, "the group of byte {place} stands here"),
             Self::FirstSequence(found) => {
                 write!(f, "the file begins with sequence {found}, unlike its name")
             }
@@ -176,15 +185,6 @@ pub fn split(bytes: &[u8]) -> Result<(&[u8], usize), Damage> {
     Ok((body, HEADER_BYTES + length))
 }
 
-/// Whether a whole frame begins anywhere in `bytes`.
-pub fn any_within(bytes: &[u8]) -> bool {
-    bytes
-        .windows(MARK.len())
-        .enumerate()
-        .filter(|(_, window)| *window == MARK)
-        .any(|(at, _)| split(&bytes[at..]).is_ok())
-}
-
 fn checksum(length: usize, body: &[u8]) -> u32 {
     let mut hasher = crc32fast::Hasher::new();
     hasher.update(&(length as u32).to_le_bytes());
@@ -192,7 +192,8 @@ fn checksum(length: usize, body: &[u8]) -> u32 {
     hasher.finalize()
 }
 
-fn put(out: &mut Vec<u8>, kind: u8, parts: &[&[u8]]) {
+/// Appends a frame of a kind.
+pub fn put(out: &mut Vec<u8>, kind: u8, parts: &[&[u8]]) {
     let length = 1 + parts.iter().map(|p| p.len()).sum::<usize>();
     out.extend(MARK);
     out.extend((length as u32).to_le_bytes());
@@ -212,6 +213,7 @@ pub fn put_frame(out: &mut Vec<u8>, frame: &Frame) -> Result<(), Problem> {
         Frame::Quarantine(rows) => {
             put(out, QUARANTINE, &[&json(rows)?]);
         }
+        Frame::Group(mark) => out.extend(mark.to_frame()),
     }
     Ok(())
 }
@@ -279,6 +281,9 @@ pub fn decode(body: &[u8]) -> Result<Frame, Problem> {
             Ok(Frame::Quarantine(rows))
         }
         CORRECTION => decode_correction(&decompress(payload)?),
+        group::KIND => GroupMark::read(body)
+            .map(Frame::Group)
+            .ok_or_else(|| unreadable("it is no group")),
         FACTS | FACTS_COMPRESSED => {
             let (header, encoded) = payload
                 .split_first_chunk::<16>()
@@ -301,7 +306,8 @@ pub fn decode(body: &[u8]) -> Result<Frame, Problem> {
     }
 }
 
-fn number(bytes: &[u8]) -> u64 {
+/// A little-endian number.
+pub fn number(bytes: &[u8]) -> u64 {
     bytes.iter().rev().fold(0, |n, b| n << 8 | u64::from(*b))
 }
 

@@ -7,7 +7,8 @@ use headwater_env::Env;
 use headwater_schema::decode::RejectedRow;
 use headwater_schema::{FactBatch, Problem, RemovedFacts, SequencedBatch};
 
-use crate::frame::{self, Correction, Frame, Verdict};
+use crate::frame::{self, Correction, Frame, HEADER_BYTES, Verdict};
+use crate::group::MARK_BYTES;
 use crate::{Fault, QuarantineQuery, QuarantinedRow};
 
 const FOLDER: &str = "/log";
@@ -61,20 +62,21 @@ fn write_sample(env: &Env, batch: &FactBatch) -> Result<SampleLog, Problem> {
         };
         let kinds = kinds(index, &sequenced, &rejected);
         next = sequenced.last_sequence() + 1;
-        let (mut bytes, mut frames) = (Vec::new(), Vec::new());
+        let (mut bytes, mut frames) = (vec![0; MARK_BYTES], Vec::new());
         for frame in kinds {
             let before = bytes.len();
             frame::put_frame(&mut bytes, &frame)?;
             frames.push((frame, bytes.len() - before));
         }
-        let mut at = 0;
+        let mut at = MARK_BYTES;
         for (_, length) in &frames {
             if let Ok((body, _)) = frame::split(&bytes[at..]) {
                 bodies.push(body.to_vec());
             }
             at += length;
         }
-        writer.append(&reader, &bytes, &frames, true)?;
+        writer.append(&reader, &mut bytes, &frames, true)?;
+        bodies.push(bytes[HEADER_BYTES..MARK_BYTES].to_vec());
     }
     writer.save(&reader)?;
     let read = |name: &str| {

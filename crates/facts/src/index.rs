@@ -38,6 +38,9 @@ const WAITING_FACTS_MAX: u64 = 2 * GATHERED_FACTS_MAX;
 const WRITE_ENTRIES: usize = 4096;
 /// Facts gathered in memory, because the store fails, before no more are taken.
 const OVERFLOW_FACTS_MAX: u64 = 2 * WAITING_FACTS_MAX;
+/// Bytes of the store's journal before what is in it is written in order. A start reads the journal and holds it
+/// in memory; small tables fill too slowly to be written for their own sake, and would keep ten times as much.
+const JOURNAL_BYTES_MAX: u64 = 64 << 20;
 /// Every fact up to here is in the store.
 const REACHED: &str = "reached";
 /// No entry of the store is of a later fact.
@@ -118,6 +121,7 @@ impl Index {
         let database = Database::builder(folder)
             .cache_size(32 << 20)
             .worker_threads(1)
+            .max_journaling_size(JOURNAL_BYTES_MAX)
             .manual_journal_persist(true)
             .open()
             .map_err(|e| failed(&e))?;

@@ -12,6 +12,7 @@ mod found;
 mod frame;
 #[cfg(feature = "fuzz")]
 pub mod fuzz;
+mod group;
 mod index;
 mod log;
 mod log_trait;

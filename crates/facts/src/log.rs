@@ -130,7 +130,7 @@ fn open_segments(
                 file.truncate(segment.bytes).map_err(|e| file_problem(&e))?;
                 file.sync().map_err(|e| file_problem(&e))?;
                 messages.push(format!(
-                    "{}: cut off {lost_bytes} bytes of a write that was never acknowledged, at byte {}",
+                    "{}: cut off {lost_bytes} bytes of a write that never came to its end, at byte {}",
                     path.display(),
                     segment.bytes
                 ));

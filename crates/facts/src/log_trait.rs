@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arrow::array::RecordBatch;
 use headwater_schema::decode::RejectedRow;
@@ -270,6 +271,12 @@ pub trait FactLog: Send + Sync {
     /// always do.
     fn sync(&self) -> Result<(), Problem> {
         Ok(())
+    }
+
+    /// Makes durable what should be by now. How long until something else should; none while nothing
+    /// waits. Whoever appends calls it when that time is over.
+    fn tend(&self) -> Result<Option<Duration>, Problem> {
+        Ok(None)
     }
 
     /// Facts of a contract, whatever their entity. Reads the whole log unless a log knows better.

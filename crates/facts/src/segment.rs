@@ -1,6 +1,7 @@
 //! Segments: the files of the log, and the sparse index by which frames are found in them.
 //!
-//! A segment begins with a magic text, a format version and its first sequence, and holds frames. Its
+//! A segment begins with a magic text, a format version and its first sequence, and holds groups of frames
+//! (format 1: frames, of which the last may be in groups). Its
 //! sidecar (`.idx`) remembers the spans of the segment up to some length, so that opening a log
 //! needn't read what has been read before; without it the segment is read whole.
 
@@ -12,9 +13,13 @@ use headwater_schema::{Micros, Problem, Sequence, SequencedBatch};
 use serde::{Deserialize, Serialize};
 
 use crate::frame::{self, Damage, Frame, Verdict};
+use crate::group::{Broken, Groups, Piece};
 
 const MAGIC: &[u8; 7] = b"HWFACTS";
-const FORMAT: u8 = 1;
+/// The format of new segments.
+pub const FORMAT: u8 = 2;
+/// Before there were groups.
+const FORMAT_ALONE: u8 = 1;
 /// Bytes before the first frame.
 pub const SEGMENT_HEADER_BYTES: u64 = 16;
 /// Frames are grouped into spans of about this many bytes.
@@ -55,6 +60,9 @@ pub struct Segment {
     /// Whether the log has no file of it any more: the archive has.
     #[serde(skip)]
     pub archived: bool,
+    /// The version of its format, as its first bytes say.
+    #[serde(skip)]
+    pub format: u8,
     pub first_sequence: Sequence,
     /// One more than the last sequence.
     pub next_sequence: Sequence,
@@ -103,6 +111,7 @@ impl Segment {
         Self {
             path,
             archived: false,
+            format: FORMAT,
             first_sequence,
             next_sequence: first_sequence,
             bytes: SEGMENT_HEADER_BYTES,
@@ -152,6 +161,7 @@ impl Segment {
                     self.ingest_time = self.ingest_time.max(row.ingest_time);
                 }
             }
+            Frame::Group(_) => {}
         }
     }
 
@@ -256,7 +266,7 @@ impl Segment {
                 return Ok(Opened::Empty);
             }
         }
-        let first_sequence = read_header(env, path, length)?;
+        let (format, first_sequence) = read_header(env, path, length)?;
         if Self::named(path) != Some(first_sequence) {
             return Err(damaged(path, 8, &Damage::FirstSequence(first_sequence)));
         }
@@ -270,37 +280,48 @@ impl Segment {
         let trusted = known
             .as_ref()
             .map_or(SEGMENT_HEADER_BYTES, |known| known.bytes);
+        let mut segment = Self {
+            format,
+            ..Self::new(path.to_owned(), first_sequence)
+        };
         if let (true, false, Some(known)) = (sealed, check_all, known) {
-            return Ok(Opened::Whole(known));
+            return Ok(Opened::Whole(Self { format, ..known }));
         }
         let bytes = env.files.read(path).map_err(|e| file_problem(&e))?;
-        let mut segment = Self::new(path.to_owned(), first_sequence);
-        let mut at = SEGMENT_HEADER_BYTES as usize;
-        while at < bytes.len() {
-            match frame::split(&bytes[at..]) {
-                Ok((body, length)) => {
-                    let frame = frame::decode(body).map_err(|p| at_offset(p, path, at))?;
-                    let expected = segment.next_sequence;
-                    if let Some(found) = frame.first_sequence().filter(|f| *f != expected) {
-                        let damage = Damage::Sequence { expected, found };
-                        return Err(damaged(path, at as u64, &damage));
-                    }
-                    segment.note(&frame, length as u64);
-                    at += length;
-                }
-                Err(damage) => {
-                    let torn = last && at as u64 >= trusted && !frame::any_within(&bytes[at + 1..]);
+        let start = SEGMENT_HEADER_BYTES as usize;
+        let mut groups = Groups::new(&bytes, start, format == FORMAT_ALONE);
+        while let Some(group) = groups.next() {
+            match group {
+                Ok(frames) => segment.note_group(&frames)?,
+                Err(Broken { at, damage }) => {
+                    let torn = last && groups.at() as u64 >= trusted && !groups.is_damaged(&damage);
                     if !torn {
                         return Err(damaged(path, at as u64, &damage));
                     }
+                    let lost_bytes = bytes.len() as u64 - segment.bytes;
                     return Ok(Opened::Torn {
                         segment,
-                        lost_bytes: bytes.len() as u64 - at as u64,
+                        lost_bytes,
                     });
                 }
             }
         }
         Ok(Opened::Whole(segment))
+    }
+
+    /// Notes the frames of a group as they were read.
+    fn note_group(&mut self, frames: &[Piece<'_>]) -> Result<(), Problem> {
+        for (body, length) in frames {
+            let at = self.bytes;
+            let frame = frame::decode(body).map_err(|p| at_offset(p, &self.path, at))?;
+            let expected = self.next_sequence;
+            if let Some(found) = frame.first_sequence().filter(|f| *f != expected) {
+                let damage = Damage::Sequence { expected, found };
+                return Err(damaged(&self.path, at, &damage));
+            }
+            self.note(&frame, *length as u64);
+        }
+        Ok(())
     }
 
     /// The span that holds a sequence.
@@ -314,7 +335,7 @@ impl Segment {
 /// What opening a segment found.
 pub enum Opened {
     Whole(Segment),
-    /// The file ends in bytes that are no frame.
+    /// The file ends in bytes that are no group, and were never known to be on the disk.
     Torn {
         segment: Segment,
         lost_bytes: u64,
@@ -323,7 +344,8 @@ pub enum Opened {
     Empty,
 }
 
-fn read_header(env: &Env, path: &Path, length: u64) -> Result<Sequence, Problem> {
+/// The format of a segment and its first sequence.
+fn read_header(env: &Env, path: &Path, length: u64) -> Result<(u8, Sequence), Problem> {
     if length < SEGMENT_HEADER_BYTES {
         return Err(damaged(path, length, &Damage::Short));
     }
@@ -339,20 +361,20 @@ fn read_header(env: &Env, path: &Path, length: u64) -> Result<Sequence, Problem>
         .detail("its first bytes are others")
         .hint("restore the file from a copy"));
     }
-    if rest[0] != FORMAT {
+    if !(FORMAT_ALONE..=FORMAT).contains(&rest[0]) {
         return Err(Problem::external(
             "log-format",
             format!("{} has format {}", path.display(), rest[0]),
         )
-        .detail(format!("this version reads format {FORMAT}"))
+        .detail(format!("this version reads formats up to {FORMAT}"))
         .hint("open the data with the version of Headwater that wrote it"));
     }
     let mut number = [0; 8];
     number.copy_from_slice(&rest[1..9]);
-    Ok(Sequence::from_le_bytes(number))
+    Ok((rest[0], Sequence::from_le_bytes(number)))
 }
 
-fn at_offset(problem: Problem, path: &Path, offset: usize) -> Problem {
+fn at_offset(problem: Problem, path: &Path, offset: u64) -> Problem {
     let detail = format!("{}, byte {offset}: {}", path.display(), problem.detail);
     problem.detail(detail)
 }

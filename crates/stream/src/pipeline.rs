@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 
-use headwater_env::queue::{self, Receiver, Sender};
+use headwater_env::queue::{self, Receiver, RecvTimeoutError, Sender};
 use headwater_facts::{AppendRequest, Appended, FactLog};
 use headwater_schema::Problem;
 use tracing::Span;
@@ -196,7 +196,7 @@ fn commit(
     limits: &PipelineOptions,
     counters: &Counters,
 ) {
-    let mut first = waiting.recv().ok();
+    let mut first = next_request(facts, waiting);
     while let Some(request) = first.take() {
         let mut rows = request.append.change.len();
         let (mut appends, mut askers) = (vec![request.append], vec![(request.done, request.asker)]);
@@ -233,7 +233,26 @@ fn commit(
             return;
         }
         if first.is_none() {
-            first = waiting.recv().ok();
+            first = next_request(facts, waiting);
+        }
+    }
+}
+
+/// Waits for a request; meanwhile what has been appended is made durable in time. None once nobody sends
+/// any more.
+fn next_request(facts: &dyn FactLog, waiting: &Receiver<Request>) -> Option<Request> {
+    loop {
+        let due = facts.tend().unwrap_or_else(|problem| {
+            tracing::error!(%problem, "the log can't be synced");
+            None
+        });
+        let Some(due) = due else {
+            return waiting.recv().ok();
+        };
+        match waiting.recv_timeout(due) {
+            Ok(request) => return Some(request),
+            Err(RecvTimeoutError::Disconnected) => return None,
+            Err(RecvTimeoutError::Timeout) => {}
         }
     }
 }

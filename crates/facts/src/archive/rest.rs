@@ -139,7 +139,7 @@ pub fn with_facts(frame: &Frame, facts: FactBatch) -> Frame {
             batch: with(&correction.batch, facts),
             ..correction.as_ref().clone()
         })),
-        Frame::Quarantine(rows) => Frame::Quarantine(rows.clone()),
+        Frame::Quarantine(_) | Frame::Group(_) => frame.clone(),
     }
 }
 

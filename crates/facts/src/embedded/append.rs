@@ -10,6 +10,7 @@ use headwater_schema::{FactBatch, Micros, Problem, Sequence, SequencedBatch};
 use super::EmbeddedFactLog;
 use crate::found::{missing, removed_facts, take};
 use crate::frame::{self, Correction, Frame, Verdict};
+use crate::group::MARK_BYTES;
 use crate::index::{IdChange, KnownId};
 use crate::memory::nothing;
 use crate::row_hash::{id_hash, payload_hashes};
@@ -25,6 +26,7 @@ pub struct Group<'a> {
     removed: HashMap<Sequence, Sequence>,
     /// Rows in quarantine that are facts after the requests so far, by contract.
     resolved: HashMap<Arc<str>, BTreeSet<u64>>,
+    /// The bytes of the frames, behind room for the mark of their group.
     pub bytes: Vec<u8>,
     pub frames: Vec<(Frame, usize)>,
     /// Batches for the index, with what they change of ids.
@@ -69,7 +71,7 @@ impl<'a> Group<'a> {
             ids: HashMap::new(),
             removed: HashMap::new(),
             resolved: HashMap::new(),
-            bytes: Vec::new(),
+            bytes: vec![0; MARK_BYTES],
             frames: Vec::new(),
             indexed: Vec::new(),
             answers: Vec::new(),

@@ -75,6 +75,15 @@ impl Bench {
         EmbeddedFactLog::open(&self.env, self.folder.path(), small(), specs())
     }
 
+    /// With one segment, whatever is appended.
+    fn open_synced(&self, sync: SyncPolicy) -> Result<(EmbeddedFactLog, RecoveryReport), Problem> {
+        let options = FactLogOptions {
+            sync,
+            ..FactLogOptions::default()
+        };
+        EmbeddedFactLog::open(&self.env, self.folder.path(), options, specs())
+    }
+
     fn segments(&self) -> Vec<PathBuf> {
         let mut files = self
             .env
@@ -302,6 +311,114 @@ fn a_flipped_bit_is_named_and_nothing_is_cut_off() {
     assert_eq!(everything(&bench.open().expect("opens").0).len(), 6);
 }
 
+/// A log of three groups of three requests each: the file, its bytes, and where groups begin and end.
+fn three_groups(bench: &Bench) -> (PathBuf, Vec<u8>, Vec<usize>) {
+    let (log, _) = bench.open_synced(SyncPolicy::Always).expect("opens");
+    let path = bench.segments().pop().expect("a segment");
+    let length = || bench.env.files.read(&path).expect("readable").len();
+    let mut ends = vec![length()];
+    for group in 0..3 {
+        let of = |id: u32| request(&[(group * 3 + id, 1, 1, 1)]);
+        log.append((0..3).map(of).collect()).expect("appends");
+        ends.push(length());
+    }
+    let bytes = bench.env.files.read(&path).expect("readable");
+    (path, bytes, ends)
+}
+
+#[test]
+fn what_is_lost_of_the_last_group_is_cut_off_whatever_is_left_of_it() {
+    let bench = Bench::new(6);
+    let (path, whole, ends) = three_groups(&bench);
+    // A page that never reached the disk, with those behind it there.
+    for lost in (ends[2]..ends[3]).step_by(7) {
+        for length in [1, 9, 70] {
+            let mut bytes = whole.clone();
+            let end = (lost + length).min(bytes.len());
+            bytes[lost..end].iter_mut().for_each(|b| *b ^= 0xA5);
+            let written = bench.env.files.write_atomic(&path, &bytes);
+            written.expect("written");
+            let (log, report) = bench.open_synced(SyncPolicy::Always).expect("opens");
+            assert_eq!(everything(&log).len(), 6, "lost {lost}..{end}");
+            assert!(report.repairs.iter().any(|r| r.contains("cut off")));
+        }
+    }
+}
+
+#[test]
+fn what_is_lost_of_an_earlier_group_is_refused() {
+    let bench = Bench::new(6);
+    let (path, whole, ends) = three_groups(&bench);
+    for lost in ends[0]..ends[2] {
+        let mut bytes = whole.clone();
+        bytes[lost] ^= 0xA5;
+        let written = bench.env.files.write_atomic(&path, &bytes);
+        written.expect("written");
+        let problem = bench
+            .open_synced(SyncPolicy::Always)
+            .err()
+            .expect("refused");
+        assert_eq!(problem.code, "log-corrupt", "byte {lost}");
+        assert_eq!(bench.env.files.read(&path).expect("readable"), bytes);
+    }
+}
+
+#[test]
+fn what_was_never_synced_is_cut_off_though_a_later_group_is_whole() {
+    let bench = Bench::new(6);
+    let open = || bench.open_synced(SyncPolicy::Never);
+    let (log, _) = open().expect("opens");
+    let path = bench.segments().pop().expect("a segment");
+    let mut ends = Vec::new();
+    for id in 0..3 {
+        log.append(vec![request(&[(id, 1, 1, 1)])])
+            .expect("appends");
+        ends.push(bench.env.files.read(&path).expect("readable").len());
+        if id == 0 {
+            log.sync().expect("synced");
+        }
+    }
+    drop(log);
+    let whole = bench.env.files.read(&path).expect("readable");
+    let lose = |byte: usize| {
+        let mut bytes = whole.clone();
+        bytes[byte] ^= 0xA5;
+        let written = bench.env.files.write_atomic(&path, &bytes);
+        written.expect("written");
+        open()
+    };
+    let (log, _) = lose(ends[0] + 5).expect("opens");
+    assert_eq!(everything(&log).len(), 1);
+    drop(log);
+    assert_eq!(
+        lose(ends[0] - 5).err().expect("refused").code,
+        "log-corrupt"
+    );
+}
+
+#[test]
+fn an_interval_is_kept_without_another_append() {
+    let (env, clock, disk) = Env::simulated(8);
+    let folder = tempfile::tempdir().expect("a folder");
+    let options = FactLogOptions {
+        sync: SyncPolicy::Interval(3000),
+        ..small()
+    };
+    let open =
+        || EmbeddedFactLog::open(&env, folder.path(), options.clone(), specs()).expect("opens");
+    let (log, _) = open();
+    assert_eq!(log.tend().expect("tended"), None);
+    log.append(vec![request(&[(1, 1, 1, 1)])]).expect("appends");
+    clock.advance(Duration::from_millis(2000));
+    let left = log.tend().expect("tended");
+    assert_eq!(left, Some(Duration::from_millis(1000)));
+    clock.advance(Duration::from_millis(1000));
+    assert_eq!(log.tend().expect("tended"), None);
+    drop(log);
+    disk.crash();
+    assert_eq!(everything(&open().0).len(), 1);
+}
+
 #[test]
 fn a_whole_record_in_a_wrong_place_is_refused() {
     let bench = Bench::new(5);
@@ -322,7 +439,7 @@ fn a_whole_record_in_a_wrong_place_is_refused() {
             .write_atomic(&path, &bytes)
             .expect("written");
         let problem = bench.open().err().expect("refused");
-        assert!(problem.detail.contains("stands where"), "{problem}");
+        assert!(problem.detail.contains("stands here"), "{problem}");
     }
 }
 

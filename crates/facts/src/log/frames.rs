@@ -84,7 +84,11 @@ impl LogReader {
                     ))
                     .hint("restore the file from a copy")
             })?;
-            frames.push(frame::decode(body)?);
+            match frame::decode(body)? {
+                // It has told what it had to when the log was opened.
+                Frame::Group(_) => {}
+                frame => frames.push(frame),
+            }
             at += length;
         }
         Ok(frames)

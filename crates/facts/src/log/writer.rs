@@ -8,15 +8,16 @@ use headwater_schema::Problem;
 
 use super::{LogReader, LogWriter, create};
 use crate::frame::Frame;
-use crate::segment::file_problem;
+use crate::group::{GroupMark, MARK_BYTES};
+use crate::segment::{FORMAT, file_problem};
 
 impl LogWriter {
-    /// Appends frames, whose bytes are `bytes`, and makes them durable where `sync` says so. After an
-    /// error the log is as it was.
+    /// Appends frames as one group and makes them durable where `sync` says so. `bytes` are theirs, behind
+    /// [`MARK_BYTES`] of room for the group's mark. After an error the log is as it was.
     pub fn append(
         &mut self,
         reader: &LogReader,
-        bytes: &[u8],
+        bytes: &mut [u8],
         frames: &[(Frame, usize)],
         sync: bool,
     ) -> Result<(), Problem> {
@@ -26,6 +27,12 @@ impl LogWriter {
         self.roll_if_full(reader)?;
         let mut segment = reader.last();
         let before = segment.bytes;
+        let mark = GroupMark {
+            at: before,
+            bytes: (bytes.len() - MARK_BYTES) as u64,
+            durable: self.synced,
+        };
+        bytes[..MARK_BYTES].copy_from_slice(&mark.to_frame());
         let written = self.file.append(bytes);
         let failed_sync = written.is_ok() && sync;
         let written = written.and_then(|()| if sync { self.timed_sync() } else { Ok(()) });
@@ -45,6 +52,7 @@ impl LogWriter {
             self.synced = before + bytes.len() as u64;
         }
         let grown = Arc::make_mut(&mut segment);
+        grown.note(&Frame::Group(mark), MARK_BYTES as u64);
         for (frame, length) in frames {
             grown.note(frame, *length as u64);
         }
@@ -63,6 +71,11 @@ impl LogWriter {
     /// How long syncs of facts took, as it goes on.
     pub fn sync_durations(&self) -> Arc<Histogram> {
         self.sync.clone()
+    }
+
+    /// Whether everything appended is on the disk; also where nothing can be done about it.
+    pub fn is_synced(&self, reader: &LogReader) -> bool {
+        self.poisoned.is_some() || self.synced >= reader.last().bytes
     }
 
     /// Returns once everything appended is on the disk.
@@ -100,7 +113,7 @@ impl LogWriter {
 
     fn roll_if_full(&mut self, reader: &LogReader) -> Result<(), Problem> {
         let last = reader.last();
-        if last.bytes < self.segment_bytes_max {
+        if last.bytes < self.segment_bytes_max && last.format == FORMAT {
             return Ok(());
         }
         self.roll(reader)
