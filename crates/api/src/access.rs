@@ -116,6 +116,8 @@ pub const RULES: &[Rule] = &[
     ),
     rule("POST", "/v1/facts/{contract}/stream", WRITE, "facts_feed").feed(),
     rule("POST", "/v1/features", READ, "features"),
+    rule("GET", "/v1/archive", READ, "archive_get"),
+    rule("POST", "/v1/archive", ADMIN, "archive_post"),
     rule("GET", "/v1/registry", READ, "registry"),
     rule("GET", "/v1/registry/search", READ, "registry_search"),
     rule("GET", "/v1/registry/lineage", READ, "registry_lineage"),

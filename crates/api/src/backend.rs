@@ -368,6 +368,12 @@ pub trait Backend: Send + Sync + 'static {
     /// Puts definitions in force; what that changed.
     fn apply(&self, request: &DefinitionsRequest) -> Result<serde_json::Value, Vec<Problem>>;
 
+    /// What the archive holds.
+    fn archive(&self) -> Result<serde_json::Value, Problem>;
+
+    /// Takes facts to the archive for a while; what that did, what the archive holds, and whether all is done.
+    fn run_archive(&self) -> Result<serde_json::Value, Problem>;
+
     /// What there is to measure.
     fn measures(&self) -> Vec<Measure>;
 }

@@ -4,6 +4,7 @@
 //! engine implements.
 
 mod access;
+mod archive;
 mod arrow_stream;
 mod audit;
 mod auth;

@@ -20,6 +20,7 @@ pub fn openapi() -> Value {
     let mut paths = facts_paths(&mut generator);
     paths.extend(quarantine_paths(&mut generator));
     paths.extend(other_paths(&mut generator));
+    paths.extend(crate::archive::paths());
     paths.extend(crate::registry::paths(&mut generator));
     paths.extend(foreign::paths(&mut generator));
     let mut schemas = generator.take_definitions(true);

@@ -17,6 +17,7 @@ use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 use tower_http::catch_panic::CatchPanicLayer;
 
+use crate::archive;
 use crate::auth::{Authorizer, method_not_allowed, not_found};
 use crate::backend::Backend;
 use crate::connection::{Connections, Counters};
@@ -195,6 +196,10 @@ fn router(shared: Shared) -> Router {
         .route("/v1/facts/{contract}/quarantine/repair", post(post_repair))
         .route("/v1/facts/{contract}/stream", post(post_feed))
         .route("/v1/features", post(read_features))
+        .route(
+            "/v1/archive",
+            get(archive::get_state).post(archive::post_run),
+        )
         .route("/v1/registry", get(registry::get_all))
         .route("/v1/registry/search", get(registry::get_search))
         .route("/v1/registry/lineage", get(registry::get_lineage))

@@ -57,6 +57,13 @@ pub fn open_archive_store(
     options: Vec<(String, String)>,
 ) -> Result<Arc<dyn ArchiveStore>, Problem> {
     match url.strip_prefix("file://") {
+        Some(folder) if !folder.starts_with('/') => Err(Problem::user(
+            "archive-url",
+            "the archive's folder isn't absolute",
+        )
+        .field("archive.url")
+        .detail(format!("it is `{url}`"))
+        .hint("write `file:///srv/facts`; without `url` it lies in the data folder")),
         Some(folder) => Ok(Arc::new(FolderStore::new(env.clone(), Path::new(folder)))),
         None => Ok(Arc::new(RemoteStore::open(url, options)?)),
     }
@@ -95,6 +102,8 @@ pub struct Archive {
     options: ArchiveOptions,
     /// Copies of the entries.
     folder: PathBuf,
+    /// The log's own files.
+    log: PathBuf,
     entries: RwLock<BTreeMap<Sequence, Arc<Entry>>>,
     restored: Restored,
     /// Held while segments are archived or let go.
@@ -105,7 +114,7 @@ pub struct Archive {
 impl Archive {
     /// The archive of the log in `folder`.
     pub(crate) fn open(env: &Env, folder: &Path, options: ArchiveOptions) -> Result<Self, Problem> {
-        let restored = folder.join("restored");
+        let (restored, log) = (folder.join("restored"), folder.join("log"));
         let folder = folder.join("archive");
         let entries = read_entries(env, &folder)?;
         Ok(Self {
@@ -113,6 +122,7 @@ impl Archive {
             env: env.clone(),
             options,
             folder,
+            log,
             entries: RwLock::new(entries),
             running: Mutex::default(),
             failure: Mutex::default(),
@@ -136,6 +146,12 @@ impl Archive {
             ..entry.segment.clone()
         };
         self.entries().iter().map(archived).collect()
+    }
+
+    /// Whether the log has no file of a segment any more.
+    fn has_left(&self, first_sequence: Sequence) -> bool {
+        let path = self.log.join(Segment::file_name(first_sequence));
+        !self.env.files.exists(&path)
     }
 
     pub(crate) fn has(&self, first_sequence: Sequence) -> bool {
@@ -176,7 +192,11 @@ impl Archive {
             cache_bytes: self.restored.bytes(),
             ..ArchiveStats::default()
         };
-        for entry in self.entries() {
+        let entries = self.entries();
+        // The oldest leave first.
+        let left = entries.partition_point(|entry| self.has_left(entry.first_sequence()));
+        stats.segments_only_here = left as u64;
+        for entry in entries {
             stats.through = entry.last_sequence();
             stats.segments += 1;
             stats.files += (entry.facts.len() + entry.corrections.len()) as u64;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use headwater_api::Backend;
 use headwater_api::backend::{
@@ -18,6 +19,9 @@ use serde_json::{Value as Json, json};
 use crate::describe::describe;
 use crate::entity::entity_key_for;
 use crate::{Engine, read_definitions};
+
+/// About how long one call archives; the next one goes on.
+const ARCHIVED_FOR: Duration = Duration::from_secs(15);
 
 impl Backend for Engine {
     fn submit(
@@ -91,6 +95,14 @@ impl Backend for Engine {
         let (documents, catalog) = read_definitions(&request.files)?;
         let plan = self.apply(&documents, &Arc::new(catalog), request.if_version)?;
         Ok(self.planned(&plan))
+    }
+
+    fn archive(&self) -> Result<Json, Problem> {
+        self.archive_state()
+    }
+
+    fn run_archive(&self) -> Result<Json, Problem> {
+        self.archive_now(ARCHIVED_FOR)
     }
 
     fn measures(&self) -> Vec<Measure> {

@@ -10,6 +10,8 @@ use headwater_stream::{PipelineOptions, ProcessorOptions};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::ArchiveSettings;
+
 /// The document `headwater.yaml`. Only `name` is required.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -54,6 +56,8 @@ pub struct Settings {
     pub ingest: IngestSettings,
     /// How feature state is kept.
     pub state: StateSettings,
+    /// Where sealed files of the fact log go; without it they stay.
+    pub archive: Option<ArchiveSettings>,
     /// Limits of requests.
     pub limits: Limits,
     /// Who may call.
@@ -216,6 +220,7 @@ impl Default for Settings {
             grpc_listen: None,
             ingest: IngestSettings::default(),
             state: StateSettings::default(),
+            archive: None,
             limits: Limits::default(),
             auth: AuthSettings::default(),
             audit: AuditSettings::default(),

@@ -31,6 +31,11 @@ impl DataFolder {
         self.folder.join("facts")
     }
 
+    /// Sealed facts, unless the project keeps them elsewhere.
+    pub fn archive(&self) -> PathBuf {
+        self.folder.join("archive")
+    }
+
     /// The states of views.
     pub fn features(&self) -> PathBuf {
         self.folder.join("features")

@@ -19,6 +19,7 @@ use headwater_stream::{Pipeline, Processor, ProcessorStats};
 
 use crate::Config;
 use crate::apply::{Filler, ReplayRate};
+use crate::archive::{Archiver, archive_options};
 use crate::data::{DataFolder, OpenedStore, compile_applied, open_store, read_registry};
 use crate::entity::read_as_typed;
 use crate::freshness::{stale, watched_contracts};
@@ -38,6 +39,8 @@ pub struct Engine {
     /// Fills views that were applied while facts come in.
     pub(crate) filler: Filler,
     pub(crate) reader: Reader,
+    /// Takes sealed segments to the archive.
+    archiver: Option<Archiver>,
     /// Held while definitions are replaced.
     pub(crate) changing: Mutex<()>,
     decode_limits: DecodeLimits,
@@ -83,7 +86,7 @@ impl Engine {
         let options = FactLogOptions {
             sync: config.sync_policy(),
             segment_bytes_max: config.spec.ingest.segment_bytes_max,
-            archive: None,
+            archive: archive_options(&env, config, &data)?,
         };
         let (facts, recovery) =
             EmbeddedFactLog::open(&env, &data.facts(), options, indexes(&catalog))?;
@@ -102,6 +105,7 @@ impl Engine {
         drop_expired(&catalog, &facts, &processor)?;
         let pipeline = Pipeline::start(log.clone(), processor.clone(), &config.pipeline_options())?;
         Ok(Self {
+            archiver: Archiver::start(&env, config, facts.clone())?,
             filler: Filler::start(&env, facts.clone(), processor.clone(), rate)?,
             changing: Mutex::default(),
             data,
@@ -345,6 +349,9 @@ impl Engine {
     pub fn close(mut self) -> Result<(), Problem> {
         self.pipeline.stop();
         self.filler.stop();
+        if let Some(archiver) = &mut self.archiver {
+            archiver.stop();
+        }
         self.processor.checkpoint()?;
         self.facts.checkpoint()
     }

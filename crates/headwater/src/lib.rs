@@ -4,6 +4,7 @@
 //! in order, and knows where things lie.
 
 mod apply;
+mod archive;
 pub mod audit;
 mod backend;
 mod config;
@@ -20,6 +21,7 @@ mod quarantine;
 mod reader;
 pub mod tls_files;
 
+pub use archive::ArchiveSettings;
 pub use audit::AuditLog;
 pub use config::{
     AuditSettings, AuthSettings, Config, IngestSettings, LogFormat, LogSettings, Settings,

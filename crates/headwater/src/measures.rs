@@ -4,7 +4,7 @@
 use std::sync::atomic::Ordering;
 
 use headwater_api::backend::Measure;
-use headwater_facts::FactLogStats;
+use headwater_facts::{Archive, FactLogStats};
 use headwater_stream::{ShardStats, ViewStats};
 
 use crate::Engine;
@@ -13,6 +13,7 @@ use crate::Engine;
 pub(crate) fn measures(engine: &Engine) -> Vec<Measure> {
     let mut out = Vec::new();
     log(engine, &mut out);
+    archive(engine, &mut out);
     sources(engine, &mut out);
     reads(engine, &mut out);
     pipeline(engine, &mut out);
@@ -115,6 +116,36 @@ fn contracts(stats: &FactLogStats, out: &mut Vec<Measure>) {
         );
         out.push(labelled(resolved, "contract", contract));
     }
+}
+
+/// What the archive holds, where there is one.
+fn archive(engine: &Engine, out: &mut Vec<Measure>) {
+    let Some(stats) = engine.facts_log().archive().map(Archive::stats) else {
+        return;
+    };
+    let mut push = |name, help, value: f64| out.push(gauge(name, help, value));
+    push(
+        "archive_through_sequence",
+        "Every fact that is kept up to this sequence is in the archive.",
+        stats.through as f64,
+    );
+    push(
+        "archive_files",
+        "Parquet files of the archive.",
+        stats.files as f64,
+    );
+    push("archive_facts", "Facts in the archive.", stats.facts as f64);
+    push("archive_bytes", "Bytes of the archive.", stats.bytes as f64);
+    push(
+        "archive_cache_bytes",
+        "Bytes of files that were read back from the archive and are kept.",
+        stats.cache_bytes as f64,
+    );
+    push(
+        "archive_failing",
+        "1 where the last run of the archive failed, else 0.",
+        f64::from(u8::from(stats.failure.is_some())),
+    );
 }
 
 /// Sources that should be fresh, and how fresh they are.

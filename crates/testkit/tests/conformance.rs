@@ -5,7 +5,6 @@
 )]
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
 use headwater_env::Env;
 use headwater_facts::{
@@ -52,7 +51,7 @@ impl FactLog for Archived {
     fn append(&self, group: Vec<AppendRequest>) -> Result<Vec<Appended>, Problem> {
         let appended = self.0.append(group)?;
         self.0.seal()?;
-        self.0.run_archive(&AtomicBool::new(false))?;
+        self.0.run_archive(&|| false)?;
         assert_eq!(self.0.stats().segments, 1);
         Ok(appended)
     }

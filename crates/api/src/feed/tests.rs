@@ -95,6 +95,14 @@ impl Backend for Slow {
         nothing().map_err(|p| vec![p])
     }
 
+    fn archive(&self) -> Result<serde_json::Value, Problem> {
+        unreachable!()
+    }
+
+    fn run_archive(&self) -> Result<serde_json::Value, Problem> {
+        unreachable!()
+    }
+
     fn measures(&self) -> Vec<Measure> {
         Vec::new()
     }

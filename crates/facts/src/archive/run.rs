@@ -2,7 +2,6 @@
 //! leave the log, once they have been read back and compared.
 
 use std::sync::PoisonError;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use headwater_schema::{Micros, Problem};
 
@@ -20,6 +19,8 @@ pub struct ArchiveRun {
     pub facts: u64,
     /// Segments that have left the log.
     pub released: u64,
+    /// Whether it came to an end, and wasn't stopped.
+    pub complete: bool,
 }
 
 impl EmbeddedFactLog {
@@ -34,9 +35,24 @@ impl EmbeddedFactLog {
         writer.log.roll(&self.reader)
     }
 
+    /// The same, where the first fact in the file arrived by an instant.
+    pub fn seal_begun_by(&self, instant: Micros) -> Result<(), Problem> {
+        let segments = self.reader.segments();
+        let Some(last) = segments.last().filter(|last| !last.spans.is_empty()) else {
+            return Ok(());
+        };
+        let frames = self.reader.frames(last, 0)?;
+        let first = frames.iter().find_map(|frame| frame.batch());
+        match first {
+            Some(batch) if batch.ingest_time <= instant => self.seal(),
+            _ => Ok(()),
+        }
+    }
+
     /// Writes every sealed segment that isn't in the archive to it, and lets those leave the log that
-    /// arrived longer ago than they are to stay. What failed is tried again by the next run.
-    pub fn run_archive(&self, stop: &AtomicBool) -> Result<ArchiveRun, Problem> {
+    /// arrived longer ago than they are to stay. What failed is tried again by the next run. `stop` is
+    /// asked before each segment.
+    pub fn run_archive(&self, stop: &dyn Fn() -> bool) -> Result<ArchiveRun, Problem> {
         let Some(archive) = self.archive() else {
             return Err(Problem::user("no-archive", "no archive is set")
                 .hint("set `archive: {url: file:///srv/facts}`, or a bucket, in headwater.yaml"));
@@ -52,7 +68,11 @@ impl EmbeddedFactLog {
         done
     }
 
-    fn write_sealed(&self, archive: &Archive, stop: &AtomicBool) -> Result<ArchiveRun, Problem> {
+    fn write_sealed(
+        &self,
+        archive: &Archive,
+        stop: &dyn Fn() -> bool,
+    ) -> Result<ArchiveRun, Problem> {
         let mut run = ArchiveRun::default();
         archive.identify()?;
         archive.remove_expired()?;
@@ -60,7 +80,7 @@ impl EmbeddedFactLog {
         let mut sealed = self.reader.segments();
         sealed.pop();
         for segment in sealed {
-            if stop.load(Ordering::Acquire) {
+            if stop() {
                 return Ok(run);
             }
             if segment.archived || archive.has(segment.first_sequence) {
@@ -74,30 +94,33 @@ impl EmbeddedFactLog {
             run.segments += 1;
         }
         let oldest = self.env.clock.now().saturating_sub(archive.options.after);
-        run.released = self.release(archive, oldest, stop)?;
+        (run.released, run.complete) = self.release(archive, oldest, stop)?;
         Ok(run)
     }
 
-    /// Lets the oldest segments leave the log whose facts all arrived by an instant.
+    /// Lets the oldest segments leave the log whose facts all arrived by an instant; how many did, and
+    /// whether that was all.
     fn release(
         &self,
         archive: &Archive,
         arrived_by: Micros,
-        stop: &AtomicBool,
-    ) -> Result<u64, Problem> {
+        stop: &dyn Fn() -> bool,
+    ) -> Result<(u64, bool), Problem> {
         let mut released = 0;
         let mut sealed = self.reader.segments();
         sealed.pop();
         for segment in sealed.iter().filter(|s| !s.archived) {
-            let stay = segment.ingest_time > arrived_by || !archive.has(segment.first_sequence);
-            if stay || stop.load(Ordering::Acquire) {
+            if segment.ingest_time > arrived_by || !archive.has(segment.first_sequence) {
                 break;
+            }
+            if stop() {
+                return Ok((released, false));
             }
             compare(archive, segment, &self.reader.frames_of_segment(segment)?)?;
             self.reader.release(segment)?;
             released += 1;
         }
-        Ok(released)
+        Ok((released, true))
     }
 }
 

@@ -116,6 +116,8 @@ impl ArchiveStore for FolderStore {
     }
 
     fn url(&self) -> String {
-        format!("file://{}", self.folder.display())
+        let whole = std::path::absolute(&self.folder);
+        let folder = whole.as_ref().unwrap_or(&self.folder);
+        format!("file://{}", folder.display())
     }
 }

@@ -1,7 +1,6 @@
 //! The archive from outside: what it gives back, what a crash leaves, what other readers see.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
 use arrow::array::{
     ArrayRef, BinaryArray, BooleanArray, Date32Array, Decimal128Array, Float64Array, Int64Array,
@@ -70,7 +69,7 @@ impl Bench {
 
 fn run(log: &EmbeddedFactLog) -> Result<ArchiveRun, Problem> {
     log.seal()?;
-    log.run_archive(&AtomicBool::new(false))
+    log.run_archive(&|| false)
 }
 
 const DAY: i64 = 86_400_000_000;

@@ -6,6 +6,7 @@
 )]
 
 mod apply;
+mod archive;
 mod audit;
 mod check;
 mod demo;
@@ -89,6 +90,8 @@ enum Verb {
     /// Look at what is applied: its history, its lineage.
     #[command(subcommand)]
     Registry(registry::RegistryVerb),
+    /// Take facts to the archive now, and tell what it holds.
+    Archive(archive::ArchiveArguments),
     /// Look for what may be wrong with the project, its data and the machine.
     Doctor,
     /// Make, list and revoke API keys.
@@ -216,6 +219,7 @@ pub fn run() -> ExitCode {
         Verb::Facts(verb) => facts::run(&context, verb),
         Verb::Features(verb) => features::run(&context, verb),
         Verb::Registry(verb) => registry::run(&context, verb),
+        Verb::Archive(arguments) => archive::run(&context, &arguments),
         Verb::Doctor => doctor::run(&context),
         Verb::Keys(verb) => keys::run(&context, verb),
         Verb::Audit(arguments) => audit::run(&context, &arguments),

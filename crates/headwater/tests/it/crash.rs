@@ -9,9 +9,12 @@ use std::time::Duration;
 use headwater_testkit::{ServerProcess, TempProject, call};
 use serde_json::{Value, json};
 
-use crate::{BINARY, SHOP};
+use crate::archive::rows_by_sequence;
+use crate::{BINARY, CONTRACTS, FEATURES, SHOP};
 
 const ROUNDS: usize = 100;
+/// Rounds with an archive, unless `HEADWATER_CRASH_ROUNDS` says how many.
+const ARCHIVE_ROUNDS: usize = 8;
 const CUSTOMERS: u64 = 7;
 const MINUTE: u64 = 60_000_000;
 
@@ -105,14 +108,63 @@ fn send_until_gone(
 
 #[test]
 fn nothing_acknowledged_is_lost_and_nothing_is_counted_twice() {
+    let project = TempProject::new(BINARY, SHOP);
+    kill_in_rounds(&project, ROUNDS, |_| {});
+}
+
+/// Another view over the same facts, each round with another text that picks the same ones: it is filled
+/// from the beginning, which has left for the archive.
+fn other_view(round: u64) -> Value {
+    let view = format!(
+        "---\napiVersion: headwater/v1\nkind: FeatureView\nname: other\nspec:\n  entity: customer\n  sources: [{{contract: purchase, where: amount > -{}}}]\n  features: [{{name: purchases, aggregate: count, windows: [lifetime]}}]\n",
+        round + 1
+    );
+    json!({"files": [{"file": "a.yaml", "text": CONTRACTS}, {"file": "b.yaml", "text": format!("{FEATURES}{view}")}]})
+}
+
+/// The same while files of the log leave for the archive as soon as they can, and a view is filled. Every
+/// fact that the archive has is in one of its files, once.
+#[test]
+fn a_kill_while_facts_leave_for_the_archive_loses_and_doubles_none() {
+    let rounds = std::env::var("HEADWATER_CRASH_ROUNDS");
+    let rounds = rounds.map_or(ARCHIVE_ROUNDS, |rounds| rounds.parse().expect("a number"));
+    let project = TempProject::new(BINARY, SHOP);
+    project.write("headwater.yaml", "name: shop\nspec:\n  state: {checkpoint_facts: 200, fill_facts_max: 40}\n  ingest: {segment_bytes_max: 6000}\n  archive: {every: 3ms, seal_after: 5ms, after: 1ms}\n");
+    let (mut archived, mut round) = (0, 0);
+    kill_in_rounds(&project, rounds, |server| {
+        if round > 0 {
+            let counted = count(server, "other.purchases_lifetime");
+            assert_eq!(counted, live(server), "round {round}");
+        }
+        let applied = server.post_json("/v1/registry/apply", &other_view(round));
+        assert_eq!(applied.status, 200, "{}", applied.body);
+        round += 1;
+        let through = server.get("/v1/archive").json();
+        let through: u64 = through["through"].as_str().unwrap().parse().unwrap();
+        let rows = rows_by_sequence(project.path());
+        assert!(rows.values().all(|count| *count == 1), "{rows:?}");
+        let known = rows.keys().filter(|sequence| **sequence <= through);
+        assert!(
+            known.copied().eq(1..=through),
+            "through {through}: {rows:?}"
+        );
+        assert!(through >= archived, "{through} after {archived}");
+        archived = through;
+    });
+    assert!(archived > rounds as u64, "only {archived} facts left");
+}
+
+/// Kills a server in each of some rounds, at a random moment while facts come in; `check` looks at
+/// each server before.
+fn kill_in_rounds(project: &TempProject, rounds: usize, mut check: impl FnMut(&ServerProcess)) {
     // The sender learns of the kill by a failed call; its panic message would only be noise.
     std::panic::set_hook(Box::new(|_| {}));
-    let project = TempProject::new(BINARY, SHOP);
     project.run_ok(&["apply"]);
     let acknowledged: Arc<Mutex<Vec<u64>>> = Arc::default();
     let (mut next, mut sent_until) = (0, 0);
-    for round in 0..ROUNDS {
-        let server = ServerProcess::start(&project);
+    for round in 0..rounds {
+        let server = ServerProcess::start(project);
+        check(&server);
         check_kept(&server, &acknowledged.lock().unwrap(), round);
         let gone = Arc::new(AtomicBool::new(false));
         let url = server.url.clone();
@@ -134,10 +186,11 @@ fn nothing_acknowledged_is_lost_and_nothing_is_counted_twice() {
         (next, sent_until) = sender.join().expect("the sender ends");
     }
     let _ = std::panic::take_hook();
-    let server = ServerProcess::start(&project);
+    let server = ServerProcess::start(project);
+    check(&server);
     let acknowledged = acknowledged.lock().unwrap();
     assert!(
-        acknowledged.len() > ROUNDS,
+        acknowledged.len() > rounds,
         "only {} facts went in",
         acknowledged.len()
     );
@@ -153,6 +206,21 @@ fn live(server: &ServerProcess) -> u64 {
         value.unwrap_or(0.0) as u64
     };
     measured("headwater_facts_kept") - measured("headwater_facts_removed")
+}
+
+/// The sum of a feature over all customers.
+fn count(server: &ServerProcess, name: &str) -> u64 {
+    let entities = (0..CUSTOMERS).map(|c| json!({"customer": format!("c{c}")}));
+    let entities: Vec<Value> = entities.collect();
+    let reply = server.post_json(
+        "/v1/features",
+        &json!({"features": [name], "entities": entities}),
+    );
+    assert_eq!(reply.status, 200, "{}", reply.body);
+    let rows = reply.json()["rows"].as_array().unwrap().clone();
+    rows.iter()
+        .map(|r| r["values"][0].as_u64().expect("a count"))
+        .sum()
 }
 
 /// Every acknowledged fact is there: its lifetime count says at least as many, and what was sent and

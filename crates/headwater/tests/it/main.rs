@@ -9,6 +9,7 @@
 
 mod access;
 mod apply;
+mod archive;
 mod chained;
 mod cli;
 mod clients;

@@ -13,6 +13,7 @@ use crate::{BINARY, CONTRACTS, SHOP};
 /// The shop, with a contract whose facts should be at most a minute old.
 fn fresh_shop() -> TempProject {
     let project = TempProject::new(BINARY, SHOP);
+    project.write("headwater.yaml", "name: shop\nspec: {archive: {}}\n");
     let contracts = format!(
         "{CONTRACTS}slaProperties:\n  - {{property: freshness, value: 1, unit: minute, element: purchase}}\n"
     );
