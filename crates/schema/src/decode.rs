@@ -16,6 +16,7 @@ mod write;
 
 use crate::{Contract, FactBatch, Problem};
 
+pub use arrow_body::{Batches, parquet_batches};
 pub use identity::{id_text, join_id_parts, split_id};
 pub use write::value_to_json;
 

@@ -4,7 +4,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
-use headwater::Engine;
+use headwater::{Engine, Part, read_parts};
 use headwater_api::backend::{IngestOptions, IngestReply};
 use headwater_schema::Problem;
 use headwater_schema::decode::BodyFormat;
@@ -13,7 +13,7 @@ use serde_json::json;
 use super::remote::Remote;
 use super::{Context, Failure, print};
 
-/// Bytes of lines sent together.
+/// Bytes of lines from standard input sent together.
 const PART_BYTES: usize = 4 << 20;
 /// Rejected rows that are shown one by one.
 const SHOWN_MAX: usize = 10;
@@ -50,17 +50,17 @@ enum OnReject {
 
 /// What all files came to.
 #[derive(Default)]
-struct Total {
-    accepted: usize,
-    duplicates: usize,
-    rejected: usize,
+pub(super) struct Total {
+    pub accepted: usize,
+    pub duplicates: usize,
+    pub rejected: usize,
     /// (file, row, field, reason)
     shown: Vec<(String, usize, Option<String>, String)>,
     sequence: u64,
 }
 
 impl Total {
-    fn add(&mut self, file: &str, row_offset: usize, reply: IngestReply) {
+    pub fn add(&mut self, file: &str, row_offset: usize, reply: IngestReply) {
         self.accepted += reply.accepted;
         self.duplicates += reply.duplicates;
         self.rejected += reply.rejected.len();
@@ -76,12 +76,69 @@ impl Total {
 }
 
 /// Where facts go.
-enum Target {
+pub(super) enum Target {
     Engine(Box<Engine>),
     Server(Remote),
 }
 
 impl Target {
+    /// A running server where one is named, else the data folder.
+    pub fn open(context: &Context) -> Result<Self, Failure> {
+        Ok(match context.remote()? {
+            Some(remote) => Self::Server(remote),
+            None => Self::Engine(Box::new(context.engine()?)),
+        })
+    }
+
+    pub fn close(self) -> Result<(), Problem> {
+        match self {
+            Self::Engine(engine) => engine.close(),
+            Self::Server(_) => Ok(()),
+        }
+    }
+
+    /// Sends a file part by part; `told` hears of each, with the number of its first row and how much
+    /// of the file has been read.
+    pub fn send_parts(
+        &self,
+        context: &Context,
+        contract: &str,
+        file: &Path,
+        revise: bool,
+        told: &mut dyn FnMut(usize, IngestReply, u64) -> Result<(), Problem>,
+    ) -> Result<(), Failure> {
+        let options = IngestOptions {
+            all_or_nothing: false,
+            revise,
+        };
+        let mut first_row = 0;
+        let mut sink = |part: Part| {
+            let mut tell = |first_row: usize, reply: IngestReply| {
+                let rows = reply.accepted + reply.duplicates + reply.rejected.len();
+                told(first_row, reply, part.read_bytes).map(|()| rows)
+            };
+            match self {
+                Self::Engine(engine) => {
+                    let (mut rows, mut failed) = (0, Ok(()));
+                    engine.ingest_each(contract, part.format, &part.body, revise, |reply| {
+                        match tell(first_row, reply) {
+                            Ok(told) => rows += told,
+                            Err(problem) => failed = Err(problem),
+                        }
+                    })?;
+                    first_row += rows;
+                    failed
+                }
+                Self::Server(_) => {
+                    let reply = self.send(contract, part.format, &part.body, options)?;
+                    first_row += tell(first_row, reply)?;
+                    Ok(())
+                }
+            }
+        };
+        Ok(read_parts(&context.env, file, format_of(file)?, &mut sink)?)
+    }
+
     fn send(
         &self,
         contract: &str,
@@ -102,13 +159,8 @@ impl Target {
                     BodyFormat::Csv => "text/csv",
                     BodyFormat::Json => "application/json",
                     BodyFormat::Ndjson => "application/x-ndjson",
-                    _ => {
-                        return Err(Problem::user(
-                            "unsupported-media-type",
-                            "this format can't be sent to a server",
-                        )
-                        .hint("send NDJSON or CSV, or ingest with the server stopped"));
-                    }
+                    BodyFormat::ArrowStream => "application/vnd.apache.arrow.stream",
+                    BodyFormat::Parquet => "application/vnd.apache.parquet",
                 };
                 let reply =
                     remote.post(&format!("/v1/facts/{contract}{query}"), media_type, body)?;
@@ -140,19 +192,14 @@ fn read_reply(reply: &serde_json::Value) -> IngestReply {
 
 /// Sends every file.
 pub fn run(context: &Context, arguments: &IngestArguments) -> Result<(), Failure> {
-    let target = match context.remote()? {
-        Some(remote) => Target::Server(remote),
-        None => Target::Engine(Box::new(context.engine()?)),
-    };
+    let target = Target::open(context)?;
     let mut total = Total::default();
     let start = context.env.clock.monotonic_nanos();
     for file in &arguments.files {
         send_file(context, &target, arguments, file, &mut total)?;
     }
     let seconds = (context.env.clock.monotonic_nanos() - start) as f64 / 1e9;
-    if let Target::Engine(engine) = target {
-        engine.close()?;
-    }
+    target.close()?;
     report(context, &total, seconds);
     if arguments.on_reject == OnReject::Fail && total.rejected > 0 {
         return Err(Failure::Told);
@@ -160,7 +207,7 @@ pub fn run(context: &Context, arguments: &IngestArguments) -> Result<(), Failure
     Ok(())
 }
 
-fn report(context: &Context, total: &Total, seconds: f64) {
+pub(super) fn report(context: &Context, total: &Total, seconds: f64) {
     if context.json {
         let shown: Vec<_> = total
             .shown
@@ -205,31 +252,32 @@ fn send_file(
     let options = arguments.options();
     let all_or_nothing = options.all_or_nothing;
     let contract = &arguments.contract;
+    if !all_or_nothing && file != Path::new("-") {
+        return target.send_parts(
+            context,
+            contract,
+            file,
+            options.revise,
+            &mut |row, reply, _| {
+                total.add(&name, row, reply);
+                Ok(())
+            },
+        );
+    }
     let bytes = read(context, file)?;
     let format = format_of(file)?;
-    match (format, target) {
-        (_, Target::Engine(engine)) if !all_or_nothing => {
-            engine.ingest_each(contract, format, &bytes, options.revise, |reply| {
-                total.add(&name, 0, reply);
-            })?;
-            Ok(())
-        }
-        (BodyFormat::Ndjson, _) if !all_or_nothing => {
-            let mut row = 0;
-            for part in parts(&bytes) {
-                let reply = target.send(contract, format, part, options)?;
-                let rows = part.iter().filter(|b| **b == b'\n').count();
-                total.add(&name, row, reply);
-                row += rows;
-            }
-            Ok(())
-        }
-        _ => {
-            let reply = target.send(contract, format, &bytes, options)?;
-            total.add(&name, 0, reply);
-            Ok(())
-        }
+    let mut row = 0;
+    let parts: Vec<&[u8]> = match all_or_nothing {
+        true => vec![&bytes],
+        false => parts(&bytes).collect(),
+    };
+    for part in parts {
+        let reply = target.send(contract, format, part, options)?;
+        let rows = part.iter().filter(|b| **b == b'\n').count();
+        total.add(&name, row, reply);
+        row += rows;
     }
+    Ok(())
 }
 
 fn read(context: &Context, file: &Path) -> Result<Vec<u8>, Failure> {
@@ -254,7 +302,7 @@ fn read(context: &Context, file: &Path) -> Result<Vec<u8>, Failure> {
     })?)
 }
 
-fn format_of(file: &Path) -> Result<BodyFormat, Failure> {
+pub(super) fn format_of(file: &Path) -> Result<BodyFormat, Failure> {
     if file == Path::new("-") {
         return Ok(BodyFormat::Ndjson);
     }

@@ -14,6 +14,7 @@ mod dev;
 mod doctor;
 mod facts;
 mod features;
+mod import;
 mod ingest;
 mod init;
 mod keys;
@@ -81,6 +82,8 @@ enum Verb {
     Dev(serve::ServeArguments),
     /// Send facts from files.
     Ingest(ingest::IngestArguments),
+    /// Take in the history of a data lake: Parquet and other files, as often as one likes.
+    Import(import::ImportArguments),
     /// Look at facts.
     #[command(subcommand)]
     Facts(facts::FactsVerb),
@@ -216,6 +219,7 @@ pub fn run() -> ExitCode {
         Verb::Serve(arguments) => serve::run(&context, &arguments),
         Verb::Dev(arguments) => dev::run(&context, &arguments),
         Verb::Ingest(arguments) => ingest::run(&context, &arguments),
+        Verb::Import(arguments) => import::run(&context, &arguments),
         Verb::Facts(verb) => facts::run(&context, verb),
         Verb::Features(verb) => features::run(&context, verb),
         Verb::Registry(verb) => registry::run(&context, verb),

@@ -21,6 +21,7 @@ mod functions;
 mod golden;
 mod grpc;
 mod http;
+mod import;
 mod limits;
 mod observe;
 mod on_demand;

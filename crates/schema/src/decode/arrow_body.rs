@@ -15,6 +15,7 @@ use arrow::datatypes::{
 use arrow::error::ArrowError;
 use arrow::ipc::reader::StreamDecoder;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use parquet::file::reader::ChunkReader;
 use serde_json::{Map, Value as Json};
 
 use super::json::Times;
@@ -25,17 +26,16 @@ use crate::time::{
 };
 use crate::{DataType, Problem, Value};
 
-type Batches<'a> = Box<dyn Iterator<Item = Result<RecordBatch, Problem>> + 'a>;
+/// Rows of a Parquet file that are unpacked at a time.
+const BATCH_ROWS: usize = 8192;
+
+pub type Batches<'a> = Box<dyn Iterator<Item = Result<RecordBatch, Problem>> + 'a>;
 
 /// The record batches of an Arrow stream or a Parquet file.
 pub(crate) fn read_record_batches(format: BodyFormat, body: &[u8]) -> Result<Batches<'_>, Problem> {
     if format == BodyFormat::Parquet {
         // The reader wants an owner of the bytes.
-        let bytes = bytes::Bytes::copy_from_slice(body);
-        let mut reader = guarded(|| ParquetRecordBatchReaderBuilder::try_new(bytes)?.build())?;
-        return Ok(Box::new(std::iter::from_fn(move || {
-            guarded(|| reader.next().transpose()).transpose()
-        })));
+        return Ok(parquet_batches(bytes::Bytes::copy_from_slice(body))?.1);
     }
     // Decoding from a buffer takes slices of it: lengths that lie allocate nothing.
     let mut rest = Buffer::from(body);
@@ -60,6 +60,17 @@ pub(crate) fn read_record_batches(format: BodyFormat, body: &[u8]) -> Result<Bat
             Err(error) => Some(Err(unreadable(error))),
         }
     })))
+}
+
+/// How many rows a Parquet file says it has, and its record batches, of which no more is read at a time than a page of each column.
+pub fn parquet_batches<R: ChunkReader + 'static>(
+    file: R,
+) -> Result<(u64, Batches<'static>), Problem> {
+    let builder = guarded(|| ParquetRecordBatchReaderBuilder::try_new(file))?;
+    let rows = u64::try_from(builder.metadata().file_metadata().num_rows()).unwrap_or(0);
+    let mut reader = guarded(|| builder.with_batch_size(BATCH_ROWS).build())?;
+    let batches = std::iter::from_fn(move || guarded(|| reader.next().transpose()).transpose());
+    Ok((rows, Box::new(batches)))
 }
 
 /// Runs a library's reader over bytes from outside. Both readers panic on some metadata that lies

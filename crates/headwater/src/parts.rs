@@ -1,0 +1,321 @@
+//! A file of facts in parts that can be sent by themselves, so that a file of any size takes little
+//! memory. Rows are judged where the parts are taken in, not here.
+
+use std::io::{BufReader, Read};
+use std::path::Path;
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use arrow::ipc::writer::StreamWriter;
+use bytes::Bytes;
+use headwater_env::{Env, FileError, ReadFile};
+use headwater_schema::Problem;
+use headwater_schema::decode::{BodyFormat, parquet_batches};
+use parquet::errors::ParquetError;
+use parquet::file::reader::{ChunkReader, Length};
+
+/// About how many bytes of lines are a part, and how many bytes of columns at most.
+const PART_BYTES: usize = 4 << 20;
+/// The longest line that is looked for the end of.
+const LINE_BYTES_MAX: usize = 16 << 20;
+
+/// Some rows of a file, as a body of their own.
+pub struct Part {
+    pub format: BodyFormat,
+    pub body: Vec<u8>,
+    /// How much of the file has been read with it.
+    pub read_bytes: u64,
+}
+
+/// Reads a file part by part; what `sink` refuses ends it. JSON arrays and Arrow streams are one part.
+pub fn read_parts(
+    env: &Env,
+    path: &Path,
+    format: BodyFormat,
+    sink: &mut dyn FnMut(Part) -> Result<(), Problem>,
+) -> Result<(), Problem> {
+    let unreadable = |e: FileError| {
+        let title = format!("{} can't be read", path.display());
+        Problem::user("unreadable-file", title).detail(e)
+    };
+    let file = env.files.open_read(path).map_err(unreadable)?;
+    let length = file.length().map_err(unreadable)?;
+    match format {
+        BodyFormat::Parquet => columns(Arc::from(file), length, sink),
+        BodyFormat::Ndjson | BodyFormat::Csv => {
+            lines(file.as_ref(), length, format, sink).map_err(|e| match e {
+                Stopped::Read(error) => unreadable(error),
+                Stopped::Problem(problem) => problem,
+            })
+        }
+        BodyFormat::Json | BodyFormat::ArrowStream => sink(Part {
+            format,
+            body: env.files.read(path).map_err(unreadable)?,
+            read_bytes: length,
+        }),
+    }
+}
+
+/// Why lines aren't read on.
+enum Stopped {
+    Read(FileError),
+    Problem(Problem),
+}
+
+impl From<FileError> for Stopped {
+    fn from(error: FileError) -> Self {
+        Self::Read(error)
+    }
+}
+
+impl From<Problem> for Stopped {
+    fn from(problem: Problem) -> Self {
+        Self::Problem(problem)
+    }
+}
+
+/// Whole lines; each part of a CSV file begins with its header.
+fn lines(
+    file: &dyn ReadFile,
+    length: u64,
+    format: BodyFormat,
+    sink: &mut dyn FnMut(Part) -> Result<(), Problem>,
+) -> Result<(), Stopped> {
+    let (mut at, mut body) = (0, Vec::new());
+    // Of a CSV file; what is before it in `body` has been looked through.
+    let mut header: Option<Vec<u8>> = None;
+    loop {
+        let room = usize::try_from(length - at).unwrap_or(usize::MAX);
+        let (start, more) = (body.len(), room.min(PART_BYTES));
+        body.resize(start + more, 0);
+        file.read_at(at, &mut body[start..])?;
+        at += more as u64;
+        let (first, last) = match format {
+            BodyFormat::Csv => record_ends(&body),
+            _ => line_ends(&body),
+        };
+        let end = if at == length { body.len() } else { last };
+        // A header alone is no part.
+        if end <= header.as_ref().map_or(0, Vec::len) && at < length {
+            if body.len() > LINE_BYTES_MAX {
+                return Err(too_long(at).into());
+            }
+            continue;
+        }
+        let rest = body.split_off(end);
+        let next = match (format, &header) {
+            (BodyFormat::Csv, None) => {
+                let found = body[..first.min(body.len())].to_vec();
+                header.insert(found).clone()
+            }
+            (_, Some(header)) => header.clone(),
+            _ => Vec::new(),
+        };
+        sink(Part {
+            format,
+            body: std::mem::replace(&mut body, next),
+            read_bytes: at,
+        })?;
+        if at == length && rest.is_empty() {
+            return Ok(());
+        }
+        body.extend(rest);
+    }
+}
+
+fn too_long(at: u64) -> Problem {
+    Problem::user("row-too-large", "a line doesn't end")
+        .detail(format!(
+            "none ends in the {LINE_BYTES_MAX} bytes before byte {at}"
+        ))
+        .hint("in CSV a quote may be open; a row may have 1 MiB")
+}
+
+/// Where the first line ends, and the last.
+fn line_ends(text: &[u8]) -> (usize, usize) {
+    let first = text.iter().position(|b| *b == b'\n');
+    let last = text.iter().rposition(|b| *b == b'\n');
+    (first.map_or(0, |at| at + 1), last.map_or(0, |at| at + 1))
+}
+
+/// Where the first record of CSV ends, and the last; read as the decoder does, which goes on after a
+/// broken record at the next line.
+fn record_ends(text: &[u8]) -> (usize, usize) {
+    #[derive(PartialEq)]
+    enum At {
+        CellStart,
+        Plain,
+        Quoted,
+        /// After a quote that ends a cell, or is the first of two.
+        Quote,
+        Broken,
+    }
+    let (mut first, mut last, mut state) = (0, 0, At::CellStart);
+    for (place, byte) in text.iter().enumerate() {
+        state = match (state, byte) {
+            (At::CellStart, b'"') | (At::Quote, b'"') => At::Quoted,
+            (At::Quoted, b'"') => At::Quote,
+            (At::Quoted, _) => At::Quoted,
+            (_, b'\n') => {
+                last = place + 1;
+                first = if first == 0 { last } else { first };
+                At::CellStart
+            }
+            (At::Broken, _) | (At::Plain, b'"') => At::Broken,
+            (_, b',') => At::CellStart,
+            (At::Quote, b'\r') => At::Quote,
+            (At::Quote, _) => At::Broken,
+            (At::CellStart | At::Plain, _) => At::Plain,
+        };
+    }
+    (first, last)
+}
+
+/// A file that is read where the reader of Parquet asks.
+struct Chunks {
+    file: Arc<dyn ReadFile>,
+    length: u64,
+}
+
+/// Its bytes from a place on.
+struct Following {
+    file: Arc<dyn ReadFile>,
+    at: u64,
+    length: u64,
+}
+
+impl Length for Chunks {
+    fn len(&self) -> u64 {
+        self.length
+    }
+}
+
+impl ChunkReader for Chunks {
+    type T = BufReader<Following>;
+
+    fn get_read(&self, start: u64) -> Result<Self::T, ParquetError> {
+        Ok(BufReader::new(Following {
+            file: self.file.clone(),
+            at: start,
+            length: self.length,
+        }))
+    }
+
+    fn get_bytes(&self, start: u64, length: usize) -> Result<Bytes, ParquetError> {
+        let end = start.checked_add(length as u64);
+        if end.is_none_or(|end| end > self.length) {
+            return Err(ParquetError::EOF("the file ends before its pages".into()));
+        }
+        let mut bytes = vec![0; length];
+        let read = self.file.read_at(start, &mut bytes);
+        read.map_err(|e| ParquetError::General(e.to_string()))?;
+        Ok(bytes.into())
+    }
+}
+
+impl Read for Following {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let left = usize::try_from(self.length.saturating_sub(self.at)).unwrap_or(usize::MAX);
+        let count = left.min(buffer.len());
+        let read = self.file.read_at(self.at, &mut buffer[..count]);
+        read.map_err(|e| std::io::Error::other(e.to_string()))?;
+        self.at += count as u64;
+        Ok(count)
+    }
+}
+
+/// The batches of a Parquet file as Arrow streams.
+fn columns(
+    file: Arc<dyn ReadFile>,
+    length: u64,
+    sink: &mut dyn FnMut(Part) -> Result<(), Problem>,
+) -> Result<(), Problem> {
+    let (mut rows, mut batches) = (0, Vec::new());
+    let (total, found) = parquet_batches(Chunks { file, length })?;
+    let total = total.max(1);
+    for batch in found {
+        small(batch?, &mut batches);
+        for batch in batches.drain(..) {
+            rows += batch.num_rows() as u64;
+            sink(Part {
+                format: BodyFormat::ArrowStream,
+                body: stream(&batch)?,
+                read_bytes: (u128::from(length) * u128::from(rows.min(total)) / u128::from(total))
+                    as u64,
+            })?;
+        }
+    }
+    Ok(())
+}
+
+/// A batch in halves, until each takes little memory.
+fn small(batch: RecordBatch, into: &mut Vec<RecordBatch>) {
+    let rows = batch.num_rows();
+    let bytes: usize = batch
+        .columns()
+        .iter()
+        .map(|c| c.to_data().get_slice_memory_size().unwrap_or(0))
+        .sum();
+    if rows < 2 || bytes <= PART_BYTES {
+        return into.push(batch);
+    }
+    small(batch.slice(0, rows / 2), into);
+    small(batch.slice(rows / 2, rows - rows / 2), into);
+}
+
+fn stream(batch: &RecordBatch) -> Result<Vec<u8>, Problem> {
+    let failed = |e: arrow::error::ArrowError| {
+        Problem::internal("arrow", "columns can't be written as a stream").detail(e)
+    };
+    let mut bytes = Vec::new();
+    let mut writer = StreamWriter::try_new(&mut bytes, &batch.schema()).map_err(failed)?;
+    writer.write(batch).map_err(failed)?;
+    writer.finish().map_err(failed)?;
+    drop(writer);
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The parts of a text, as whole texts.
+    fn parts_of(text: &str, format: BodyFormat) -> Vec<String> {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("file");
+        let env = Env::real();
+        env.files
+            .write_atomic(&path, text.as_bytes())
+            .expect("writes");
+        let mut parts = Vec::new();
+        read_parts(&env, &path, format, &mut |part| {
+            parts.push(String::from_utf8(part.body).expect("whole characters"));
+            Ok(())
+        })
+        .expect("reads");
+        parts
+    }
+
+    #[test]
+    fn lines_stay_whole_and_every_part_of_csv_has_the_header() {
+        let long = "x\ny\"\"".repeat(700_000);
+        let rows = [
+            format!("1,\"{long}\"\n"),
+            format!("2,\"{long}\"\n"),
+            "3,plain\n".into(),
+            "4,\"a\"".into(),
+        ];
+        let parts = parts_of(&format!("id,text\n{}", rows.concat()), BodyFormat::Csv);
+        assert!(parts.len() > 1, "{} parts", parts.len());
+        let joined = parts
+            .iter()
+            .map(|p| p.strip_prefix("id,text\n").expect("the header"));
+        assert_eq!(joined.collect::<String>(), rows.concat());
+        let lines = "{\"a\":1}\n".repeat(1_200_000) + "{\"a\":2}";
+        let parts = parts_of(&lines, BodyFormat::Ndjson);
+        assert!(parts.len() > 1 && parts.concat() == lines);
+        assert!(parts[..parts.len() - 1].iter().all(|p| p.ends_with("}\n")));
+        assert_eq!(parts_of("", BodyFormat::Ndjson), [""]);
+        assert_eq!(record_ends(b"a\"b,\"c\n1,\"\n\"\n2,\"open\n"), (7, 13));
+    }
+}
