@@ -57,25 +57,37 @@ spec: {features: [driver_stats.conv_rate, driver_stats.reports_lifetime]}
 }
 
 
+def write_files(folder, files):
+    """A project's files, by their paths."""
+    for name, text in files.items():
+        path = pathlib.Path(folder, name)
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+
+
+@contextlib.contextmanager
+def serving(binary, folder):
+    """The address of a server over a project that is applied."""
+    command = [binary, "serve", "--listen", "127.0.0.1:0"]
+    server = subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, text=True)
+    try:
+        line = server.stdout.readline()
+        assert line.startswith("listening on http://"), line
+        yield line.removeprefix("listening on ").strip()
+        assert server.poll() is None, "the server ended"
+    finally:
+        server.kill()
+        server.wait()
+
+
 @contextlib.contextmanager
 def served(binary):
     """The address of a server over a fresh project."""
     with tempfile.TemporaryDirectory() as folder:
-        for name, text in FILES.items():
-            path = pathlib.Path(folder, name)
-            path.parent.mkdir(exist_ok=True)
-            path.write_text(text)
+        write_files(folder, FILES)
         subprocess.run([binary, "apply"], cwd=folder, check=True, stdout=subprocess.DEVNULL)
-        command = [binary, "serve", "--listen", "127.0.0.1:0"]
-        server = subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, text=True)
-        try:
-            line = server.stdout.readline()
-            assert line.startswith("listening on http://"), line
-            yield line.removeprefix("listening on ").strip()
-            assert server.poll() is None, "the server ended"
-        finally:
-            server.kill()
-            server.wait()
+        with serving(binary, folder) as url:
+            yield url
 
 
 def call(url, body=None):
