@@ -17,6 +17,7 @@ mod index;
 mod log;
 mod log_trait;
 mod memory;
+mod retention;
 mod row_hash;
 mod segment;
 
@@ -33,3 +34,4 @@ pub use log_trait::{
     Mends, QuarantineQuery, QuarantinedRow, Scan,
 };
 pub use memory::MemoryFactLog;
+pub use retention::{PAST_RETENTION, refuse_expired};

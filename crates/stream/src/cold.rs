@@ -6,15 +6,11 @@ use std::sync::Arc;
 use arrow::compute::concat_batches;
 use arrow::datatypes::Schema;
 use headwater_aggregate::{EntityState, InputBatch};
-use headwater_facts::{FactLog, Lookup};
+use headwater_facts::{FactLog, Lookup, refuse_expired};
 use headwater_features::{CompiledView, PreparedFacts, SourceRows, prepare_rows};
-use headwater_schema::time::format_timestamp;
 use headwater_schema::{Contract, Cursor, EntityKey, Field, Micros, Position, Problem, evolve};
 
 use crate::in_force::ServedView;
-
-/// The code of a read that needs facts which are no longer kept.
-pub(crate) const PAST_RETENTION: &str = "past-retention";
 
 /// Makes the rows of a view's source, by its index, from facts of its contract.
 pub(crate) type RowsOf<'a> = dyn Fn(usize, SourceRows) -> Result<SourceRows, Problem> + 'a;
@@ -37,7 +33,7 @@ pub(crate) fn rebuild(
             Problem::internal("unknown-contract", "a view's contract is gone")
                 .detail(&source.contract)
         })?;
-        refuse_expired(facts, &contract, view, oldest)?;
+        refuse_expired(facts, &contract, &view.name, oldest)?;
         let lookup = |from| Lookup {
             contract: source.contract.clone(),
             key_columns: source.key_columns.clone(),
@@ -81,33 +77,6 @@ fn read(facts: &dyn FactLog, contract: &Contract, lookup: &Lookup) -> Result<Sou
         event_times,
         sequences,
     })
-}
-
-/// Facts that their contract let go can't be read again: a read that would need them is refused.
-fn refuse_expired(
-    facts: &dyn FactLog,
-    contract: &Contract,
-    view: &CompiledView,
-    oldest: Option<Micros>,
-) -> Result<(), Problem> {
-    let (Some(retention), Some(newest)) = (contract.retention, facts.newest(&contract.name)) else {
-        return Ok(());
-    };
-    let kept_from = newest.saturating_sub(retention.0);
-    if facts.first_sequence() == 1 || oldest.is_some_and(|oldest| oldest >= kept_from) {
-        return Ok(());
-    }
-    Err(Problem::user(
-        PAST_RETENTION,
-        "the moment lies before the facts that are kept",
-    )
-    .detail(format!(
-        "the view `{}` reads `{}`, of which facts from {} on are kept",
-        view.name,
-        contract.name,
-        format_timestamp(kept_from)
-    ))
-    .hint("read a later moment, or raise `headwater.retention` of the contract"))
 }
 
 /// A state of facts of one entity, taken in the order of their sequences whatever run they are in.

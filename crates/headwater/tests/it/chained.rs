@@ -5,7 +5,7 @@ use headwater::{Config, Engine, Env, Project, apply_project};
 use headwater_aggregate::oracle::{OracleFact, evaluate};
 use headwater_aggregate::{Aggregate, Window, WindowKind};
 use headwater_api::backend::{
-    EntityRequest, FeaturesRequest, IngestOptions, KeyValue, KnownAt, Names,
+    EntityRequest, FeatureRow, FeaturesRequest, IngestOptions, KeyValue, KnownAt, Names,
 };
 use headwater_schema::decode::BodyFormat;
 use headwater_schema::{Cursor, DataType, Position, Value};
@@ -14,7 +14,7 @@ use proptest::prelude::*;
 use proptest::sample::Index;
 use serde_json::json;
 
-use crate::BINARY;
+use crate::{BINARY, assert_swept};
 
 const SECOND: i64 = 1_000_000;
 
@@ -77,6 +77,14 @@ spec:
     - {name: seen, aggregate: max, of: seen + 1, windows: [40s]}
     - {name: newest, of: means_30s}
 ";
+
+const SHOP: [&str; 4] = [
+    "a_shop.rows_30s",
+    "a_shop.means_30s",
+    "a_shop.means_rows_3",
+    "a_shop.own_30s",
+];
+const TOWN: [&str; 2] = ["a_place.seen_40s", "a_place.newest"];
 
 #[derive(Debug, Clone)]
 struct Purchase {
@@ -203,7 +211,7 @@ impl Run {
     }
 
     /// The features of `names` of one entity.
-    fn read(&self, entity: (&str, String), names: &[&str], cursor: &Cursor) -> Vec<Value> {
+    fn read(&self, entity: (&str, String), names: &[&str], cursor: &Cursor) -> FeatureRow {
         let request = FeaturesRequest {
             names: Names::List(names.iter().map(|n| (*n).to_owned()).collect()),
             entities: vec![EntityRequest::from([(
@@ -216,32 +224,32 @@ impl Run {
             inclusive: cursor.until > Position::before(cursor.as_of),
         };
         let engine = self.engine.as_ref().expect("open");
-        engine
-            .features(&request)
-            .expect("read")
-            .rows
-            .remove(0)
-            .values
+        let mut reply = engine.features(&request).expect("read");
+        reply.rows.remove(0)
     }
 
-    fn check(&self, second: i64, inclusive: bool, known_at: u64) {
+    /// Reads shops and towns live and holds that to the oracle; adds what was read to `shops` and `towns`.
+    fn check(
+        &self,
+        second: i64,
+        inclusive: bool,
+        known_at: u64,
+        [shops, towns]: &mut [Vec<(String, Cursor, FeatureRow)>; 2],
+    ) {
         let cursor = match inclusive {
             true => Cursor::inclusive(second * SECOND),
             false => Cursor::exclusive(second * SECOND),
         };
         let cursor = cursor.known_at(known_at.min(self.sequence));
         for place in 0..2 {
-            let shop = [
-                "a_shop.rows_30s",
-                "a_shop.means_30s",
-                "a_shop.means_rows_3",
-                "a_shop.own_30s",
-            ];
-            let got = self.read(("shop", format!("s{place}")), &shop, &cursor);
-            assert_eq!(got, self.shop(place, &cursor), "s{place} at {cursor:?}");
-            let town = ["a_place.seen_40s", "a_place.newest"];
-            let got = self.read(("place", format!("t{place}")), &town, &cursor);
-            assert_eq!(got, self.town(place, &cursor), "t{place} at {cursor:?}");
+            let key = format!("s{place}");
+            let row = self.read(("shop", key.clone()), &SHOP, &cursor);
+            assert_eq!(row.values, self.shop(place, &cursor), "{key} at {cursor:?}");
+            shops.push((key, cursor, row));
+            let key = format!("t{place}");
+            let row = self.read(("place", key.clone()), &TOWN, &cursor);
+            assert_eq!(row.values, self.town(place, &cursor), "{key} at {cursor:?}");
+            towns.push((key, cursor, row));
         }
     }
 
@@ -369,11 +377,18 @@ proptest! {
         for (index, step) in steps.iter().enumerate() {
             run.take(step);
             let (second, inclusive, known_at) = reads[index % reads.len()];
-            run.check(second, inclusive, known_at);
-            run.check(second, inclusive, u64::MAX);
+            run.check(second, inclusive, known_at, &mut Default::default());
+            run.check(second, inclusive, u64::MAX, &mut Default::default());
         }
+        let mut live = Default::default();
         for (second, inclusive, known_at) in reads {
-            run.check(second, inclusive, known_at);
+            run.check(second, inclusive, known_at, &mut live);
+            run.check(second, inclusive, u64::MAX, &mut live);
+        }
+        let engine = run.engine.as_ref().expect("open");
+        for (names, live) in [SHOP.as_slice(), &TOWN].iter().zip(&live) {
+            let names: Vec<String> = names.iter().map(|n| (*n).to_owned()).collect();
+            assert_swept(engine, run.project.path(), &names, live);
         }
     }
 }

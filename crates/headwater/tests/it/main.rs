@@ -30,6 +30,13 @@ mod quarantine;
 mod registry;
 mod windows;
 
+use headwater::Env;
+use headwater_aggregate::Outcome;
+use headwater_api::backend::FeatureRow;
+use headwater_batch::{Moment, Sweep, SweepOptions};
+use headwater_features::ReadPlan;
+use headwater_schema::{Cursor, EntityKey, Value};
+
 /// Opens an engine. A folder that this process had open a moment ago was once still locked, probably by
 /// a program that another test was starting and that inherited the lock: that is waited for.
 fn open_engine(config: &headwater::Config, data: &std::path::Path) -> headwater::Engine {
@@ -42,6 +49,56 @@ fn open_engine(config: &headwater::Config, data: &std::path::Path) -> headwater:
         }
     }
     panic!("the data folder stays in use")
+}
+
+/// Holds the sweep to what was read live: the values, statuses and event times of features of one view, of entities
+/// with one text as key, at their cursors.
+fn assert_swept(
+    engine: &headwater::Engine,
+    folder: &std::path::Path,
+    names: &[String],
+    reads: &[(String, Cursor, FeatureRow)],
+) {
+    let catalog = engine.catalog();
+    let features = catalog.resolve(names).expect("known").features;
+    let wanted = features.iter().map(|f| f.index).collect();
+    let plan = ReadPlan::new(features[0].view.clone(), wanted);
+    for memory_bytes_max in [0, 1 << 30] {
+        let sweep = Sweep {
+            env: &Env::real(),
+            facts: engine.facts_log().as_ref(),
+            catalog: &catalog,
+            options: SweepOptions {
+                memory_bytes_max,
+                spill_folder: folder.join("spill"),
+            },
+        };
+        let moments = reads.iter().map(|(key, cursor, _)| {
+            Ok(Moment {
+                key: EntityKey::from_values(&[Value::string(key)]),
+                cursor: *cursor,
+            })
+        });
+        let chunks = sweep.features(&plan, moments).expect("swept");
+        let rows: Vec<Vec<Outcome>> = chunks.flat_map(|chunk| chunk.expect("a chunk")).collect();
+        assert_eq!(rows.len(), reads.len());
+        for (row, (key, cursor, live)) in rows.iter().zip(reads) {
+            for (index, outcome) in row.iter().enumerate() {
+                let swept = (&outcome.value, outcome.status, outcome.event_time);
+                let live = (
+                    &live.values[index],
+                    live.statuses[index],
+                    live.event_times[index],
+                );
+                assert_eq!(
+                    format!("{swept:?}"),
+                    format!("{live:?}"),
+                    "{} of {key} at {cursor:?}",
+                    names[index]
+                );
+            }
+        }
+    }
 }
 
 /// The program under test.

@@ -6,7 +6,7 @@ use headwater::{Config, Engine, Env, Project, apply_project};
 use headwater_aggregate::oracle::{OracleFact, evaluate};
 use headwater_aggregate::{Aggregate, Window, WindowKind};
 use headwater_api::backend::{
-    EntityRequest, FeaturesRequest, IngestOptions, KeyValue, KnownAt, Names,
+    EntityRequest, FeatureRow, FeaturesRequest, IngestOptions, KeyValue, KnownAt, Names,
 };
 use headwater_schema::decode::BodyFormat;
 use headwater_schema::{Cursor, DataType, Position, Value};
@@ -14,7 +14,7 @@ use headwater_testkit::TempProject;
 use proptest::prelude::*;
 use serde_json::json;
 
-use crate::{BINARY, CONTRACTS, FEATURES};
+use crate::{BINARY, CONTRACTS, FEATURES, assert_swept};
 
 const SECOND: i64 = 1_000_000;
 
@@ -244,7 +244,14 @@ impl Run {
         }
     }
 
-    fn check(&self, customer: u8, second: i64, inclusive: bool, known_at: u64) {
+    /// Reads live, and holds that to the oracle.
+    fn check(
+        &self,
+        customer: u8,
+        second: i64,
+        inclusive: bool,
+        known_at: u64,
+    ) -> (String, Cursor, FeatureRow) {
         let features = features();
         let known_at = known_at.min(self.sequence);
         let request = FeaturesRequest {
@@ -258,7 +265,7 @@ impl Run {
             context: Vec::new(),
             inclusive,
         };
-        let reply = self
+        let mut reply = self
             .engine
             .as_ref()
             .expect("open")
@@ -288,6 +295,7 @@ impl Run {
             );
             assert_eq!(reply.rows[0].event_times[index], want.event_time, "{name}");
         }
+        (format!("c{customer}"), cursor, reply.rows.remove(0))
     }
 }
 
@@ -320,9 +328,14 @@ proptest! {
             run.check(customer, second, inclusive, known_at);
             run.check(customer, second, inclusive, u64::MAX);
         }
+        let mut live = Vec::new();
         for (customer, second, inclusive, known_at) in reads {
-            run.check(customer, second, inclusive, known_at);
-            run.check(customer, 125, true, u64::MAX);
+            live.push(run.check(customer, second, inclusive, known_at));
+            live.push(run.check(customer, second, inclusive, u64::MAX));
+            live.push(run.check(customer, 125, true, u64::MAX));
         }
+        let names: Vec<String> = features().iter().map(|f| format!("random.{}", f.0)).collect();
+        let engine = run.engine.as_ref().expect("open");
+        assert_swept(engine, run.project.path(), &names, &live);
     }
 }

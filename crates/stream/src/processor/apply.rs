@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 
 use hashbrown::HashMap;
 use headwater_aggregate::EntityState;
+use headwater_facts::PAST_RETENTION;
 use headwater_features::{CompiledSource, PreparedFacts, prepare};
 use headwater_schema::{
     Contract, Cursor, EntityKey, FactBatch, Micros, Position, Problem, Sequence, SequencedBatch,
@@ -13,7 +14,6 @@ use headwater_schema::{
 };
 
 use super::{Processor, lock};
-use crate::cold::PAST_RETENTION;
 use crate::in_force::{InForce, ServedView};
 use crate::shard::Shard;
 
