@@ -39,5 +39,5 @@ pub use headwater_api as api;
 pub use headwater_env::Env;
 pub use headwater_schema as schema;
 pub use keys::{KeyFile, authorizer, check_address};
-pub use parts::{Part, read_parts};
+pub use parts::{Part, parts_of_lines, read_parts};
 pub use project::{PROJECT_FILE, Project, read_definitions};

@@ -16,6 +16,8 @@ use parquet::file::reader::{ChunkReader, Length};
 
 /// About how many bytes of lines are a part, and how many bytes of columns at most.
 const PART_BYTES: usize = 4 << 20;
+/// Lines of a part at most: a server takes so many rows unless its project says otherwise.
+const PART_LINES_MAX: usize = 50_000;
 /// The longest line that is looked for the end of.
 const LINE_BYTES_MAX: usize = 16 << 20;
 
@@ -43,10 +45,8 @@ pub fn read_parts(
     match format {
         BodyFormat::Parquet => columns(Arc::from(file), length, sink),
         BodyFormat::Ndjson | BodyFormat::Csv => {
-            lines(file.as_ref(), length, format, sink).map_err(|e| match e {
-                Stopped::Read(error) => unreadable(error),
-                Stopped::Problem(problem) => problem,
-            })
+            let read = |at: u64, into: &mut [u8]| file.read_at(at, into).map_err(unreadable);
+            lines(&read, length, format, sink)
         }
         BodyFormat::Json | BodyFormat::ArrowStream => sink(Part {
             format,
@@ -56,56 +56,61 @@ pub fn read_parts(
     }
 }
 
-/// Why lines aren't read on.
-enum Stopped {
-    Read(FileError),
-    Problem(Problem),
+/// The same of NDJSON that is in memory.
+pub fn parts_of_lines(
+    text: &[u8],
+    sink: &mut dyn FnMut(Part) -> Result<(), Problem>,
+) -> Result<(), Problem> {
+    let read = |at: u64, into: &mut [u8]| {
+        let from = text.get(usize::try_from(at).unwrap_or(usize::MAX)..);
+        let from = from.and_then(|from| from.get(..into.len()));
+        let from =
+            from.ok_or_else(|| Problem::internal("parts", "a text is shorter than it was"))?;
+        into.copy_from_slice(from);
+        Ok(())
+    };
+    lines(&read, text.len() as u64, BodyFormat::Ndjson, sink)
 }
 
-impl From<FileError> for Stopped {
-    fn from(error: FileError) -> Self {
-        Self::Read(error)
-    }
-}
-
-impl From<Problem> for Stopped {
-    fn from(problem: Problem) -> Self {
-        Self::Problem(problem)
-    }
-}
+/// Fills a buffer from a place in a text on.
+type ReadAt<'a> = dyn Fn(u64, &mut [u8]) -> Result<(), Problem> + 'a;
 
 /// Whole lines; each part of a CSV file begins with its header.
 fn lines(
-    file: &dyn ReadFile,
+    read: &ReadAt<'_>,
     length: u64,
     format: BodyFormat,
     sink: &mut dyn FnMut(Part) -> Result<(), Problem>,
-) -> Result<(), Stopped> {
+) -> Result<(), Problem> {
     let (mut at, mut body) = (0, Vec::new());
     // Of a CSV file; what is before it in `body` has been looked through.
     let mut header: Option<Vec<u8>> = None;
+    let mut wanted = PART_BYTES;
     loop {
         let room = usize::try_from(length - at).unwrap_or(usize::MAX);
-        let (start, more) = (body.len(), room.min(PART_BYTES));
+        let (start, more) = (body.len(), wanted.saturating_sub(body.len()).min(room));
         body.resize(start + more, 0);
-        file.read_at(at, &mut body[start..])?;
+        read(at, &mut body[start..])?;
         at += more as u64;
-        let (first, last) = match format {
+        let ends = match format {
             BodyFormat::Csv => record_ends(&body),
             _ => line_ends(&body),
         };
-        let end = if at == length { body.len() } else { last };
+        let rest_fits = at == length && ends.count < PART_LINES_MAX;
+        let end = if rest_fits { body.len() } else { ends.last };
         // A header alone is no part.
-        if end <= header.as_ref().map_or(0, Vec::len) && at < length {
+        if end <= header.as_ref().map_or(0, Vec::len) && !rest_fits {
             if body.len() > LINE_BYTES_MAX {
-                return Err(too_long(at).into());
+                return Err(too_long(at));
             }
+            wanted = body.len() + PART_BYTES;
             continue;
         }
+        wanted = PART_BYTES;
         let rest = body.split_off(end);
         let next = match (format, &header) {
             (BodyFormat::Csv, None) => {
-                let found = body[..first.min(body.len())].to_vec();
+                let found = body[..ends.first.min(body.len())].to_vec();
                 header.insert(found).clone()
             }
             (_, Some(header)) => header.clone(),
@@ -131,16 +136,37 @@ fn too_long(at: u64) -> Problem {
         .hint("in CSV a quote may be open; a row may have 1 MiB")
 }
 
-/// Where the first line ends, and the last.
-fn line_ends(text: &[u8]) -> (usize, usize) {
-    let first = text.iter().position(|b| *b == b'\n');
-    let last = text.iter().rposition(|b| *b == b'\n');
-    (first.map_or(0, |at| at + 1), last.map_or(0, |at| at + 1))
+/// Where the first of some lines ends, and the last, and how many there are, of a part at most.
+#[derive(Debug, Default, PartialEq)]
+struct Ends {
+    first: usize,
+    last: usize,
+    count: usize,
 }
 
-/// Where the first record of CSV ends, and the last; read as the decoder does, which goes on after a
-/// broken record at the next line.
-fn record_ends(text: &[u8]) -> (usize, usize) {
+impl Ends {
+    /// Notes that a line ends; whether there may be another.
+    fn note(&mut self, end: usize) -> bool {
+        self.first = if self.count == 0 { end } else { self.first };
+        self.last = end;
+        self.count += 1;
+        self.count < PART_LINES_MAX
+    }
+}
+
+fn line_ends(text: &[u8]) -> Ends {
+    let mut ends = Ends::default();
+    for (place, byte) in text.iter().enumerate() {
+        if *byte == b'\n' && !ends.note(place + 1) {
+            break;
+        }
+    }
+    ends
+}
+
+/// The same of records of CSV; read as the decoder does, which goes on after a broken record at the
+/// next line.
+fn record_ends(text: &[u8]) -> Ends {
     #[derive(PartialEq)]
     enum At {
         CellStart,
@@ -150,15 +176,16 @@ fn record_ends(text: &[u8]) -> (usize, usize) {
         Quote,
         Broken,
     }
-    let (mut first, mut last, mut state) = (0, 0, At::CellStart);
+    let (mut ends, mut state) = (Ends::default(), At::CellStart);
     for (place, byte) in text.iter().enumerate() {
         state = match (state, byte) {
             (At::CellStart, b'"') | (At::Quote, b'"') => At::Quoted,
             (At::Quoted, b'"') => At::Quote,
             (At::Quoted, _) => At::Quoted,
             (_, b'\n') => {
-                last = place + 1;
-                first = if first == 0 { last } else { first };
+                if !ends.note(place + 1) {
+                    return ends;
+                }
                 At::CellStart
             }
             (At::Broken, _) | (At::Plain, b'"') => At::Broken,
@@ -168,7 +195,7 @@ fn record_ends(text: &[u8]) -> (usize, usize) {
             (At::CellStart | At::Plain, _) => At::Plain,
         };
     }
-    (first, last)
+    ends
 }
 
 /// A file that is read where the reader of Parquet asks.
@@ -316,6 +343,11 @@ mod tests {
         assert!(parts.len() > 1 && parts.concat() == lines);
         assert!(parts[..parts.len() - 1].iter().all(|p| p.ends_with("}\n")));
         assert_eq!(parts_of("", BodyFormat::Ndjson), [""]);
-        assert_eq!(record_ends(b"a\"b,\"c\n1,\"\n\"\n2,\"open\n"), (7, 13));
+        let ends = record_ends(b"a\"b,\"c\n1,\"\n\"\n2,\"open\n");
+        assert_eq!((ends.first, ends.last, ends.count), (7, 13, 2));
+        let short = "a\n".repeat(2 * PART_LINES_MAX + 1);
+        let parts = parts_of(&short, BodyFormat::Csv);
+        let rows: Vec<usize> = parts.iter().map(|p| p.lines().count() - 1).collect();
+        assert_eq!(rows, [PART_LINES_MAX - 1, PART_LINES_MAX - 1, 2]);
     }
 }

@@ -4,7 +4,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
-use headwater::{Engine, Part, read_parts};
+use headwater::{Engine, Part, parts_of_lines, read_parts};
 use headwater_api::backend::{IngestOptions, IngestReply};
 use headwater_schema::Problem;
 use headwater_schema::decode::BodyFormat;
@@ -13,8 +13,6 @@ use serde_json::json;
 use super::remote::Remote;
 use super::{Context, Failure, print};
 
-/// Bytes of lines from standard input sent together.
-const PART_BYTES: usize = 4 << 20;
 /// Rejected rows that are shown one by one.
 const SHOWN_MAX: usize = 10;
 
@@ -136,7 +134,11 @@ impl Target {
                 }
             }
         };
-        Ok(read_parts(&context.env, file, format_of(file)?, &mut sink)?)
+        match file == Path::new("-") {
+            true => parts_of_lines(&read(context, file)?, &mut sink)?,
+            false => read_parts(&context.env, file, format_of(file)?, &mut sink)?,
+        }
+        Ok(())
     }
 
     fn send(
@@ -252,32 +254,22 @@ fn send_file(
     let options = arguments.options();
     let all_or_nothing = options.all_or_nothing;
     let contract = &arguments.contract;
-    if !all_or_nothing && file != Path::new("-") {
-        return target.send_parts(
-            context,
-            contract,
-            file,
-            options.revise,
-            &mut |row, reply, _| {
-                total.add(&name, row, reply);
-                Ok(())
-            },
-        );
+    if all_or_nothing {
+        let bytes = read(context, file)?;
+        let reply = target.send(contract, format_of(file)?, &bytes, options)?;
+        total.add(&name, 0, reply);
+        return Ok(());
     }
-    let bytes = read(context, file)?;
-    let format = format_of(file)?;
-    let mut row = 0;
-    let parts: Vec<&[u8]> = match all_or_nothing {
-        true => vec![&bytes],
-        false => parts(&bytes).collect(),
-    };
-    for part in parts {
-        let reply = target.send(contract, format, part, options)?;
-        let rows = part.iter().filter(|b| **b == b'\n').count();
-        total.add(&name, row, reply);
-        row += rows;
-    }
-    Ok(())
+    target.send_parts(
+        context,
+        contract,
+        file,
+        options.revise,
+        &mut |row, reply, _| {
+            total.add(&name, row, reply);
+            Ok(())
+        },
+    )
 }
 
 fn read(context: &Context, file: &Path) -> Result<Vec<u8>, Failure> {
@@ -317,25 +309,5 @@ pub(super) fn format_of(file: &Path) -> Result<BodyFormat, Failure> {
         )
         .hint("its name ends in .ndjson, .json, .csv, .parquet or .arrow")
         .into()
-    })
-}
-
-/// Whole lines, in parts of about the same size.
-fn parts(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
-    let mut rest = bytes;
-    std::iter::from_fn(move || {
-        if rest.is_empty() {
-            return None;
-        }
-        let end = match rest
-            .get(PART_BYTES..)
-            .and_then(|r| r.iter().position(|b| *b == b'\n'))
-        {
-            Some(newline) => PART_BYTES + newline + 1,
-            None => rest.len(),
-        };
-        let (part, after) = rest.split_at(end);
-        rest = after;
-        Some(part)
     })
 }
