@@ -130,3 +130,30 @@ impl ArchiveStore for RemoteStore {
         self.url.clone()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn objects_below_a_prefix_are_put_once_read_in_part_and_removed() {
+        let objects: Arc<dyn ObjectStore> = Arc::new(object_store::memory::InMemory::new());
+        let over = |prefix: &str| {
+            let prefix = Path::parse(prefix).expect("a prefix");
+            RemoteStore::over(objects.clone(), prefix, "memory:///").expect("opens")
+        };
+        let (store, other) = (over("a/b"), over(""));
+        let path = "contract=a%20b/day=1970-01-01/1.parquet";
+        assert!(store.get(path).expect("reads").is_none());
+        assert!(store.put_new(path, b"first".to_vec()).expect("writes"));
+        assert!(!store.put_new(path, b"other".to_vec()).expect("refuses"));
+        assert_eq!(store.get(path).expect("reads").expect("is there"), "first");
+        store.put(path, b"second".to_vec()).expect("writes over it");
+        assert_eq!(store.get_range(path, 1..4).expect("reads"), "eco");
+        let whole = other.get(&format!("a/b/{path}")).expect("reads");
+        assert_eq!(whole.expect("is there"), "second");
+        store.delete(path).expect("removes");
+        store.delete(path).expect("nothing to remove");
+        assert!(store.get(path).expect("reads").is_none());
+    }
+}
