@@ -151,6 +151,27 @@ pub enum KeyValue {
 /// A request's own fields of one row, by name.
 pub type ContextRow = BTreeMap<String, serde_json::Value>;
 
+/// How much every row of a training set may know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TrainingKnownAt {
+    /// What had arrived by the row's own time.
+    Arrival,
+    /// The same for all rows.
+    Until(KnownAt),
+}
+
+/// A training set to make of a spine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TrainingSetRequest {
+    pub names: Names,
+    /// Whether facts at a row's time itself count.
+    pub inclusive: bool,
+    /// Everything, or what the spine's column `known_at` says, by default.
+    pub known_at: Option<TrainingKnownAt>,
+    /// The spine's time column.
+    pub time: String,
+}
+
 /// A read of features at one cursor.
 #[derive(Debug, Clone)]
 pub struct FeaturesRequest {
@@ -333,6 +354,14 @@ pub trait Backend: Send + Sync + 'static {
 
     /// Reads features.
     fn features(&self, request: &FeaturesRequest) -> Result<FeaturesReply, Problem>;
+
+    /// A training set of a spine, as an Arrow stream.
+    fn training_set(
+        &self,
+        request: &TrainingSetRequest,
+        format: BodyFormat,
+        spine: &[u8],
+    ) -> Result<Vec<u8>, Problem>;
 
     /// Lists facts, newest last.
     fn facts(&self, query: &FactsQuery) -> Result<Vec<FactRow>, Problem>;

@@ -31,6 +31,7 @@ mod server;
 mod stall;
 mod tls;
 mod trace;
+mod training_sets;
 
 pub use access::{Access, RULES, Role, Rule};
 pub use audit::{Audit, AuditEvent, Unheard};

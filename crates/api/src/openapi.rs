@@ -21,6 +21,7 @@ pub fn openapi() -> Value {
     paths.extend(quarantine_paths(&mut generator));
     paths.extend(other_paths(&mut generator));
     paths.extend(crate::archive::paths());
+    paths.extend(crate::training_sets::paths());
     paths.extend(crate::registry::paths(&mut generator));
     paths.extend(foreign::paths(&mut generator));
     let mut schemas = generator.take_definitions(true);
@@ -81,7 +82,7 @@ fn with_arrow(mut replies: Value) -> Value {
     replies
 }
 
-fn problem_reply() -> Value {
+pub fn problem_reply() -> Value {
     json!({
         "description": "What went wrong and how to mend it",
         "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}

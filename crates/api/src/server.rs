@@ -34,6 +34,7 @@ use crate::registry;
 use crate::retract::post_retract;
 use crate::tls::Tls;
 use crate::trace::RequestIds;
+use crate::training_sets::post_training_set;
 
 /// What every request can reach.
 #[derive(Clone)]
@@ -196,6 +197,7 @@ fn router(shared: Shared) -> Router {
         .route("/v1/facts/{contract}/quarantine/repair", post(post_repair))
         .route("/v1/facts/{contract}/stream", post(post_feed))
         .route("/v1/features", post(read_features))
+        .route("/v1/training-sets", post(post_training_set))
         .route(
             "/v1/archive",
             get(archive::get_state).post(archive::post_run),

@@ -3,6 +3,14 @@
 //!
 //! It isn't a second engine of features: nothing here knows how a window is computed. `headwater` calls it.
 
+mod columns;
+mod spine;
 mod sweep;
+mod table;
+mod training_set;
 
+pub use columns::{KeyShape, RowMoment, SpineColumns, SpineShape};
+pub use spine::Spine;
 pub use sweep::{Moment, Sweep, SweepOptions, SweptRows};
+pub use table::{OutputFormat, TableWriter};
+pub use training_set::{KnownRule, Manifest, SpineRead, fact_positions, sha256_hex, spine_format};

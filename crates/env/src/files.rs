@@ -42,6 +42,9 @@ pub trait Files: Send + Sync {
     /// Replaces a file as a whole: after a crash it holds the old bytes or the new, on the disk.
     fn write_atomic(&self, path: &Path, bytes: &[u8]) -> Result<(), FileError>;
 
+    /// Gives a file that was synced another name, in place of the file that has it; on the disk once this returns.
+    fn rename(&self, from: &Path, to: &Path) -> Result<(), FileError>;
+
     /// Everything in a folder, unsorted, with the folder's path before it.
     fn list(&self, folder: &Path) -> Result<Vec<PathBuf>, FileError>;
 

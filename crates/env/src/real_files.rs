@@ -108,8 +108,13 @@ impl Files for RealFiles {
         let mut file = File::create(&temporary).map_err(failed)?;
         file.write_all(bytes).map_err(failed)?;
         file.sync_all().map_err(failed)?;
-        fs::rename(&temporary, path).map_err(failed)?;
-        match path.parent() {
+        self.rename(&temporary, path)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> Result<(), FileError> {
+        fs::rename(from, to).map_err(|e| FileError::new("renaming", from, e))?;
+        match to.parent() {
+            Some(folder) if folder.as_os_str().is_empty() => self.sync_dir(Path::new(".")),
             Some(folder) => self.sync_dir(folder),
             None => Ok(()),
         }

@@ -243,6 +243,16 @@ impl Files for SimulatedFiles {
         Ok(content.bytes.clone())
     }
 
+    fn rename(&self, from: &Path, to: &Path) -> Result<(), FileError> {
+        let mut disk = lock(&self.disk);
+        let missing = || FileError::new("renaming", from, io::ErrorKind::NotFound.into());
+        let content = disk.files.remove(from).ok_or_else(missing)?;
+        disk.named.remove(from);
+        disk.files.insert(to.to_owned(), content);
+        disk.named.insert(to.to_owned());
+        Ok(())
+    }
+
     fn write_atomic(&self, path: &Path, bytes: &[u8]) -> Result<(), FileError> {
         let mut disk = lock(&self.disk);
         if disk.faults.sync_fails {

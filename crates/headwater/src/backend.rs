@@ -8,7 +8,7 @@ use headwater_api::Backend;
 use headwater_api::backend::{
     DefinitionsRequest, FactRow, FactsQuery, FeaturesReply, FeaturesRequest, IngestDone,
     IngestOptions, Measure, MendReply, Mending, QuarantineRow, RegistryQuery, RetractDone,
-    WriteTarget,
+    TrainingSetRequest, WriteTarget,
 };
 use headwater_facts::{FactLog, FoundFacts, Lookup, Scan};
 use headwater_features::{FeatureKind, Plan};
@@ -41,6 +41,15 @@ impl Backend for Engine {
 
     fn features(&self, request: &FeaturesRequest) -> Result<FeaturesReply, Problem> {
         self.features(request)
+    }
+
+    fn training_set(
+        &self,
+        request: &TrainingSetRequest,
+        format: BodyFormat,
+        spine: &[u8],
+    ) -> Result<Vec<u8>, Problem> {
+        self.training_set(request, format, spine)
     }
 
     fn facts(&self, query: &FactsQuery) -> Result<Vec<FactRow>, Problem> {

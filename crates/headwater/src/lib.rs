@@ -21,6 +21,7 @@ mod project;
 mod quarantine;
 mod reader;
 pub mod tls_files;
+mod training_set;
 
 pub use archive::ArchiveSettings;
 pub use audit::AuditLog;
@@ -41,3 +42,4 @@ pub use headwater_schema as schema;
 pub use keys::{KeyFile, authorizer, check_address};
 pub use parts::{Part, parts_of_lines, read_parts};
 pub use project::{PROJECT_FILE, Project, read_definitions};
+pub use training_set::{manifest_path, request_of};

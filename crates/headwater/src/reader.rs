@@ -53,25 +53,59 @@ impl ReadStats {
 }
 
 /// How to answer one list of features.
-struct Plan {
-    names: Arc<[Arc<str>]>,
+pub(crate) struct Plan {
+    pub(crate) names: Arc<[Arc<str>]>,
     /// How far estimated values may be off, by full name.
     error_bounds: Arc<BTreeMap<Arc<str>, f64>>,
-    shape: Arc<ReadShape>,
-    views: Vec<ViewReads>,
+    pub(crate) shape: Arc<ReadShape>,
+    pub(crate) views: Vec<ViewReads>,
     /// The sources of those views that should be fresh.
     watched: Vec<Watched>,
     /// How many features the views give; what the set works out of them follows.
-    features: usize,
-    set: Option<Arc<FeatureSet>>,
+    pub(crate) features: usize,
+    pub(crate) set: Option<Arc<FeatureSet>>,
 }
 
 /// The features of the list that one view gives.
-struct ViewReads {
-    view: Arc<ServedView>,
-    plan: ReadPlan,
+pub(crate) struct ViewReads {
+    pub(crate) view: Arc<ServedView>,
+    pub(crate) plan: ReadPlan,
     /// For each feature of `plan`, its place in the answer.
     places: Vec<usize>,
+}
+
+impl ViewReads {
+    /// Puts what the view says of each row into the row's places.
+    pub(crate) fn place(
+        &self,
+        mut outcomes: Vec<Vec<Outcome>>,
+        rows: &mut [Vec<Option<Outcome>>],
+    ) -> Result<(), Problem> {
+        self.plan.derive(&mut outcomes)?;
+        for (row, outcomes) in rows.iter_mut().zip(&outcomes) {
+            let picked = self.plan.pick(outcomes);
+            for (place, outcome) in self.places.iter().zip(picked) {
+                row[*place] = Some(outcome);
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Plan {
+    /// Rows with what all views say of them, and what the set works out of that.
+    pub(crate) fn finish(
+        &self,
+        rows: Vec<Vec<Option<Outcome>>>,
+        context: Vec<Vec<Value>>,
+    ) -> Result<Vec<Vec<Outcome>>, Problem> {
+        let rows = rows.into_iter().map(|row| row.into_iter().flatten());
+        let mut rows: Vec<Vec<Outcome>> = rows.map(Iterator::collect).collect();
+        if let Some(set) = &self.set {
+            set.derive(&mut rows, context)?;
+        }
+        Ok(rows)
+    }
 }
 
 impl Reader {
@@ -135,11 +169,7 @@ impl Reader {
         for reads in &plan.views {
             self.read_view(reads, request, &cursor, &mut rows)?;
         }
-        let rows = rows.into_iter().map(|row| row.into_iter().flatten());
-        let mut rows: Vec<Vec<Outcome>> = rows.map(Iterator::collect).collect();
-        if let Some(set) = &plan.set {
-            set.derive(&mut rows, context)?;
-        }
+        let rows = plan.finish(rows, context)?;
         Ok(FeaturesReply {
             names: plan.names.clone(),
             error_bounds: plan.error_bounds.clone(),
@@ -186,17 +216,10 @@ impl Reader {
                     .read(&reads.view, &reads.plan, &key, cursor)?,
             );
         }
-        reads.plan.derive(&mut outcomes)?;
-        for (row, outcomes) in rows.iter_mut().zip(&outcomes) {
-            let picked = reads.plan.pick(outcomes);
-            for (place, outcome) in reads.places.iter().zip(picked) {
-                row[*place] = Some(outcome);
-            }
-        }
-        Ok(())
+        reads.place(outcomes, rows)
     }
 
-    fn plan(&self, names: &Names) -> Result<Arc<Plan>, Problem> {
+    pub(crate) fn plan(&self, names: &Names) -> Result<Arc<Plan>, Problem> {
         let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
         if let Some(plan) = current.plans.get(names) {
             return Ok(plan.clone());

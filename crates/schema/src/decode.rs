@@ -20,7 +20,7 @@ pub use arrow_body::{Batches, parquet_batches};
 pub use identity::{id_text, join_id_parts, split_id};
 pub use write::value_to_json;
 
-pub(crate) use arrow_body::read_record_batches;
+pub use arrow_body::read_record_batches;
 pub(crate) use csv::{CsvCell, CsvReader, csv_text};
 pub(crate) use scanner::{Kind, Scanner, Syntax};
 

@@ -4,8 +4,8 @@
 mod profile;
 mod write;
 
-use crate::Problem;
 use crate::decode::{BodyFormat, CsvReader, Scanner, csv_text, read_record_batches};
+use crate::{Field, Problem};
 
 use self::profile::{Guess, Profile};
 
@@ -16,19 +16,7 @@ const NESTING_MAX: usize = 16;
 
 /// The YAML text of a contract named `name` that the sample's rows keep.
 pub fn infer_contract(name: &str, format: BodyFormat, sample: &[u8]) -> Result<String, Problem> {
-    let mut row = Profile::default();
-    match format {
-        BodyFormat::Json | BodyFormat::Ndjson => observe_json(sample, &mut row)?,
-        BodyFormat::Csv => observe_csv(sample, &mut row)?,
-        BodyFormat::ArrowStream | BodyFormat::Parquet => {
-            for batch in read_record_batches(format, sample)? {
-                row.observe_batch(&batch?);
-                if row.seen >= SAMPLE_ROWS_MAX {
-                    break;
-                }
-            }
-        }
-    }
+    let mut row = profile(format, sample)?;
     let left_out = row.leave_out_unnamed();
     if row.seen == 0 || row.members.is_empty() {
         return Err(Problem::user(
@@ -43,6 +31,32 @@ pub fn infer_contract(name: &str, format: BodyFormat, sample: &[u8]) -> Result<S
             .hint("Add a column of RFC 3339 times such as 2013-01-01T10:17:00Z, or of integers named like a time")
     })?;
     Ok(write::document(name, &row, &guess, left_out))
+}
+
+/// The columns of a sample's rows and their types, in the order in which they first occur.
+pub fn infer_columns(format: BodyFormat, sample: &[u8]) -> Result<Vec<Field>, Problem> {
+    let row = profile(format, sample)?;
+    let columns = row.members.iter();
+    Ok(columns
+        .map(|(name, profile)| Field::new(name.as_str(), profile.data_type()))
+        .collect())
+}
+
+fn profile(format: BodyFormat, sample: &[u8]) -> Result<Profile, Problem> {
+    let mut row = Profile::default();
+    match format {
+        BodyFormat::Json | BodyFormat::Ndjson => observe_json(sample, &mut row)?,
+        BodyFormat::Csv => observe_csv(sample, &mut row)?,
+        BodyFormat::ArrowStream | BodyFormat::Parquet => {
+            for batch in read_record_batches(format, sample)? {
+                row.observe_batch(&batch?);
+                if row.seen >= SAMPLE_ROWS_MAX {
+                    break;
+                }
+            }
+        }
+    }
+    Ok(row)
 }
 
 fn observe_json(sample: &[u8], row: &mut Profile) -> Result<(), Problem> {

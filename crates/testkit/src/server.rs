@@ -21,6 +21,8 @@ pub struct Reply {
     pub status: u16,
     pub media_type: String,
     pub body: String,
+    /// The body as it came, where it is no text.
+    pub bytes: Vec<u8>,
 }
 
 impl Reply {
@@ -141,9 +143,12 @@ pub fn call_with(method: &str, url: &str, headers: &[(&str, &str)], body: &[u8])
         .headers()
         .get("content-type")
         .and_then(|t| t.to_str().ok());
+    let media_type = media_type.unwrap_or_default().to_owned();
+    let bytes = answer.body_mut().read_to_vec().expect("a body");
     Reply {
         status: answer.status().as_u16(),
-        media_type: media_type.unwrap_or_default().to_owned(),
-        body: answer.body_mut().read_to_string().expect("a body"),
+        media_type,
+        body: String::from_utf8_lossy(&bytes).into_owned(),
+        bytes,
     }
 }

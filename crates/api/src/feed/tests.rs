@@ -59,6 +59,15 @@ impl Backend for Slow {
         nothing()
     }
 
+    fn training_set(
+        &self,
+        _: &crate::backend::TrainingSetRequest,
+        _: BodyFormat,
+        _: &[u8],
+    ) -> Result<Vec<u8>, Problem> {
+        nothing()
+    }
+
     fn facts(&self, _: &FactsQuery) -> Result<Vec<FactRow>, Problem> {
         nothing()
     }

@@ -27,6 +27,7 @@ mod schema;
 mod serve;
 mod telemetry;
 mod test;
+mod training_set;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -90,6 +91,8 @@ enum Verb {
     /// Read features.
     #[command(subcommand)]
     Features(features::FeaturesVerb),
+    /// Make a training set: a spine's rows, each with its features as of its own time.
+    TrainingSet(training_set::TrainingSetArguments),
     /// Look at what is applied: its history, its lineage.
     #[command(subcommand)]
     Registry(registry::RegistryVerb),
@@ -222,6 +225,7 @@ pub fn run() -> ExitCode {
         Verb::Import(arguments) => import::run(&context, &arguments),
         Verb::Facts(verb) => facts::run(&context, verb),
         Verb::Features(verb) => features::run(&context, verb),
+        Verb::TrainingSet(arguments) => training_set::run(&context, &arguments),
         Verb::Registry(verb) => registry::run(&context, verb),
         Verb::Archive(arguments) => archive::run(&context, &arguments),
         Verb::Doctor => doctor::run(&context),

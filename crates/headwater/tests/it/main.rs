@@ -28,6 +28,7 @@ mod on_demand;
 mod oracle;
 mod quarantine;
 mod registry;
+mod training_set;
 mod windows;
 
 use headwater::Env;

@@ -29,10 +29,11 @@ use crate::{DataType, Problem, Value};
 /// Rows of a Parquet file that are unpacked at a time.
 const BATCH_ROWS: usize = 8192;
 
+/// Batches of a body, one after the other.
 pub type Batches<'a> = Box<dyn Iterator<Item = Result<RecordBatch, Problem>> + 'a>;
 
 /// The record batches of an Arrow stream or a Parquet file.
-pub(crate) fn read_record_batches(format: BodyFormat, body: &[u8]) -> Result<Batches<'_>, Problem> {
+pub fn read_record_batches(format: BodyFormat, body: &[u8]) -> Result<Batches<'_>, Problem> {
     if format == BodyFormat::Parquet {
         // The reader wants an owner of the bytes.
         return Ok(parquet_batches(bytes::Bytes::copy_from_slice(body))?.1);

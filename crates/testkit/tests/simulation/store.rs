@@ -35,6 +35,10 @@ impl Files for MixedFiles {
         self.0.write_atomic(path, bytes)
     }
 
+    fn rename(&self, from: &Path, to: &Path) -> Result<(), FileError> {
+        self.0.rename(from, to)
+    }
+
     fn list(&self, folder: &Path) -> Result<Vec<PathBuf>, FileError> {
         self.0.list(folder)
     }

@@ -1,0 +1,350 @@
+//! The columns of a spine that are read: keys, times, what was known, the request's own fields.
+
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, RecordBatch};
+use arrow::compute::cast;
+use arrow::datatypes::{DataType as ArrowType, SchemaRef};
+use headwater_schema::contract::nearest;
+use headwater_schema::time::parse_timestamp;
+use headwater_schema::{DataType, EntityKey, Field, Micros, Problem, Value};
+
+/// An entity that is read.
+#[derive(Debug, Clone)]
+pub struct KeyShape {
+    pub entity: Arc<str>,
+    pub keys: Vec<Field>,
+}
+
+/// What a spine has to have.
+#[derive(Debug, Clone)]
+pub struct SpineShape {
+    pub entities: Vec<KeyShape>,
+    pub context: Vec<Field>,
+    /// The name of the time column.
+    pub time: String,
+    /// The names of what is added: no column of the spine may have one of them.
+    pub added: Vec<Arc<str>>,
+}
+
+/// A column of a spine and what it is read as.
+#[derive(Debug, Clone)]
+struct Column {
+    index: usize,
+    field: Field,
+}
+
+/// Where a spine's columns lie.
+#[derive(Debug, Clone)]
+pub struct SpineColumns {
+    entities: Vec<Vec<Column>>,
+    context: Vec<Column>,
+    time: Option<Column>,
+    known_at: Option<usize>,
+    fact: Option<(usize, usize)>,
+}
+
+/// When a row is read.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RowMoment {
+    /// None where the row is a fact and has no time of its own.
+    pub as_of: Option<Micros>,
+    /// What the row's own `known_at` says.
+    pub known_at: Option<Value>,
+    /// (contract, id) where the row is itself a fact.
+    pub fact: Option<(String, String)>,
+}
+
+impl SpineShape {
+    /// The columns whose types are known beforehand.
+    pub fn wanted(&self) -> Vec<Field> {
+        let mut wanted = vec![Field::new(self.time.as_str(), DataType::Timestamp)];
+        for entity in &self.entities {
+            if let [key] = entity.keys.as_slice() {
+                wanted.push(Field::new(entity.entity.clone(), key.data_type.clone()));
+            }
+            wanted.extend(entity.keys.iter().cloned());
+        }
+        wanted.extend(self.context.iter().cloned());
+        for name in ["fact_contract", "fact_id"] {
+            wanted.push(Field::new(name, DataType::String));
+        }
+        wanted
+    }
+}
+
+impl SpineColumns {
+    /// Finds the columns; every one that is missing, of another type or in the way is refused by name.
+    pub fn find(schema: &SchemaRef, shape: &SpineShape) -> Result<Self, Problem> {
+        let names = Names(schema);
+        names.refuse_clashes(shape)?;
+        let fact = match (names.index("fact_contract"), names.index("fact_id")) {
+            (Some(contract), Some(id)) => Some((contract, id)),
+            _ => None,
+        };
+        let time = Field::new(shape.time.as_str(), DataType::Timestamp);
+        let time = match names.index(&shape.time) {
+            Some(index) => Some(names.typed(index, &time, "wrong-time-type")?),
+            None if fact.is_some() => None,
+            None => {
+                return Err(
+                    Problem::user("missing-time", "the spine has no time column")
+                        .field(shape.time.clone())
+                        .detail(format!("it has: {}", names.list()))
+                        .hint("name the column of the moments to read at `as_of`, or say which it is with `--time`"),
+                );
+            }
+        };
+        let mut entities = Vec::new();
+        for entity in &shape.entities {
+            entities.push(names.keys(entity)?);
+        }
+        let mut context = Vec::new();
+        for field in &shape.context {
+            let index = names.index(&field.name).ok_or_else(|| {
+                names.missing("missing-context", &field.name, "the set asks for it")
+            })?;
+            context.push(names.typed(index, field, "wrong-context-type")?);
+        }
+        Ok(Self {
+            entities,
+            context,
+            time,
+            known_at: names.index("known_at"),
+            fact,
+        })
+    }
+
+    /// Whether rows say themselves what was known.
+    pub fn has_known_at(&self) -> bool {
+        self.known_at.is_some()
+    }
+
+    /// The key of the entity at `place` of every row; none where a key column is null.
+    pub fn keys(
+        &self,
+        place: usize,
+        rows: &RecordBatch,
+    ) -> Result<Vec<Option<EntityKey>>, Problem> {
+        let columns = &self.entities[place];
+        let arrays = read_all(columns, rows)?;
+        let key = |row: usize| {
+            let values: Vec<Value> = arrays.iter().map(|a| Value::from_array(a, row)).collect();
+            EntityKey::from_values(&values)
+        };
+        Ok((0..rows.num_rows()).map(key).collect())
+    }
+
+    /// The request's own fields of every row.
+    pub fn context(&self, rows: &RecordBatch) -> Result<Vec<Vec<Value>>, Problem> {
+        let arrays = read_all(&self.context, rows)?;
+        let row = |row: usize| arrays.iter().map(|a| Value::from_array(a, row)).collect();
+        Ok((0..rows.num_rows()).map(row).collect())
+    }
+
+    /// When every row is read. `first` is the number of the first of them in the spine.
+    pub fn moments(&self, rows: &RecordBatch, first: usize) -> Result<Vec<RowMoment>, Problem> {
+        let times = self.time.as_ref().map(|c| read(c, rows)).transpose()?;
+        let texts = |index: usize| plain(rows.column(index));
+        let fact = self.fact.map(|(c, id)| (texts(c), texts(id)));
+        let known = self.known_at.map(texts);
+        let mut moments = Vec::with_capacity(rows.num_rows());
+        for row in 0..rows.num_rows() {
+            let text = |array: &ArrayRef| match Value::from_array(array, row) {
+                Value::Null => None,
+                value => Some(headwater_schema::value_to_text(&value)),
+            };
+            let fact = fact.as_ref().and_then(|(c, id)| text(c).zip(text(id)));
+            let as_of = times
+                .as_ref()
+                .and_then(|t| match Value::from_array(t, row) {
+                    Value::Timestamp(at) => Some(at),
+                    _ => None,
+                });
+            if as_of.is_none() && fact.is_none() {
+                let column = self.time.as_ref().map(|t| t.field.name.to_string());
+                return Err(
+                    Problem::user("missing-time", "a row of the spine has no time")
+                        .field(column.unwrap_or_else(|| "fact_id".into()))
+                        .detail(format!("row {} has none", first + row))
+                        .hint("leave rows without a time out"),
+                );
+            }
+            let known_at = known.as_ref().map(|k| Value::from_array(k, row));
+            moments.push(RowMoment {
+                as_of,
+                known_at: known_at.filter(|k| !k.is_null()),
+                fact,
+            });
+        }
+        Ok(moments)
+    }
+}
+
+fn read_all(columns: &[Column], rows: &RecordBatch) -> Result<Vec<ArrayRef>, Problem> {
+    columns.iter().map(|column| read(column, rows)).collect()
+}
+
+/// A column as the type that it is read as.
+fn read(column: &Column, rows: &RecordBatch) -> Result<ArrayRef, Problem> {
+    let array = rows.column(column.index);
+    let wanted = column.field.data_type.to_arrow();
+    if *array.data_type() == wanted {
+        return Ok(array.clone());
+    }
+    let wrong = |row: usize, detail: String| {
+        Problem::user("wrong-spine-row", "a row of the spine is wrong")
+            .field(column.field.name.as_ref())
+            .detail(format!("row {row} of its batch: {detail}"))
+            .hint("times are RFC 3339 with an offset, or integer microseconds since 1970")
+    };
+    if column.field.data_type == DataType::Timestamp && is_text(array.data_type()) {
+        let texts = plain(array);
+        let mut times = Vec::with_capacity(texts.len());
+        for row in 0..texts.len() {
+            times.push(match Value::from_array(&texts, row) {
+                Value::String(text) => {
+                    let at = parse_timestamp(&text, None);
+                    Value::Timestamp(at.map_err(|e| wrong(row, e))?)
+                }
+                _ => Value::Null,
+            });
+        }
+        return headwater_schema::array_from_values(&DataType::Timestamp, times.iter());
+    }
+    let failed = |e: arrow::error::ArrowError| wrong(0, e.to_string());
+    if let ArrowType::Timestamp(arrow::datatypes::TimeUnit::Nanosecond, _) = array.data_type() {
+        // Nanoseconds are floored, also before 1970; a cast would round towards it.
+        let nanos = cast(array, &ArrowType::Int64).map_err(failed)?;
+        let times: Vec<Value> = (0..nanos.len())
+            .map(|row| match Value::from_array(&nanos, row) {
+                Value::Int(nanos) => Value::Timestamp(nanos.div_euclid(1000)),
+                _ => Value::Null,
+            })
+            .collect();
+        return headwater_schema::array_from_values(&DataType::Timestamp, times.iter());
+    }
+    let cast = cast(array, &wanted).map_err(failed)?;
+    let lost = (0..array.len()).find(|row| array.is_valid(*row) && cast.is_null(*row));
+    match lost {
+        Some(row) => Err(wrong(
+            row,
+            format!("it doesn't fit {}", column.field.data_type),
+        )),
+        None => Ok(cast),
+    }
+}
+
+fn is_text(arrow: &ArrowType) -> bool {
+    DataType::from_arrow(arrow).is_ok_and(|t| t == DataType::String)
+}
+
+/// A column in the layout that single values are read from, where there is one.
+fn plain(array: &ArrayRef) -> ArrayRef {
+    let plain = DataType::from_arrow(array.data_type()).map(|t| t.to_arrow());
+    match plain {
+        Ok(plain) if plain != *array.data_type() => {
+            cast(array, &plain).unwrap_or_else(|_| array.clone())
+        }
+        _ => array.clone(),
+    }
+}
+
+struct Names<'a>(&'a SchemaRef);
+
+impl Names<'_> {
+    fn index(&self, name: &str) -> Option<usize> {
+        self.0.fields().iter().position(|f| f.name() == name)
+    }
+
+    fn all(&self) -> impl Iterator<Item = &str> {
+        self.0.fields().iter().map(|f| f.name().as_str())
+    }
+
+    fn list(&self) -> String {
+        self.all().collect::<Vec<_>>().join(", ")
+    }
+
+    fn missing(&self, code: &'static str, name: &str, why: &str) -> Problem {
+        let hint = match nearest(name, self.all()) {
+            Some(near) => format!("did you mean `{near}`?"),
+            None => format!("it has: {}", self.list()),
+        };
+        Problem::user(code, format!("the spine has no column `{name}`"))
+            .field(name)
+            .detail(why)
+            .hint(hint)
+    }
+
+    fn refuse_clashes(&self, shape: &SpineShape) -> Result<(), Problem> {
+        let clash = |name: &str, detail: &str| {
+            Problem::user("name-clash", format!("two columns are called `{name}`"))
+                .field(name)
+                .detail(detail)
+                .hint("rename the spine's")
+        };
+        for (index, name) in self.all().enumerate() {
+            if self.index(name) != Some(index) {
+                return Err(clash(name, "the spine has it twice"));
+            }
+            if shape.added.iter().any(|added| **added == *name) {
+                return Err(clash(
+                    name,
+                    "the spine has it, and what is read has the same name",
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// The key columns of an entity: one named like the entity where it has a single key, else by the
+    /// keys' own names.
+    fn keys(&self, entity: &KeyShape) -> Result<Vec<Column>, Problem> {
+        if let ([key], Some(index)) = (entity.keys.as_slice(), self.index(&entity.entity)) {
+            return Ok(vec![self.typed(index, key, "wrong-key-type")?]);
+        }
+        let column = |key: &Field| {
+            let index = self.index(&key.name).ok_or_else(|| {
+                let why = format!("it is a key of the entity `{}`", entity.entity);
+                self.missing("missing-key", &key.name, &why)
+            })?;
+            self.typed(index, key, "wrong-key-type")
+        };
+        entity.keys.iter().map(column).collect()
+    }
+
+    /// A column that has to be of a type.
+    fn typed(&self, index: usize, field: &Field, code: &'static str) -> Result<Column, Problem> {
+        let given = self.0.field(index).data_type();
+        let name = self.0.field(index).name();
+        if let (DataType::Timestamp, ArrowType::Timestamp(_, None)) = (&field.data_type, given) {
+            return Err(Problem::user(
+                "time-without-zone",
+                format!("the times of the spine's column `{name}` have no time zone"),
+            )
+            .field(name.as_str())
+            .detail(format!("it is {given}"))
+            .hint("say which zone they are of, as with pandas' `tz_localize`, before you write the spine"));
+        }
+        let fits = match DataType::from_arrow(given) {
+            Ok(DataType::Int64 | DataType::String) if field.data_type == DataType::Timestamp => {
+                true
+            }
+            Ok(given) => given == field.data_type,
+            Err(_) => false,
+        };
+        if fits {
+            return Ok(Column {
+                index,
+                field: Field::new(name.as_str(), field.data_type.clone()),
+            });
+        }
+        Err(Problem::user(
+            code,
+            format!("the spine's column `{name}` has a wrong type"),
+        )
+        .field(name.as_str())
+        .detail(format!("it is {given}, wanted is {}", field.data_type))
+        .hint("cast it before you write the spine"))
+    }
+}

@@ -1,0 +1,480 @@
+//! Training sets: a spine's rows, each with the features that a live read at its cursor gives.
+//!
+//! What is wrong with the spine is told before the first feature is read; a table is written beside its
+//! place and takes it only when it is whole.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, RecordBatch};
+use arrow::datatypes::{Field as ArrowField, Schema, SchemaRef};
+use headwater_aggregate::Outcome;
+use headwater_api::backend::{KnownAt, Names, TrainingKnownAt, TrainingSetRequest};
+use headwater_batch::{
+    KeyShape, KnownRule, Manifest, OutputFormat, RowMoment, Spine, SpineColumns, SpineRead,
+    SpineShape, TableWriter, fact_positions, sha256_hex,
+};
+use headwater_env::AppendFile;
+use headwater_facts::FactLog;
+use headwater_features::{CompiledView, DefinitionKind, Registry};
+use headwater_schema::decode::BodyFormat;
+use headwater_schema::time::parse_timestamp;
+use headwater_schema::{Cursor, EntityKey, Position, Problem, Sequence, Value, array_from_values};
+
+use crate::Engine;
+use crate::reader::Plan;
+
+/// Rows that are read and written together.
+const CHUNK_ROWS: usize = 4096;
+
+/// A training set that is ready to be read.
+struct Made {
+    plan: Arc<Plan>,
+    registry: Arc<Registry>,
+    spine: Spine,
+    spine_sha256: String,
+    columns: SpineColumns,
+    schema: SchemaRef,
+    inclusive: bool,
+    rule: KnownRule,
+    /// The last sequence that any row sees.
+    end: Sequence,
+    facts: HashMap<(String, String), Position>,
+}
+
+impl Engine {
+    /// Reads a training set in memory, as an Arrow stream.
+    pub fn training_set(
+        &self,
+        request: &TrainingSetRequest,
+        format: BodyFormat,
+        spine: &[u8],
+    ) -> Result<Vec<u8>, Problem> {
+        let made = self.make(request, format, spine, None)?;
+        let mut out = Vec::new();
+        self.write_rows(&made, OutputFormat::ArrowStream, &mut out)?;
+        Ok(out)
+    }
+
+    /// Writes a training set to a file, and its manifest beside it. `again` is the manifest of one that is
+    /// to be made again: what would not be the same is refused.
+    pub fn write_training_set(
+        &self,
+        request: &TrainingSetRequest,
+        format: BodyFormat,
+        spine: &[u8],
+        out: &Path,
+        again: Option<&Manifest>,
+    ) -> Result<Manifest, Problem> {
+        let extension = out.extension().and_then(|e| e.to_str()).unwrap_or_default();
+        let table = OutputFormat::from_extension(extension).ok_or_else(|| {
+            Problem::user(
+                "unsupported-format",
+                format!("a training set isn't written to files that end in `{extension}`"),
+            )
+            .hint("name the file .parquet, .arrow or .csv")
+        })?;
+        let made = self.make(request, format, spine, again)?;
+        let beside = beside(out);
+        let written = self.write_file(&made, table, &beside);
+        let (nulls, sha256) = match written {
+            Ok(written) => written,
+            Err(problem) => {
+                let _ = self.env.files.remove_file(&beside);
+                return Err(problem);
+            }
+        };
+        let manifest = made.manifest(request, self.facts.first_sequence(), nulls, table, sha256);
+        let text = serde_json::to_vec_pretty(&manifest)
+            .map_err(|e| Problem::internal("manifest", "a manifest can't be written").detail(e))?;
+        self.env.files.rename(&beside, out).map_err(unwritable)?;
+        let path = manifest_path(out);
+        self.env
+            .files
+            .write_atomic(&path, &text)
+            .map_err(unwritable)?;
+        Ok(manifest)
+    }
+
+    /// Everything that can be checked before the first read.
+    fn make(
+        &self,
+        request: &TrainingSetRequest,
+        format: BodyFormat,
+        body: &[u8],
+        again: Option<&Manifest>,
+    ) -> Result<Made, Problem> {
+        let plan = self.reader.plan(&request.names)?;
+        if let Some(reads) = plan.views.iter().find(|r| r.view.filled_to().is_some()) {
+            let view = &reads.plan.view().name;
+            return Err(Problem::external(
+                "backfilling",
+                format!("the view `{view}` is still being filled"),
+            )
+            .hint("try again when `headwater registry` says that it serves")
+            .retryable());
+        }
+        let shape = SpineShape {
+            entities: entities(&plan),
+            context: plan.set.as_ref().map_or(Vec::new(), |s| s.context.clone()),
+            time: request.time.clone(),
+            added: plan.names.to_vec(),
+        };
+        let spine = Spine::read(format, body, &shape.time, &shape.wanted())?;
+        let columns = SpineColumns::find(&spine.schema, &shape)?;
+        let (rule, asked) = match (request.known_at, columns.has_known_at()) {
+            (None, true) => (KnownRule::Column, None),
+            (None, false) => (KnownRule::Everything, None),
+            (Some(_), true) => {
+                return Err(Problem::user(
+                    "two-cursors",
+                    "the spine has a column `known_at`, and the request says `known_at` too",
+                )
+                .field("known_at")
+                .hint("leave one of them out"));
+            }
+            (Some(TrainingKnownAt::Arrival), false) => (KnownRule::AsOfArrival, None),
+            (Some(TrainingKnownAt::Until(at)), false) => (KnownRule::Everything, Some(at)),
+        };
+        let mut made = Made {
+            schema: schema(&spine.schema, &plan),
+            registry: self.reader.definitions().1,
+            plan,
+            spine_sha256: sha256_hex(body),
+            columns,
+            inclusive: request.inclusive,
+            rule,
+            end: self.known_at(asked.or(again.map(|m| KnownAt::Sequence(m.facts.1))))?,
+            facts: HashMap::new(),
+            spine,
+        };
+        if let Some(again) = again {
+            made.refuse_changes(again)?;
+        }
+        let mut wanted = BTreeSet::new();
+        for (first, rows) in made.chunks() {
+            for moment in made.columns.moments(&rows, first)? {
+                wanted.extend(moment.fact.clone());
+                if moment.fact.is_none() {
+                    self.cursor(&made, &moment)?;
+                }
+            }
+        }
+        made.facts = fact_positions(self.facts.as_ref(), &wanted, made.end)?;
+        Ok(made)
+    }
+
+    fn cursor(&self, made: &Made, moment: &RowMoment) -> Result<Cursor, Problem> {
+        let cursor = match (&moment.fact, moment.as_of) {
+            (Some(fact), _) => {
+                let position = made.facts.get(fact).copied();
+                Cursor::before_fact(position.ok_or_else(|| {
+                    Problem::internal("training-set", "a fact's place isn't known")
+                })?)
+            }
+            (None, Some(as_of)) if made.inclusive => Cursor::inclusive(as_of),
+            (None, as_of) => Cursor::exclusive(as_of.unwrap_or_default()),
+        };
+        let known = match (made.rule, &moment.known_at) {
+            (KnownRule::AsOfArrival, _) => Some(KnownAt::Instant(cursor.as_of)),
+            (KnownRule::Column, Some(value)) => Some(row_known_at(value)?),
+            _ => None,
+        };
+        let known = match known {
+            Some(known) => self.known_at(Some(known))?.min(made.end),
+            None => made.end,
+        };
+        Ok(cursor.known_at(known))
+    }
+
+    /// The features of some rows of the spine, in their order.
+    fn outcomes(
+        &self,
+        made: &Made,
+        rows: &RecordBatch,
+        first: usize,
+    ) -> Result<Vec<Vec<Outcome>>, Problem> {
+        let moments = made.columns.moments(rows, first)?;
+        let cursors = moments.iter().map(|m| self.cursor(made, m));
+        let cursors = cursors.collect::<Result<Vec<Cursor>, _>>()?;
+        let mut found = vec![vec![None; made.plan.features]; rows.num_rows()];
+        let mut keys: Vec<Vec<Option<EntityKey>>> = Vec::new();
+        for place in 0..made.plan.shape.entities.len() {
+            keys.push(made.columns.keys(place, rows)?);
+        }
+        for reads in &made.plan.views {
+            let entity = &reads.plan.view().entity.name;
+            let place = made
+                .plan
+                .shape
+                .entities
+                .iter()
+                .position(|e| e.name == *entity);
+            let keys = &keys[place.unwrap_or_default()];
+            let mut outcomes = Vec::with_capacity(keys.len());
+            for (key, cursor) in keys.iter().zip(&cursors) {
+                outcomes.push(match key {
+                    Some(key) => self.processor.read(&reads.view, &reads.plan, key, cursor)?,
+                    None => reads
+                        .plan
+                        .read(None, cursor)
+                        .map_err(|_| Problem::internal("training-set", "nobody's state is old"))?,
+                });
+            }
+            reads.place(outcomes, &mut found)?;
+        }
+        made.plan.finish(found, made.columns.context(rows)?)
+    }
+
+    /// Writes all rows; how many values of each feature are null.
+    fn write_rows(
+        &self,
+        made: &Made,
+        format: OutputFormat,
+        out: &mut (dyn Write + Send),
+    ) -> Result<Vec<usize>, Problem> {
+        let mut nulls = vec![0; made.plan.names.len()];
+        let mut table = TableWriter::new(format, &made.schema, Box::new(out))?;
+        for (first, rows) in made.chunks() {
+            let outcomes = self.outcomes(made, &rows, first)?;
+            let mut columns: Vec<ArrayRef> = rows.columns().to_vec();
+            for (index, data_type) in made.plan.shape.types.iter().enumerate() {
+                let values = outcomes.iter().map(|row| &row[index].value);
+                let column = array_from_values(data_type, values)?;
+                nulls[index] += column.null_count();
+                columns.push(column);
+            }
+            let rows = RecordBatch::try_new(made.schema.clone(), columns).map_err(|e| {
+                Problem::internal("training-set", "rows can't be put together").detail(e)
+            })?;
+            table.write(&rows)?;
+        }
+        table.finish()?;
+        Ok(nulls)
+    }
+
+    fn write_file(
+        &self,
+        made: &Made,
+        format: OutputFormat,
+        path: &Path,
+    ) -> Result<(Vec<usize>, String), Problem> {
+        let files = &self.env.files;
+        if files.exists(path) {
+            files.remove_file(path).map_err(unwritable)?;
+        }
+        let file = files.open_append(path).map_err(unwritable)?;
+        let mut out = io::BufWriter::new(FileOut(file));
+        let nulls = self.write_rows(made, format, &mut out)?;
+        let mut file = out.into_inner().map_err(|e| {
+            Problem::external("unwritable", "the training set can't be written").detail(e.error())
+        })?;
+        file.0.sync().map_err(unwritable)?;
+        let bytes = files.read(path).map_err(unwritable)?;
+        Ok((nulls, sha256_hex(&bytes)))
+    }
+}
+
+impl Made {
+    /// The spine's rows, some at a time, and the number of the first of them.
+    fn chunks(&self) -> impl Iterator<Item = (usize, RecordBatch)> {
+        let mut first = 0;
+        self.spine.batches.iter().flat_map(move |batch| {
+            let begins = first;
+            first += batch.num_rows();
+            let slices = (0..batch.num_rows()).step_by(CHUNK_ROWS);
+            slices.map(move |at| {
+                let rows = CHUNK_ROWS.min(batch.num_rows() - at);
+                (begins + at, batch.slice(at, rows))
+            })
+        })
+    }
+
+    /// The hashes of what the features stand on.
+    fn definitions(&self) -> BTreeMap<String, String> {
+        let mut hashes = BTreeMap::new();
+        let mut add = |kind: DefinitionKind, name: &str| {
+            if let Some(current) = self.registry.current(kind, name) {
+                hashes.insert(format!("{}/{name}", kind.plural()), current.hash.clone());
+            }
+        };
+        let mut views: Vec<&CompiledView> = Vec::new();
+        views.extend(self.plan.views.iter().map(|r| r.plan.view().as_ref()));
+        while let Some(view) = views.pop() {
+            add(DefinitionKind::View, &view.name);
+            add(DefinitionKind::Entity, &view.entity.name);
+            for source in &view.sources {
+                add(DefinitionKind::Contract, &source.contract);
+                views.extend(source.upstream.iter().map(|u| u.view.as_ref()));
+            }
+        }
+        if let Some(set) = &self.plan.set {
+            add(DefinitionKind::FeatureSet, &set.name);
+        }
+        hashes
+    }
+
+    fn refuse_changes(&self, again: &Manifest) -> Result<(), Problem> {
+        if again.definitions != self.definitions() {
+            let own = self.definitions();
+            let other = again
+                .definitions
+                .iter()
+                .find(|(n, h)| own.get(*n) != Some(h));
+            let name = other.map(|(name, _)| name.as_str()).unwrap_or_default();
+            return Err(Problem::user(
+                "definitions-changed",
+                "what the training set was made with is defined otherwise now",
+            )
+            .field("definitions")
+            .detail(format!("`{name}` has another hash than in the manifest"))
+            .hint(
+                "apply the definitions of then, or make a new training set without `--manifest`",
+            ));
+        }
+        if again.spine.sha256 != self.spine_sha256 {
+            return Err(Problem::user(
+                "spine-changed",
+                "the spine isn't the one that the manifest names",
+            )
+            .field("spine")
+            .detail(format!(
+                "its SHA-256 is {}, was {}",
+                self.spine_sha256, again.spine.sha256
+            ))
+            .hint("give the same file"));
+        }
+        Ok(())
+    }
+
+    fn manifest(
+        &self,
+        request: &TrainingSetRequest,
+        first: Sequence,
+        nulls: Vec<usize>,
+        output: OutputFormat,
+        sha256: String,
+    ) -> Manifest {
+        let names = self.plan.names.iter().map(|n| n.to_string());
+        let columns = self.spine.schema.fields().iter();
+        Manifest {
+            format: Manifest::FORMAT,
+            feature_set: match &request.names {
+                Names::Set(set) => Some(set.clone()),
+                Names::List(_) => None,
+            },
+            features: names.clone().collect(),
+            definitions: self.definitions(),
+            inclusive: self.inclusive,
+            known_at: self.rule,
+            facts: (first, self.end),
+            spine: SpineRead {
+                rows: self.spine.rows(),
+                columns: columns.map(|f| f.name().clone()).collect(),
+                sha256: self.spine_sha256.clone(),
+                time: request.time.clone(),
+            },
+            nulls: names.zip(nulls).collect(),
+            output: output.as_str().to_owned(),
+            sha256,
+        }
+    }
+}
+
+/// The request that a manifest's training set was made by.
+pub fn request_of(manifest: &Manifest) -> TrainingSetRequest {
+    TrainingSetRequest {
+        names: match &manifest.feature_set {
+            Some(set) => Names::Set(set.clone()),
+            None => Names::List(manifest.features.clone()),
+        },
+        inclusive: manifest.inclusive,
+        known_at: match manifest.known_at {
+            KnownRule::AsOfArrival => Some(TrainingKnownAt::Arrival),
+            KnownRule::Everything | KnownRule::Column => None,
+        },
+        time: manifest.spine.time.clone(),
+    }
+}
+
+/// Where a training set's manifest lies: beside it.
+pub fn manifest_path(out: &Path) -> PathBuf {
+    let mut name = out.as_os_str().to_owned();
+    name.push(".manifest.json");
+    name.into()
+}
+
+fn beside(out: &Path) -> PathBuf {
+    let mut name = out.as_os_str().to_owned();
+    name.push(".new");
+    name.into()
+}
+
+fn entities(plan: &Plan) -> Vec<KeyShape> {
+    let entities = plan.shape.entities.iter();
+    entities
+        .map(|e| KeyShape {
+            entity: e.name.clone(),
+            keys: e.keys.clone(),
+        })
+        .collect()
+}
+
+/// The spine's own columns, then the features.
+fn schema(spine: &SchemaRef, plan: &Plan) -> SchemaRef {
+    let mut fields: Vec<Arc<ArrowField>> = spine.fields().iter().cloned().collect();
+    for (name, data_type) in plan.names.iter().zip(&plan.shape.types) {
+        fields.push(Arc::new(ArrowField::new(
+            name.as_ref(),
+            data_type.to_arrow(),
+            true,
+        )));
+    }
+    Arc::new(Schema::new(fields))
+}
+
+/// A row's own `known_at`: a sequence, or an instant.
+fn row_known_at(value: &Value) -> Result<KnownAt, Problem> {
+    let wrong = |detail: String| {
+        Problem::user(
+            "invalid-sequence",
+            "a row's `known_at` is neither a sequence nor an instant",
+        )
+        .field("known_at")
+        .detail(detail)
+        .hint("use a `sequence` that a reply gave, or RFC 3339 with an offset")
+    };
+    match value {
+        Value::Int(sequence) => Sequence::try_from(*sequence)
+            .map(KnownAt::Sequence)
+            .map_err(|e| wrong(e.to_string())),
+        Value::Timestamp(at) => Ok(KnownAt::Instant(*at)),
+        Value::String(text) => match text.parse() {
+            Ok(sequence) => Ok(KnownAt::Sequence(sequence)),
+            Err(_) => parse_timestamp(text, None)
+                .map(KnownAt::Instant)
+                .map_err(wrong),
+        },
+        other => Err(wrong(headwater_schema::value_to_text(other))),
+    }
+}
+
+fn unwritable(error: headwater_env::FileError) -> Problem {
+    Problem::external("unwritable", "the training set can't be written").detail(error)
+}
+
+/// A file as what tables are written to.
+struct FileOut(Box<dyn AppendFile>);
+
+impl Write for FileOut {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.append(bytes).map_err(io::Error::other)?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
