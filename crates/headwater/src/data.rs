@@ -31,6 +31,11 @@ impl DataFolder {
         self.folder.join("facts")
     }
 
+    /// What work over many facts writes down for a while.
+    pub fn spill(&self) -> PathBuf {
+        self.folder.join("spill")
+    }
+
     /// Sealed facts, unless the project keeps them elsewhere.
     pub fn archive(&self) -> PathBuf {
         self.folder.join("archive")

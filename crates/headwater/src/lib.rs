@@ -20,6 +20,7 @@ mod parts;
 mod project;
 mod quarantine;
 mod reader;
+mod table_file;
 pub mod tls_files;
 mod training_set;
 
@@ -42,4 +43,5 @@ pub use headwater_schema as schema;
 pub use keys::{KeyFile, authorizer, check_address};
 pub use parts::{Part, parts_of_lines, read_parts};
 pub use project::{PROJECT_FILE, Project, read_definitions};
-pub use training_set::{manifest_path, request_of};
+pub use table_file::manifest_path;
+pub use training_set::request_of;

@@ -75,20 +75,17 @@ pub(crate) struct ViewReads {
 }
 
 impl ViewReads {
-    /// Puts what the view says of each row into the row's places.
+    /// Puts the features that the view gives of each row into the row's places.
     pub(crate) fn place(
         &self,
-        mut outcomes: Vec<Vec<Outcome>>,
+        picked: impl Iterator<Item = Vec<Outcome>>,
         rows: &mut [Vec<Option<Outcome>>],
-    ) -> Result<(), Problem> {
-        self.plan.derive(&mut outcomes)?;
-        for (row, outcomes) in rows.iter_mut().zip(&outcomes) {
-            let picked = self.plan.pick(outcomes);
+    ) {
+        for (row, picked) in rows.iter_mut().zip(picked) {
             for (place, outcome) in self.places.iter().zip(picked) {
                 row[*place] = Some(outcome);
             }
         }
-        Ok(())
     }
 }
 
@@ -216,7 +213,9 @@ impl Reader {
                     .read(&reads.view, &reads.plan, &key, cursor)?,
             );
         }
-        reads.place(outcomes, rows)
+        reads.plan.derive(&mut outcomes)?;
+        reads.place(outcomes.iter().map(|row| reads.plan.pick(row)), rows);
+        Ok(())
     }
 
     pub(crate) fn plan(&self, names: &Names) -> Result<Arc<Plan>, Problem> {

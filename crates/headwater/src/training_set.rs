@@ -3,9 +3,9 @@
 //! What is wrong with the spine is told before the first feature is read; a table is written beside its
 //! place and takes it only when it is whole.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatch};
@@ -13,21 +13,23 @@ use arrow::datatypes::{Field as ArrowField, Schema, SchemaRef};
 use headwater_aggregate::Outcome;
 use headwater_api::backend::{KnownAt, Names, TrainingKnownAt, TrainingSetRequest};
 use headwater_batch::{
-    KeyShape, KnownRule, Manifest, OutputFormat, RowMoment, Spine, SpineColumns, SpineRead,
-    SpineShape, TableWriter, fact_positions, sha256_hex,
+    KeyShape, KnownRule, Manifest, Moment, OutputFormat, RowMoment, Spine, SpineColumns, SpineRead,
+    SpineShape, Sweep, SweepOptions, SweptRows, TableWriter, fact_positions, sha256_hex,
 };
-use headwater_env::AppendFile;
 use headwater_facts::FactLog;
 use headwater_features::{CompiledView, DefinitionKind, Registry};
 use headwater_schema::decode::BodyFormat;
 use headwater_schema::time::parse_timestamp;
-use headwater_schema::{Cursor, EntityKey, Position, Problem, Sequence, Value, array_from_values};
+use headwater_schema::{Cursor, Position, Problem, Sequence, Value, array_from_values};
 
 use crate::Engine;
 use crate::reader::Plan;
+use crate::table_file::{FileOut, beside, manifest_path, unwritable};
 
 /// Rows that are read and written together.
 const CHUNK_ROWS: usize = 4096;
+/// Bytes of facts and rows that one training set holds at once.
+const MEMORY_BYTES_MAX: usize = 1 << 30;
 
 /// A training set that is ready to be read.
 struct Made {
@@ -189,43 +191,54 @@ impl Engine {
         Ok(cursor.known_at(known))
     }
 
-    /// The features of some rows of the spine, in their order.
-    fn outcomes(
-        &self,
-        made: &Made,
-        rows: &RecordBatch,
-        first: usize,
-    ) -> Result<Vec<Vec<Outcome>>, Problem> {
-        let moments = made.columns.moments(rows, first)?;
-        let cursors = moments.iter().map(|m| self.cursor(made, m));
-        let cursors = cursors.collect::<Result<Vec<Cursor>, _>>()?;
-        let mut found = vec![vec![None; made.plan.features]; rows.num_rows()];
-        let mut keys: Vec<Vec<Option<EntityKey>>> = Vec::new();
-        for place in 0..made.plan.shape.entities.len() {
-            keys.push(made.columns.keys(place, rows)?);
-        }
+    /// What each view says of every row, in the rows' order.
+    fn swept(&self, made: &Made) -> Result<Vec<SweptView>, Problem> {
+        let catalog = self.catalog();
+        let sweep = Sweep {
+            env: &self.env,
+            facts: self.facts.as_ref(),
+            catalog: &catalog,
+            options: SweepOptions {
+                memory_bytes_max: MEMORY_BYTES_MAX,
+                spill_folder: self.data.spill(),
+            },
+        };
+        let mut views = Vec::new();
         for reads in &made.plan.views {
             let entity = &reads.plan.view().entity.name;
-            let place = made
-                .plan
-                .shape
-                .entities
-                .iter()
-                .position(|e| e.name == *entity);
-            let keys = &keys[place.unwrap_or_default()];
-            let mut outcomes = Vec::with_capacity(keys.len());
-            for (key, cursor) in keys.iter().zip(&cursors) {
-                outcomes.push(match key {
-                    Some(key) => self.processor.read(&reads.view, &reads.plan, key, cursor)?,
-                    None => reads
-                        .plan
-                        .read(None, cursor)
-                        .map_err(|_| Problem::internal("training-set", "nobody's state is old"))?,
-                });
-            }
-            reads.place(outcomes, &mut found)?;
+            let mut entities = made.plan.shape.entities.iter();
+            let place = entities.position(|e| e.name == *entity).unwrap_or_default();
+            let moments = made.chunks().flat_map(|(first, rows)| {
+                match self.moments(made, place, &rows, first) {
+                    Ok(moments) => moments.into_iter().map(Ok).collect(),
+                    Err(problem) => vec![Err(problem)],
+                }
+            });
+            views.push(SweptView {
+                chunks: sweep.features(&reads.plan, moments)?,
+                waiting: VecDeque::new(),
+            });
         }
-        made.plan.finish(found, made.columns.context(rows)?)
+        Ok(views)
+    }
+
+    /// One entity at the cursor of each row.
+    fn moments(
+        &self,
+        made: &Made,
+        entity: usize,
+        rows: &RecordBatch,
+        first: usize,
+    ) -> Result<Vec<Moment>, Problem> {
+        let keys = made.columns.keys(entity, rows)?;
+        let moments = made.columns.moments(rows, first)?;
+        let pairs = keys.into_iter().zip(&moments);
+        pairs
+            .map(|(key, moment)| {
+                let cursor = self.cursor(made, moment)?;
+                Ok(Moment { key, cursor })
+            })
+            .collect()
     }
 
     /// Writes all rows; how many values of each feature are null.
@@ -236,9 +249,14 @@ impl Engine {
         out: &mut (dyn Write + Send),
     ) -> Result<Vec<usize>, Problem> {
         let mut nulls = vec![0; made.plan.names.len()];
+        let mut views = self.swept(made)?;
         let mut table = TableWriter::new(format, &made.schema, Box::new(out))?;
-        for (first, rows) in made.chunks() {
-            let outcomes = self.outcomes(made, &rows, first)?;
+        for (_, rows) in made.chunks() {
+            let mut found = vec![vec![None; made.plan.features]; rows.num_rows()];
+            for (reads, view) in made.plan.views.iter().zip(&mut views) {
+                reads.place(view.take(rows.num_rows())?.into_iter(), &mut found);
+            }
+            let outcomes = made.plan.finish(found, made.columns.context(&rows)?)?;
             let mut columns: Vec<ArrayRef> = rows.columns().to_vec();
             for (index, data_type) in made.plan.shape.types.iter().enumerate() {
                 let values = outcomes.iter().map(|row| &row[index].value);
@@ -274,6 +292,30 @@ impl Engine {
         file.0.sync().map_err(unwritable)?;
         let bytes = files.read(path).map_err(unwritable)?;
         Ok((nulls, sha256_hex(&bytes)))
+    }
+}
+
+/// What a view says of the spine's rows, from the first to the last.
+struct SweptView {
+    chunks: SweptRows,
+    waiting: VecDeque<Vec<Outcome>>,
+}
+
+impl SweptView {
+    /// The next rows.
+    fn take(&mut self, rows: usize) -> Result<Vec<Vec<Outcome>>, Problem> {
+        while self.waiting.len() < rows {
+            match self.chunks.next() {
+                Some(chunk) => self.waiting.extend(chunk?),
+                None => {
+                    return Err(Problem::internal(
+                        "training-set",
+                        "a sweep gave too few rows",
+                    ));
+                }
+            }
+        }
+        Ok(self.waiting.drain(..rows).collect())
     }
 }
 
@@ -399,19 +441,6 @@ pub fn request_of(manifest: &Manifest) -> TrainingSetRequest {
     }
 }
 
-/// Where a training set's manifest lies: beside it.
-pub fn manifest_path(out: &Path) -> PathBuf {
-    let mut name = out.as_os_str().to_owned();
-    name.push(".manifest.json");
-    name.into()
-}
-
-fn beside(out: &Path) -> PathBuf {
-    let mut name = out.as_os_str().to_owned();
-    name.push(".new");
-    name.into()
-}
-
 fn entities(plan: &Plan) -> Vec<KeyShape> {
     let entities = plan.shape.entities.iter();
     entities
@@ -458,23 +487,5 @@ fn row_known_at(value: &Value) -> Result<KnownAt, Problem> {
                 .map_err(wrong),
         },
         other => Err(wrong(headwater_schema::value_to_text(other))),
-    }
-}
-
-fn unwritable(error: headwater_env::FileError) -> Problem {
-    Problem::external("unwritable", "the training set can't be written").detail(error)
-}
-
-/// A file as what tables are written to.
-struct FileOut(Box<dyn AppendFile>);
-
-impl Write for FileOut {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.append(bytes).map_err(io::Error::other)?;
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
     }
 }
