@@ -124,6 +124,7 @@ pub const RULES: &[Rule] = &[
     rule("GET", "/v1/registry/lineage", READ, "registry_lineage"),
     rule("POST", "/v1/registry/plan", READ, "registry_plan"),
     rule("POST", "/v1/registry/apply", ADMIN, "registry_apply"),
+    rule("POST", "/v1/registry/backfill", ADMIN, "registry_backfill"),
     rule("GET", "/v1/registry/{kind}", READ, "registry_kind"),
     rule("GET", "/v1/registry/{kind}/{name}", READ, "registry_one"),
     rule("POST", "/get-online-features", READ, "feast_features"),

@@ -280,6 +280,13 @@ pub struct DefinitionsRequest {
     pub if_version: Option<u64>,
 }
 
+/// Views to make again from the facts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct BackfillRequest {
+    pub views: Vec<String>,
+}
+
 /// A measured number, for `/metrics`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Measure {
@@ -402,6 +409,9 @@ pub trait Backend: Send + Sync + 'static {
 
     /// Takes facts to the archive for a while; what that did, what the archive holds, and whether all is done.
     fn run_archive(&self) -> Result<serde_json::Value, Problem>;
+
+    /// Makes views again from the facts, by their names; which are being filled then.
+    fn backfill(&self, views: &[String]) -> Result<serde_json::Value, Problem>;
 
     /// What there is to measure.
     fn measures(&self) -> Vec<Measure>;

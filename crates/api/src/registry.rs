@@ -9,7 +9,7 @@ use schemars::SchemaGenerator;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::backend::{Backend, DefinitionsRequest, RegistryQuery};
+use crate::backend::{Backend, BackfillRequest, DefinitionsRequest, RegistryQuery};
 use crate::body::{read_body, read_json};
 use crate::error::{ApiError, Problems, malformed};
 use crate::features::json_reply;
@@ -136,6 +136,10 @@ pub fn paths(generator: &mut SchemaGenerator) -> Paths {
         let call = json!({"summary": summary, "requestBody": body, "responses": replies("The plan", any_object())});
         (path.to_owned(), json!({ "post": call }))
     };
+    let views = generator.subschema_for::<BackfillRequest>();
+    let body = json!({"required": true, "content": json_content(views)});
+    let call = json!({"summary": "Make views again from the facts", "requestBody": body, "responses": replies("What is being filled", any_object())});
+    let backfill = ("/v1/registry/backfill".to_owned(), json!({ "post": call }));
     vec![
         get("/v1/registry", "Everything that is defined", &[]),
         get_as(
@@ -164,6 +168,7 @@ pub fn paths(generator: &mut SchemaGenerator) -> Paths {
             "What applying definitions would change",
         ),
         post("/v1/registry/apply", "Put definitions in force"),
+        backfill,
     ]
 }
 
@@ -181,6 +186,19 @@ pub async fn post_apply(
     body: Body,
 ) -> Result<Response<Body>, Problems> {
     with_definitions(shared, body, |backend, request| backend.apply(request)).await
+}
+
+/// Makes views again from the facts.
+pub async fn post_backfill(
+    State(shared): State<Shared>,
+    body: Body,
+) -> Result<Response<Body>, ApiError> {
+    let body = read_body(body, shared.limits.body_bytes_max).await?;
+    let request: BackfillRequest = read_json(&body)?;
+    let backend = shared.backend.clone();
+    let begun = tokio::task::spawn_blocking(move || backend.backfill(&request.views)).await;
+    let reply = begun.map_err(|e| Problem::internal("backfill", "it panicked").detail(e))??;
+    json_reply(&reply)
 }
 
 /// Compiling definitions takes a while, so it has a thread of its own.

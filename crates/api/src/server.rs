@@ -207,6 +207,7 @@ fn router(shared: Shared) -> Router {
         .route("/v1/registry/lineage", get(registry::get_lineage))
         .route("/v1/registry/plan", post(registry::post_plan))
         .route("/v1/registry/apply", post(registry::post_apply))
+        .route("/v1/registry/backfill", post(registry::post_backfill))
         .route("/v1/registry/{kind}", get(registry::get_kind))
         .route("/v1/registry/{kind}/{name}", get(registry::get_one))
         .route("/metrics", get(metrics))

@@ -86,8 +86,8 @@ impl Backend for Engine {
 
     fn registry(&self, query: &RegistryQuery) -> Result<Json, Problem> {
         let (in_force, registry) = self.reader.definitions();
-        let filled_to = |view: &str| in_force.view(view)?.filled_to();
-        describe(&registry, in_force.catalog(), &filled_to, query)
+        let filling = |view: &str| Some(self.fill_progress(in_force.view(view)?.filled()?));
+        describe(&registry, in_force.catalog(), &filling, query)
     }
 
     fn plan(&self, request: &DefinitionsRequest) -> Result<Json, Vec<Problem>> {
@@ -112,6 +112,10 @@ impl Backend for Engine {
 
     fn run_archive(&self) -> Result<Json, Problem> {
         self.archive_now(ARCHIVED_FOR)
+    }
+
+    fn backfill(&self, views: &[String]) -> Result<Json, Problem> {
+        Ok(json!({"filling": self.backfill(views)?}))
     }
 
     fn measures(&self) -> Vec<Measure> {

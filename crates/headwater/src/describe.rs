@@ -7,23 +7,25 @@ use headwater_features::{
     FeatureSet, Lineage, Node, NodeKind, Registry, search,
 };
 use headwater_schema::time::format_timestamp;
-use headwater_schema::{Contract, Problem, Sequence};
+use headwater_schema::{Contract, Problem};
 use serde_json::{Map, Value as Json, json};
 
-/// How far a view has been filled, while it is being filled; none once it serves.
-pub type FilledTo<'a> = dyn Fn(&str) -> Option<Sequence> + 'a;
+use crate::apply::FillProgress;
 
-/// Answers a query of the registry. `filled_to` knows which views are still being filled.
+/// How far a view has been filled, while it is being filled; none once it serves.
+pub type Filling<'a> = dyn Fn(&str) -> Option<FillProgress> + 'a;
+
+/// Answers a query of the registry. `filling` knows which views are still being filled.
 pub fn describe(
     registry: &Registry,
     catalog: &Catalog,
-    filled_to: &FilledTo<'_>,
+    filling: &Filling<'_>,
     query: &RegistryQuery,
 ) -> Result<Json, Problem> {
     let teller = Teller {
         registry,
         catalog,
-        filled_to,
+        filling,
     };
     match query {
         RegistryQuery::All => Ok(teller.all()),
@@ -43,7 +45,7 @@ pub fn describe(
 struct Teller<'a> {
     registry: &'a Registry,
     catalog: &'a Catalog,
-    filled_to: &'a FilledTo<'a>,
+    filling: &'a Filling<'a>,
 }
 
 impl Teller<'_> {
@@ -97,10 +99,10 @@ impl Teller<'_> {
         let features = view.features.iter().map(|f| {
             json!({"name": f.full_name, "type": f.data_type.to_string(), "description": f.description, "error_bound": f.error_bound})
         });
-        let filled_to = (self.filled_to)(&view.name);
+        let progress = (self.filling)(&view.name);
         let upstream = view.sources.iter().filter_map(|s| s.upstream.as_ref());
         let upstream = upstream.map(|u| &u.view.name);
-        let status = match filled_to {
+        let status = match progress {
             Some(_) => "backfilling",
             None => "serving",
         };
@@ -109,7 +111,8 @@ impl Teller<'_> {
             "contracts": view.sources.iter().map(|s| &s.contract).collect::<Vec<_>>(),
             "upstream": upstream.collect::<Vec<_>>(),
             "state": view.state_id, "status": status,
-            "filled_to": filled_to.map(|s| s.to_string()),
+            "filled_to": progress.as_ref().map(|p| p.filled_to.to_string()),
+            "filling": progress.as_ref().map(fill),
             "features": features.collect::<Vec<_>>(),
         })
     }
@@ -172,6 +175,15 @@ impl Teller<'_> {
             NodeKind::FeatureSet => self.catalog.set(first)?.owner.as_ref(),
         }
     }
+}
+
+/// How far a view has been filled.
+fn fill(progress: &FillProgress) -> Json {
+    json!({
+        "facts_done": progress.facts_done, "facts_total": progress.facts_total,
+        "facts_per_second": progress.facts_per_second, "seconds_left": progress.seconds_left,
+        "problem": progress.problem.as_ref().map(ToString::to_string),
+    })
 }
 
 fn find_version<'a>(

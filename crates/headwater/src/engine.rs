@@ -61,7 +61,8 @@ pub struct OpenReport {
 
 impl Engine {
     /// Opens the data in `folder` with the definitions that were applied to it. `progress` hears how
-    /// many facts of how many have been read again.
+    /// many facts of how many have been read again. Views that were being filled when the last process
+    /// ended go on being filled (see [`Engine::wait_until_filled`]).
     pub fn open(
         env: Env,
         config: &Config,
@@ -77,7 +78,7 @@ impl Engine {
         config: &Config,
         folder: &Path,
         open_store: impl FnOnce(&Env, &DataFolder, &Config) -> Result<OpenedStore, Problem>,
-        progress: impl FnMut(u64, u64),
+        mut progress: impl FnMut(u64, u64),
     ) -> Result<Self, Problem> {
         let data = DataFolder::new(folder);
         let lock = data.lock(&env)?;
@@ -101,12 +102,21 @@ impl Engine {
             config.processor_options(),
         )?);
         let rate = Arc::new(ReplayRate::default());
-        let replayed = rate.measure(&env, || Ok(processor.recover(progress)?.replayed))?;
+        let recovered = rate.measure(&env, |told| {
+            processor.recover(|done, all| {
+                progress(done, all);
+                told(done);
+            })
+        });
+        let replayed = recovered?.replayed;
         drop_expired(&catalog, &facts, &processor)?;
         let pipeline = Pipeline::start(log.clone(), processor.clone(), &config.pipeline_options())?;
+        let filler = Filler::start(&env, facts.clone(), processor.clone(), rate)?;
+        // For what was being filled when the last process ended.
+        filler.wake();
         Ok(Self {
             archiver: Archiver::start(&env, config, facts.clone())?,
-            filler: Filler::start(&env, facts.clone(), processor.clone(), rate)?,
+            filler,
             changing: Mutex::default(),
             data,
             reader: Reader::new(processor.clone(), log, registry),

@@ -25,6 +25,7 @@ pub mod tls_files;
 mod training_set;
 
 pub use archive::ArchiveSettings;
+pub use apply::FillProgress;
 pub use audit::AuditLog;
 pub use config::{
     AuditSettings, AuthSettings, Config, IngestSettings, LogFormat, LogSettings, Settings,

@@ -233,6 +233,7 @@ fn stream(engine: &Engine, out: &mut Vec<Measure>) {
     ));
     shards(&stats.shards, out);
     views(&stats.views, out);
+    fills(engine, &stats.views, out);
 }
 
 fn views(views: &[ViewStats], out: &mut Vec<Measure>) {
@@ -274,24 +275,51 @@ fn views(views: &[ViewStats], out: &mut Vec<Measure>) {
             "Reads answered from the fact log.",
             view.cold_reads,
         ));
-        push(gauge(
-            "view_filling",
-            "Whether a view is still being filled.",
-            f64::from(u8::from(view.filled_to.is_some())),
-        ));
-        if let Some(filled_to) = view.filled_to {
-            push(gauge(
-                "view_filled_sequence",
-                "The sequence that a view has been filled to, while it is being filled.",
-                filled_to as f64,
-            ));
-        }
         if let Some(newest) = view.newest {
             push(gauge(
                 "view_newest_seconds",
                 "The newest event time of a view's facts, as seconds since 1970.",
                 newest as f64 / 1e6,
             ));
+        }
+    }
+}
+
+/// How far views have been filled that are being filled.
+fn fills(engine: &Engine, views: &[ViewStats], out: &mut Vec<Measure>) {
+    for view in views {
+        let progress = view.filled.map(|filled| engine.fill_progress(filled));
+        let mut push = |name, help, value: f64| {
+            out.push(labelled(gauge(name, help, value), "view", &view.view));
+        };
+        let filling = f64::from(u8::from(progress.is_some()));
+        push(
+            "view_filling",
+            "Whether a view is still being filled.",
+            filling,
+        );
+        let Some(progress) = progress else { continue };
+        push(
+            "view_filled_sequence",
+            "The sequence that a view has been filled to, while it is being filled.",
+            progress.filled_to as f64,
+        );
+        push(
+            "view_fill_facts_done",
+            "Facts that have been read to fill a view.",
+            progress.facts_done as f64,
+        );
+        push(
+            "view_fill_facts_total",
+            "Facts to read until a view is filled.",
+            progress.facts_total as f64,
+        );
+        if let Some(seconds) = progress.seconds_left {
+            push(
+                "view_fill_seconds_left",
+                "About how long until a view is filled.",
+                seconds,
+            );
         }
     }
 }

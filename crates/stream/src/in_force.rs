@@ -102,13 +102,19 @@ impl ServedView {
 
     /// The last sequence that the view has been filled to, where it is being filled.
     pub fn filled_to(&self) -> Option<Sequence> {
+        Some(self.filled()?.reached)
+    }
+
+    /// How far it has been filled, where it is being filled: it or the view upstream that is least far.
+    pub fn filled(&self) -> Option<Filled> {
         let upstream = self.upstream.iter().flatten();
         let filling = self.runtime.filling.load(Ordering::Acquire);
-        let own = filling.then(|| self.runtime.reached());
-        upstream
-            .filter_map(|view| view.filled_to())
-            .chain(own)
-            .min()
+        let own = filling.then(|| Filled {
+            from: self.runtime.from,
+            reached: self.runtime.reached(),
+        });
+        let all = upstream.filter_map(|view| view.filled()).chain(own);
+        all.min_by_key(|filled| filled.reached)
     }
 
     pub(crate) fn contract(&self, name: &str) -> Option<Arc<Contract>> {
@@ -117,12 +123,23 @@ impl ServedView {
     }
 }
 
+/// How far a view has been filled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Filled {
+    /// The sequence after which it began.
+    pub from: Sequence,
+    /// The last sequence that it has.
+    pub reached: Sequence,
+}
+
 /// What a view keeps while its definition may change around it: as long as its state stays the same.
 pub(crate) struct ViewRuntime {
     /// The view's place in every shard.
     pub slot: usize,
     /// Whether the view is being filled: live facts pass it by until it has caught up.
     pub filling: AtomicBool,
+    /// The sequence after which its filling began.
+    from: Sequence,
     /// The last sequence that the view had been brought to before it took live facts.
     reached: AtomicU64,
     pub newest: AtomicI64,
@@ -136,6 +153,7 @@ impl ViewRuntime {
         Self {
             slot,
             filling: AtomicBool::new(filling),
+            from: reached,
             reached: AtomicU64::new(reached),
             newest: AtomicI64::new(Micros::MIN),
             null_keys: AtomicU64::new(0),

@@ -12,7 +12,7 @@ mod processor;
 mod replace;
 mod shard;
 
-pub use in_force::{InForce, ServedView};
+pub use in_force::{Filled, InForce, ServedView};
 pub use pipeline::{Done, Pipeline, PipelineOptions, PipelineStats};
 pub use processor::{
     Processor, ProcessorOptions, ProcessorStats, RecoveryStats, ShardStats, ViewStats,

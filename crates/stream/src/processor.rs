@@ -6,10 +6,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use foldhash::fast::FixedState;
 use headwater_aggregate::Outcome;
 use headwater_facts::FactLog;
-use headwater_features::{Catalog, FeatureStore, ReadPlan, StoreWrite};
+use headwater_features::{Catalog, CompiledView, FeatureStore, ReadPlan, StoreWrite};
 use headwater_schema::{Cursor, EntityKey, Micros, Problem, Sequence, SequencedBatch};
 
-use crate::in_force::{InForce, ServedView, ViewRuntime};
+use crate::in_force::{Filled, InForce, ServedView, ViewRuntime};
 use crate::shard::Shard;
 
 mod apply;
@@ -19,6 +19,10 @@ mod chained;
 const RECOVERY_FACTS_MAX: usize = 65_536;
 /// States that a checkpoint stores before it lets reads and facts have the shard again.
 const CHECKPOINT_STATES: usize = 32;
+
+/// The position of what had been applied to all views but those that were being filled. State ids have an `@`
+/// in them.
+const APPLIED: &str = "applied";
 
 /// Settings of the processor.
 #[derive(Debug, Clone)]
@@ -69,8 +73,8 @@ pub struct ViewStats {
     pub cold_reads: u64,
     /// The newest event time of its facts, capped at their arrival; none before the first.
     pub newest: Option<Micros>,
-    /// The sequence that it has been filled to, while it is being filled.
-    pub filled_to: Option<Sequence>,
+    /// How far it has been filled, while it is being filled.
+    pub filled: Option<Filled>,
 }
 
 /// What an operator wants to know of a shard.
@@ -127,7 +131,7 @@ impl Processor {
         store: Arc<dyn FeatureStore>,
         options: ProcessorOptions,
     ) -> Result<Self, Problem> {
-        let kept: Vec<String> = catalog.views().map(|v| v.state_id.clone()).collect();
+        let kept = kept_positions(catalog.views());
         let ahead = store.positions()?.into_values().max() > Some(facts.last_sequence());
         if ahead {
             tracing::warn!(
@@ -136,6 +140,7 @@ impl Processor {
         }
         store.retain(if ahead { &[] } else { &kept })?;
         let positions = store.positions()?;
+        let front = positions.get(APPLIED).copied().unwrap_or(0);
         let shards_count = options.shards.max(1);
         let bytes_max = options.memory_bytes_max / shards_count;
         let shards = (0..shards_count).map(|_| {
@@ -150,13 +155,13 @@ impl Processor {
             let mut slots = catalog.views();
             let slot = slots.position(|v| v.name == view.name).unwrap_or(0);
             let stored = positions.get(&view.state_id).copied().unwrap_or(0);
-            // A chained view keeps nothing that could be behind.
-            let reached = if view.is_chained() {
-                Sequence::MAX
-            } else {
-                stored
-            };
-            Arc::new(ViewRuntime::new(slot, reached, false))
+            if view.is_chained() {
+                // It keeps nothing that could be behind.
+                return Arc::new(ViewRuntime::new(slot, Sequence::MAX, false));
+            }
+            // One that was being filled goes on being filled beside live facts.
+            let filling = stored < front && positions.contains_key(&view.state_id);
+            Arc::new(ViewRuntime::new(slot, stored, filling))
         })?;
         Ok(Self {
             in_force: RwLock::new(Arc::new(InForce::new(catalog, views))),
@@ -196,12 +201,14 @@ impl Processor {
         self.applied.load(Ordering::Acquire)
     }
 
-    /// Brings every view to the end of the log. `progress` hears how many facts of how many are done.
+    /// Brings every view to the end of the log, save those that were being filled when the last process
+    /// ended: [`Processor::fill`] goes on with them. `progress` hears how many facts of how many are done.
     pub fn recover(&self, mut progress: impl FnMut(u64, u64)) -> Result<RecoveryStats, Problem> {
         let last = self.facts.last_sequence();
         let in_force = self.in_force();
-        let reached = in_force.views.iter().map(|v| v.runtime.reached());
-        let oldest = reached.min().unwrap_or(last);
+        let live = in_force.views.iter().map(|v| &v.runtime);
+        let live = live.filter(|r| !r.filling.load(Ordering::Acquire));
+        let oldest = live.map(|r| r.reached()).min().unwrap_or(last);
         let start = oldest.max(self.facts.first_sequence().saturating_sub(1));
         self.applied.store(start, Ordering::Release);
         self.checkpointed.store(start, Ordering::Release);
@@ -290,6 +297,7 @@ impl Processor {
             let reached = v.filled_to().unwrap_or(position);
             (v.view.state_id.clone(), reached)
         });
+        let positions = positions.chain([(APPLIED.to_owned(), position)]);
         let positions = positions.collect();
         for shard in &self.shards {
             self.store_changed(shard)?;
@@ -353,7 +361,7 @@ impl Processor {
                 loads: 0,
                 cold_reads: runtime.cold_reads.load(Ordering::Relaxed),
                 newest: Some(runtime.newest.load(Ordering::Relaxed)).filter(|t| *t > Micros::MIN),
-                filled_to: v.filled_to(),
+                filled: v.filled(),
             };
             for (shard, held) in self.shards.iter().zip(&mut shards) {
                 let counters = lock(shard).counters(runtime.slot);
@@ -376,6 +384,14 @@ impl Processor {
             store_bytes: self.store.size_bytes(),
         }
     }
+}
+
+/// What the store is to keep for views: their states and positions, and how far the log had been applied.
+pub(crate) fn kept_positions<'a>(
+    views: impl Iterator<Item = &'a Arc<CompiledView>>,
+) -> Vec<String> {
+    let kept = views.map(|view| view.state_id.clone());
+    kept.chain([APPLIED.to_owned()]).collect()
 }
 
 /// A lock whose holder panicked still guards states that are whole: each fact is applied or not.

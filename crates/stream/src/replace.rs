@@ -5,11 +5,11 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use headwater_features::{Catalog, CompiledView};
+use headwater_features::{Catalog, CompiledView, StoreWrite};
 use headwater_schema::{Problem, Sequence};
 
 use crate::in_force::{InForce, ServedView, ViewRuntime};
-use crate::processor::{Processor, lock};
+use crate::processor::{Processor, kept_positions, lock};
 
 /// Rounds in which a view may fall back before live facts have to wait for it.
 const LOST_ROUNDS_MAX: u32 = 8;
@@ -30,16 +30,40 @@ impl Processor {
         catalog: Arc<Catalog>,
         commit: impl FnOnce() -> Result<(), Problem>,
     ) -> Result<Arc<InForce>, Problem> {
+        self.put(&catalog, &BTreeSet::new(), commit)
+    }
+
+    /// Fills views again from the log, named by their state ids: their states are forgotten. Reads answer
+    /// `BACKFILLING` from now on. Call [`Processor::fill`] afterwards.
+    pub fn refill(&self, state_ids: &BTreeSet<String>) -> Result<Arc<InForce>, Problem> {
+        let catalog = self.in_force().catalog().clone();
+        self.put(&catalog, state_ids, || Ok(()))
+    }
+
+    /// Puts a catalog in force; every view that `again` names, and every one that is new, is to be filled.
+    fn put(
+        &self,
+        catalog: &Arc<Catalog>,
+        again: &BTreeSet<String>,
+        commit: impl FnOnce() -> Result<(), Problem>,
+    ) -> Result<Arc<InForce>, Problem> {
         let _checkpointing = lock(&self.checkpointing);
         let mut applying = lock(&self.applying);
         let old = self.in_force();
+        if !again.is_empty() {
+            // Whatever goes wrong from here on, a start finds none of their states.
+            let kept = old.views.iter().map(|v| &v.view);
+            let kept = kept.filter(|view| !again.contains(&view.state_id));
+            self.store.retain(&kept_positions(kept))?;
+        }
         let positions = self.store.positions()?;
         let mut taken: BTreeSet<usize> = old.views.iter().map(|v| v.runtime.slot).collect();
         // A dropped view that somebody still reads keeps its place, so that nobody takes another's state for its.
         applying.retired.retain(|r| Arc::strong_count(r) > 1);
         taken.extend(applying.retired.iter().map(|r| r.slot));
-        let views = ServedView::all(&catalog, |view| {
+        let views = ServedView::all(catalog, |view| {
             let kept = old.views.iter().find(|v| v.view.state_id == view.state_id);
+            let kept = kept.filter(|v| !again.contains(&v.view.state_id));
             kept.map(|v| v.runtime.clone()).unwrap_or_else(|| {
                 let slot = (0..).find(|slot| !taken.contains(slot)).unwrap_or(0);
                 taken.insert(slot);
@@ -48,7 +72,7 @@ impl Processor {
             })
         })?;
         commit()?;
-        let new = Arc::new(InForce::new(catalog, views));
+        let new = Arc::new(InForce::new(catalog.clone(), views));
         let used: BTreeSet<usize> = new.views.iter().map(|v| v.runtime.slot).collect();
         for shard in &self.shards {
             let mut shard = lock(shard);
@@ -63,12 +87,28 @@ impl Processor {
         let gone = gone.filter(|r| !used.contains(&r.slot)).cloned();
         applying.retired.extend(gone);
         self.put_in_force(new.clone());
-        let kept: Vec<String> = new.views.iter().map(|v| v.view.state_id.clone()).collect();
+        let kept = kept_positions(new.views.iter().map(|v| &v.view));
         if let Err(problem) = self.store.retain(&kept) {
             // They only take room until the next start drops them.
             tracing::warn!(%problem, "the states of dropped views can't be removed");
         }
+        self.note_begun(&new);
         Ok(new)
+    }
+
+    /// Notes which views have begun to be filled, so that a start goes on with them beside live facts.
+    fn note_begun(&self, in_force: &InForce) {
+        let begun = in_force.views.iter().filter(|v| !v.view.is_chained());
+        let begun = begun.filter_map(|v| Some((v.view.state_id.clone(), v.filled_to()?)));
+        let positions = begun.collect();
+        let noted = self.store.write(&StoreWrite {
+            states: Vec::new(),
+            positions,
+        });
+        if let Err(problem) = noted.and_then(|()| self.store.sync()) {
+            // Then a start fills them before it serves.
+            tracing::warn!(%problem, "that views are being filled can't be noted");
+        }
     }
 
     /// What runs a view that is new, or whose state is. It needs no filling where there is nothing
@@ -88,8 +128,12 @@ impl Processor {
     }
 
     /// Brings the views that are being filled to the present, while live facts go on coming in;
-    /// returns once there is none left, or `stop` is set.
-    pub fn fill(&self, stop: &AtomicBool) -> Result<FillStats, Problem> {
+    /// returns once there is none left, or `stop` is set. `progress` hears how many facts have been read.
+    pub fn fill(
+        &self,
+        stop: &AtomicBool,
+        mut progress: impl FnMut(u64),
+    ) -> Result<FillStats, Problem> {
         let mut stats = FillStats::default();
         let (mut behind, mut lost, mut unsaved) = (u64::MAX, 0, 0);
         while !stop.load(Ordering::Acquire) {
@@ -109,6 +153,7 @@ impl Processor {
                 self.fill_some(&in_force, &views, from, self.applied())?
             };
             stats.replayed += replayed;
+            progress(stats.replayed);
             unsaved += replayed;
             if unsaved >= self.options.checkpoint_facts {
                 self.checkpoint()?;

@@ -112,6 +112,10 @@ impl Backend for Slow {
         unreachable!()
     }
 
+    fn backfill(&self, _: &[String]) -> Result<serde_json::Value, Problem> {
+        nothing()
+    }
+
     fn measures(&self) -> Vec<Measure> {
         Vec::new()
     }

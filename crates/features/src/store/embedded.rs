@@ -15,6 +15,8 @@ use super::{FeatureStore, StoreWrite};
 const FORMAT: u8 = 1;
 const POSITIONS: &str = "positions";
 const HEADER_BYTES: usize = 5;
+/// Bytes of the journal before what is in it is written in order: a start reads it and holds it in memory.
+const JOURNAL_BYTES_MAX: u64 = 64 << 20;
 /// No byte of lz4 stands for more bytes than this.
 const COMPRESSION_MAX: usize = 256;
 
@@ -31,6 +33,7 @@ impl EmbeddedFeatureStore {
         let database = Database::builder(folder)
             .cache_size(cache_bytes)
             .worker_threads(1)
+            .max_journaling_size(JOURNAL_BYTES_MAX)
             .manual_journal_persist(true)
             .open()
             .map_err(|e| failed("opening", &e))?;
@@ -142,14 +145,16 @@ impl FeatureStore for EmbeddedFeatureStore {
         let kept: Vec<String> = views.iter().map(|v| keyspace_name(v)).collect();
         let mut open = self.views.write().unwrap_or_else(PoisonError::into_inner);
         open.retain(|view, _| views.contains(view));
-        for position in self
-            .positions()?
-            .keys()
-            .filter(|view| !views.contains(view))
-        {
+        let mut positions = self.positions()?;
+        positions.retain(|view, _| !views.contains(view));
+        for view in positions.keys() {
             self.positions
-                .remove(position.as_str())
+                .remove(view.as_str())
                 .map_err(|e| failed("writing", &e))?;
+        }
+        // Keyspaces are gone at once: no position may come back that speaks of theirs.
+        if !positions.is_empty() {
+            self.sync()?;
         }
         for name in self.database.list_keyspace_names() {
             if name.starts_with("view-") && !kept.iter().any(|kept| kept.as_str() == &*name) {
