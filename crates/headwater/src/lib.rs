@@ -24,8 +24,8 @@ mod table_file;
 pub mod tls_files;
 mod training_set;
 
-pub use archive::ArchiveSettings;
 pub use apply::FillProgress;
+pub use archive::ArchiveSettings;
 pub use audit::AuditLog;
 pub use config::{
     AuditSettings, AuthSettings, Config, IngestSettings, LogFormat, LogSettings, Settings,

@@ -3,11 +3,14 @@
 use std::path::{Path, PathBuf};
 
 use headwater::{Config, Engine, KeyFile, Project, authorizer, check_address, keys, plan_project};
-use headwater_api::Unheard;
+use headwater_api::backend::RegistryQuery;
+use headwater_api::{Backend, Unheard};
+use headwater_features::DefinitionKind;
 use headwater_schema::Problem;
 use headwater_schema::time::format_timestamp;
-use serde_json::json;
+use serde_json::{Value as Json, json};
 
+use super::backfill::Fill;
 use super::{Context, Failure, print};
 
 /// Syncs that are timed.
@@ -207,6 +210,9 @@ impl Doctor<'_> {
             Ok(engine) => {
                 self.log(&engine);
                 self.sources(&engine);
+                let views = RegistryQuery::Kind(DefinitionKind::View);
+                let views = Backend::registry(&engine, &views);
+                self.fills(views);
                 if let Err(problem) = engine.close() {
                     self.bad("data", problem);
                 }
@@ -222,8 +228,38 @@ impl Doctor<'_> {
                         problem.detail
                     ),
                 );
+                self.server();
             }
             Err(problem) => self.bad("data", problem),
+        }
+    }
+
+    /// What the running server says, where one was named.
+    fn server(&mut self) {
+        match self.context.remote() {
+            Ok(None) => {}
+            Ok(Some(remote)) => self.fills(remote.get("/v1/registry/views", &[])),
+            Err(problem) => self.bad("server", problem),
+        }
+    }
+
+    /// Whether every view is filled.
+    fn fills(&mut self, views: Result<Json, Problem>) {
+        let views = match views {
+            Ok(views) => views,
+            Err(problem) => return self.bad("views", problem),
+        };
+        let fills = Fill::all(&views);
+        for fill in &fills {
+            match &fill.problem {
+                None => self.warn("views", format!("being filled, {}", fill.told())),
+                Some(problem) => {
+                    self.bad("views", format!("{} can't be filled: {problem}", fill.view))
+                }
+            }
+        }
+        if fills.is_empty() {
+            self.good("views", "every view is filled");
         }
     }
 

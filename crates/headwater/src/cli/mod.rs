@@ -8,6 +8,7 @@
 mod apply;
 mod archive;
 mod audit;
+mod backfill;
 mod check;
 mod demo;
 mod dev;
@@ -75,6 +76,8 @@ enum Verb {
     Plan,
     /// Put the project's definitions in force.
     Apply(apply::ApplyArguments),
+    /// Show how far views are that are being filled, and wait; make views again from the facts.
+    Backfill(backfill::BackfillArguments),
     /// Run the project's own tests: facts in, expected features out.
     Test(test::TestArguments),
     /// Serve the project over HTTP.
@@ -184,12 +187,13 @@ impl Context {
         AuditLog::new(self.env.clone(), &folder, config.spec.audit.clone())
     }
 
-    /// The engine over the data folder.
+    /// The engine over the data folder, with every view filled.
     pub fn engine(&self) -> Result<headwater::Engine, Failure> {
         let config = self.config()?;
         let folder = self.data_folder(&config);
         let engine = headwater::Engine::open(self.env.clone(), &config, &folder, |_, _| {})?;
         print::repairs(engine.report());
+        engine.wait_until_filled(|_| ())?;
         Ok(engine)
     }
 }
@@ -218,6 +222,7 @@ pub fn run() -> ExitCode {
         Verb::Check => check::check(&context),
         Verb::Plan => apply::plan(&context),
         Verb::Apply(arguments) => apply::apply(&context, &arguments),
+        Verb::Backfill(arguments) => backfill::run(&context, &arguments),
         Verb::Test(arguments) => test::run(&context, &arguments),
         Verb::Serve(arguments) => serve::run(&context, &arguments),
         Verb::Dev(arguments) => dev::run(&context, &arguments),

@@ -10,6 +10,7 @@
 mod access;
 mod apply;
 mod archive;
+mod backfill;
 mod chained;
 mod cli;
 mod clients;
