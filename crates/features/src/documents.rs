@@ -1,5 +1,7 @@
 //! The documents of a project, as they are applied and stored, and the definitions in them.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use headwater_schema::Problem;
 use headwater_schema::yaml::YamlDocument;
 use serde::{Deserialize, Serialize};
@@ -70,6 +72,8 @@ pub struct DefinitionDocument {
     pub kind: DefinitionKind,
     pub name: String,
     pub file: String,
+    /// Which of the documents it is in, counted from 0; several contracts may share one.
+    pub place: usize,
     pub owner: Option<String>,
     pub description: Option<String>,
     pub tags: Vec<String>,
@@ -82,6 +86,51 @@ impl DefinitionDocument {
     pub fn hash(&self) -> String {
         definition_hash(&self.document)
     }
+
+    /// A hash of what it says besides its version.
+    fn hash_but_version(&self) -> String {
+        let mut document = self.document.clone();
+        if let Some(members) = document.as_object_mut() {
+            members.remove("version");
+        }
+        definition_hash(&document)
+    }
+}
+
+/// Whether each of the definitions `now` differs from those `before`. A version that was raised for another
+/// contract of the document is no difference of those that stay as they are.
+pub(crate) fn differences(before: &[DefinitionDocument], now: &[DefinitionDocument]) -> Vec<bool> {
+    let known: BTreeMap<(DefinitionKind, &str), &DefinitionDocument> = before
+        .iter()
+        .map(|d| ((d.kind, d.name.as_str()), d))
+        .collect();
+    let before = |d: &DefinitionDocument| known.get(&(d.kind, d.name.as_str())).copied();
+    let other = |d: &DefinitionDocument| {
+        before(d).is_none_or(|b| b.hash_but_version() != d.hash_but_version())
+    };
+    // The documents in which more than a version differs; of each, how many definitions it has, and where
+    // they stood before.
+    let mut changed: BTreeSet<usize> = BTreeSet::new();
+    let mut counted: BTreeMap<usize, (usize, BTreeSet<usize>)> = BTreeMap::new();
+    for definition in now {
+        let (count, from) = counted.entry(definition.place).or_default();
+        *count += 1;
+        from.extend(before(definition).map(|b| b.place));
+        if other(definition) {
+            changed.insert(definition.place);
+        }
+    }
+    for (place, (count, from)) in counted {
+        let were = known.values().filter(|b| from.contains(&b.place)).count();
+        if were != count {
+            changed.insert(place);
+        }
+    }
+    let differs = |d: &DefinitionDocument| match before(d) {
+        Some(b) if b.hash() == d.hash() => false,
+        _ => other(d) || !changed.contains(&d.place),
+    };
+    now.iter().map(differs).collect()
 }
 
 /// A hash of a document that doesn't depend on the order of its keys, its formatting or its comments:
@@ -148,11 +197,11 @@ impl Documents {
     /// The definitions in the documents.
     pub fn definitions(&self) -> Vec<DefinitionDocument> {
         let mut definitions = Vec::new();
-        for stored in &self.documents {
+        for (place, stored) in self.documents.iter().enumerate() {
             let document = &stored.document;
             let kind = match document["kind"].as_str() {
                 Some("DataContract") => {
-                    definitions.extend(contracts(stored));
+                    definitions.extend(contracts(stored, place));
                     continue;
                 }
                 Some("Entity") => DefinitionKind::Entity,
@@ -164,6 +213,7 @@ impl Documents {
                 kind,
                 name: text(&document["name"]).unwrap_or_default(),
                 file: stored.file.clone(),
+                place,
                 owner: text(&document["owner"]),
                 description: text(&document["description"]),
                 tags: texts(&document["tags"]),
@@ -175,7 +225,7 @@ impl Documents {
 }
 
 /// A contract per schema object of the document.
-fn contracts(stored: &StoredDocument) -> Vec<DefinitionDocument> {
+fn contracts(stored: &StoredDocument, place: usize) -> Vec<DefinitionDocument> {
     let document = &stored.document;
     let objects = document["schema"].as_array().map_or(&[][..], Vec::as_slice);
     let contract = |object: &Json| {
@@ -187,6 +237,7 @@ fn contracts(stored: &StoredDocument) -> Vec<DefinitionDocument> {
             kind: DefinitionKind::Contract,
             name: text(&object["name"]).unwrap_or_default(),
             file: stored.file.clone(),
+            place,
             owner: text(&document["team"]["name"]),
             description: text(&object["description"])
                 .or_else(|| text(&document["description"]["purpose"])),

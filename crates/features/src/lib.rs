@@ -37,5 +37,5 @@ pub use plan::{Action, Affected, Cost, LogFacts, Plan, PlanItem, Replay, plan};
 pub use prepare::{KeptRows, PreparedFacts, SourceRows, keep, prepare, prepare_rows};
 pub use registry::{DefinitionVersion, Registry};
 pub use search::{FOUND_MAX, Found, search};
-pub use set::{ContextRow, FeatureSet, ON_DEMAND_MAX, OnDemand, SET_FEATURES_MAX};
+pub use set::{ContextRow, FeatureSet, ON_DEMAND_MAX, OnDemand, SET_FEATURES_MAX, SetInput};
 pub use store::{EmbeddedFeatureStore, FeatureStore, MemoryFeatureStore, StoreWrite, StoredState};

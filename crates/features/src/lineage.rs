@@ -10,6 +10,7 @@ use headwater_schema::Problem;
 use headwater_schema::contract::nearest;
 
 use crate::catalog::{Catalog, CompiledSource, CompiledView, FeatureKind};
+use crate::set::{FeatureSet, SetInput};
 
 /// What a node is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -22,16 +23,22 @@ pub enum NodeKind {
     /// A view's feature, `view.feature`.
     Feature,
     FeatureSet,
+    /// A set's feature that is worked out when it is read, `set.feature`.
+    OnDemand,
+    /// A field that a request for a set brings itself, `set.field`.
+    Context,
 }
 
 impl NodeKind {
-    const ALL: [Self; 6] = [
+    const ALL: [Self; 8] = [
         Self::Contract,
         Self::Column,
         Self::Entity,
         Self::View,
         Self::Feature,
         Self::FeatureSet,
+        Self::OnDemand,
+        Self::Context,
     ];
 
     pub const fn as_str(self) -> &'static str {
@@ -42,6 +49,8 @@ impl NodeKind {
             Self::View => "view",
             Self::Feature => "feature",
             Self::FeatureSet => "feature_set",
+            Self::OnDemand => "on_demand",
+            Self::Context => "context",
         }
     }
 }
@@ -73,7 +82,8 @@ impl fmt::Display for Node {
 pub struct Edge {
     pub from: Node,
     pub to: Node,
-    /// What `from` is for `to`: `of`, `where`, `key`, `event time`, `expression`, `member`, `column`, `entity`.
+    /// What `from` is for `to`: `of`, `where`, `key`, `event time`, `rows` (a view's, that another counts),
+    /// `expression`, `member`, `column`, `entity`, `context`.
     pub role: &'static str,
 }
 
@@ -120,13 +130,7 @@ impl Lineage {
             lineage.add_view(catalog, view);
         }
         for set in catalog.sets() {
-            let node = Node::new(NodeKind::FeatureSet, set.name.as_ref());
-            lineage.nodes.insert(node.clone());
-            for feature in &set.features {
-                let feature = &feature.view.features[feature.index];
-                let feature = Node::new(NodeKind::Feature, feature.full_name.as_ref());
-                lineage.add(feature, node.clone(), "member");
-            }
+            lineage.add_set(set);
         }
         lineage
     }
@@ -183,8 +187,41 @@ impl Lineage {
         }
     }
 
-    /// What every feature of a source reads: its `where`, the entity's keys, the event time.
+    fn add_set(&mut self, set: &FeatureSet) {
+        let node = Node::new(NodeKind::FeatureSet, set.name.as_ref());
+        self.nodes.insert(node.clone());
+        let node_of = |input: SetInput<'_>| match input {
+            SetInput::Feature(feature) => Node::new(NodeKind::Feature, feature.full_name.as_ref()),
+            SetInput::Context(field) => {
+                Node::new(NodeKind::Context, format!("{}.{}", set.name, field.name))
+            }
+            SetInput::OnDemand(feature) => {
+                Node::new(NodeKind::OnDemand, feature.full_name.as_ref())
+            }
+        };
+        for input in set.inputs() {
+            let role = match input {
+                SetInput::Context(_) => "context",
+                SetInput::Feature(_) | SetInput::OnDemand(_) => "member",
+            };
+            self.add(node_of(input), node.clone(), role);
+        }
+        for feature in &set.on_demand {
+            for input in set.read_by(feature) {
+                let to = node_of(SetInput::OnDemand(feature));
+                self.add(node_of(input), to, "expression");
+            }
+        }
+    }
+
+    /// What every feature of a source reads: its `where`, the entity's keys, the event time; where another
+    /// view makes its rows, also what says which rows there are.
     fn add_source(&mut self, catalog: &Catalog, source: &CompiledSource, to: &Node) {
+        if let Some(upstream) = &source.upstream {
+            let view = Node::new(NodeKind::View, upstream.view.name.as_ref());
+            self.add(view, to.clone(), "rows");
+            self.add_source(catalog, &upstream.view.sources[upstream.source], to);
+        }
         let filter = source.filter.iter().flat_map(|f| f.columns().to_vec());
         for column in filter {
             self.add_column(source, column, to, "where");
@@ -239,7 +276,7 @@ impl Lineage {
             [] => {
                 let near = nearest(name, self.nodes.iter().map(|n| n.name.as_str()));
                 let hint = near.map_or_else(
-                    || "name a contract, contract.column, entity, view, view.feature or feature set".to_owned(),
+                    || "name a contract, contract.column, entity, view, view.feature, feature set, set.feature or set.field".to_owned(),
                     |near| format!("did you mean `{near}`?"),
                 );
                 Err(Problem::user("not-found", format!("nothing is called `{name}`")).hint(hint))
@@ -253,17 +290,20 @@ impl Lineage {
         }
     }
 
-    /// Everything that a thing feeds, or that feeds it.
+    /// Everything that a thing feeds, or that feeds it. A view is where a walk begins or ends and never
+    /// its way: what reads one of its features doesn't read the others.
     pub fn walk(&self, start: &Node, direction: Direction) -> Walk {
         let starts = self.starts(start, direction);
+        let passable = |node: &Node| node.kind != NodeKind::View || starts.contains(node);
         let mut walk = Walk::default();
         let mut seen: BTreeSet<Node> = starts.iter().cloned().collect();
-        let mut waiting: VecDeque<Node> = starts.into();
+        let mut waiting: VecDeque<Node> = starts.iter().cloned().collect();
         while let Some(node) = waiting.pop_front() {
             let edges = match direction {
                 Direction::Downstream => self.down.get(&node),
                 Direction::Upstream => self.up.get(&node),
             };
+            let edges = edges.filter(|_| passable(&node));
             walk.nodes.push(node);
             for edge in edges.into_iter().flatten() {
                 let next = match direction {

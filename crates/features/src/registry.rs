@@ -9,7 +9,7 @@ use headwater_schema::{Micros, Problem};
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 
-use crate::documents::{DefinitionDocument, DefinitionKind, Documents};
+use crate::documents::{DefinitionDocument, DefinitionKind, Documents, differences};
 use crate::{Catalog, catalog};
 
 const FORMAT: u32 = 2;
@@ -85,25 +85,19 @@ impl Registry {
         };
         let definitions = next.documents.definitions();
         let mut changed = false;
-        for definition in &definitions {
-            let hash = definition.hash();
+        let differ = differences(&self.documents.definitions(), &definitions);
+        for (definition, _) in definitions
+            .iter()
+            .zip(differ)
+            .filter(|(_, differs)| *differs)
+        {
             let versions = next
                 .history
                 .entry(key(definition.kind, &definition.name))
                 .or_default();
-            let same = versions
-                .last()
-                .is_some_and(|last| last.document.is_some() && last.hash == hash);
-            if !same {
-                push(
-                    versions,
-                    hash,
-                    now,
-                    next.version,
-                    Some(&definition.document),
-                );
-                changed = true;
-            }
+            let (hash, document) = (definition.hash(), Some(&definition.document));
+            push(versions, hash, now, next.version, document);
+            changed = true;
         }
         let kept: Vec<String> = definitions.iter().map(|d| key(d.kind, &d.name)).collect();
         for (key, versions) in &mut next.history {

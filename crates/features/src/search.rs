@@ -10,7 +10,7 @@ pub const FOUND_MAX: usize = 100;
 /// Something found.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Found {
-    /// `contract`, `column`, `entity`, `view`, `feature` or `feature_set`.
+    /// `contract`, `column`, `entity`, `view`, `feature`, `feature_set` or `on_demand`.
     pub kind: &'static str,
     pub name: String,
     pub owner: Option<String>,
@@ -71,6 +71,16 @@ fn candidates(registry: &Registry, catalog: &Catalog) -> Vec<Found> {
             kind: "feature",
             name: feature.full_name.to_string(),
             owner: view.owner.clone(),
+            description: feature.description.clone(),
+            tags: Vec::new(),
+            score: 0,
+        }));
+    }
+    for set in catalog.sets() {
+        all.extend(set.on_demand.iter().map(|feature| Found {
+            kind: "on_demand",
+            name: feature.full_name.to_string(),
+            owner: set.owner.clone(),
             description: feature.description.clone(),
             tags: Vec::new(),
             score: 0,

@@ -43,6 +43,14 @@ pub struct FeatureSet {
     pub definition_hash: String,
 }
 
+/// One of the values that a row of a set is made of.
+#[derive(Debug, Clone, Copy)]
+pub enum SetInput<'a> {
+    Feature(&'a CompiledFeature),
+    Context(&'a Field),
+    OnDemand(&'a OnDemand),
+}
+
 /// A feature that is worked out when its set is read.
 #[derive(Debug, Clone)]
 pub struct OnDemand {
@@ -51,7 +59,7 @@ pub struct OnDemand {
     pub full_name: Arc<str>,
     pub data_type: DataType,
     expression: Expression,
-    /// What the expression reads: features, then context fields, then on-demand features.
+    /// What the expression reads, by the places of [`FeatureSet::inputs`].
     inputs: Vec<usize>,
     default: Option<Value>,
     pub description: Option<String>,
@@ -161,7 +169,7 @@ impl FeatureSet {
             let derivation = Derivation {
                 expression: &feature.expression,
                 inputs: &feature.inputs,
-                types: feature.inputs.iter().map(|i| self.type_of(*i)).collect(),
+                types: self.read_by(feature).map(SetInput::data_type).collect(),
                 about: feature
                     .inputs
                     .iter()
@@ -181,14 +189,38 @@ impl FeatureSet {
         Ok(())
     }
 
-    fn type_of(&self, input: usize) -> &DataType {
+    /// What rows are made of while on-demand features are worked out: features, context, on-demand features.
+    pub fn inputs(&self) -> impl Iterator<Item = SetInput<'_>> {
+        let features = self.features.iter();
+        let features = features.map(|f| SetInput::Feature(f.feature()));
+        let context = self.context.iter().map(SetInput::Context);
+        let on_demand = self.on_demand.iter().map(SetInput::OnDemand);
+        features.chain(context).chain(on_demand)
+    }
+
+    /// What an on-demand feature's expression reads.
+    pub fn read_by<'a>(&'a self, feature: &'a OnDemand) -> impl Iterator<Item = SetInput<'a>> {
+        feature.inputs.iter().map(|place| self.input(*place))
+    }
+
+    fn input(&self, place: usize) -> SetInput<'_> {
         let (features, context) = (self.features.len(), self.context.len());
-        if let Some(feature) = self.features.get(input) {
-            &feature.feature().data_type
-        } else if let Some(field) = self.context.get(input - features) {
-            &field.data_type
+        if let Some(feature) = self.features.get(place) {
+            SetInput::Feature(feature.feature())
+        } else if let Some(field) = self.context.get(place - features) {
+            SetInput::Context(field)
         } else {
-            &self.on_demand[input - features - context].data_type
+            SetInput::OnDemand(&self.on_demand[place - features - context])
+        }
+    }
+}
+
+impl<'a> SetInput<'a> {
+    fn data_type(self) -> &'a DataType {
+        match self {
+            Self::Feature(feature) => &feature.data_type,
+            Self::Context(field) => &field.data_type,
+            Self::OnDemand(feature) => &feature.data_type,
         }
     }
 }

@@ -172,7 +172,9 @@ impl Teller<'_> {
             NodeKind::Contract | NodeKind::Column => self.catalog.contract(first)?.owner.as_ref(),
             NodeKind::Entity => self.catalog.entity(first)?.owner.as_ref(),
             NodeKind::View | NodeKind::Feature => self.catalog.view(first)?.owner.as_ref(),
-            NodeKind::FeatureSet => self.catalog.set(first)?.owner.as_ref(),
+            NodeKind::FeatureSet | NodeKind::OnDemand | NodeKind::Context => {
+                self.catalog.set(first)?.owner.as_ref()
+            }
         }
     }
 }

@@ -1,5 +1,8 @@
 //! What differs between the definitions that are applied and those that are wanted.
 
+use std::sync::Arc;
+
+use headwater_schema::Contract;
 use headwater_schema::evolve::{check_version, compare};
 
 use super::explain::{feature_changes, why_recomputed};
@@ -16,7 +19,8 @@ pub(super) fn contracts(plan: &mut Plan, applied: &Catalog, wanted: &Catalog) {
             continue;
         };
         let changes = compare(old, new);
-        if changes.is_empty() && old.version == new.version {
+        let raised = old.version != new.version && !raised_for_others(new, applied, wanted);
+        if changes.is_empty() && !raised {
             continue;
         }
         let mut details = vec![format!("version {} → {}", old.version, new.version)];
@@ -58,6 +62,20 @@ pub(super) fn contracts(plan: &mut Plan, applied: &Catalog, wanted: &Catalog) {
             );
         }
     }
+}
+
+/// Whether the version of a contract that stays as it is was raised for another contract of its document.
+fn raised_for_others(contract: &Contract, applied: &Catalog, wanted: &Catalog) -> bool {
+    let same_document = |other: &&Arc<Contract>| {
+        other.document_id == contract.document_id && other.name != contract.name
+    };
+    let changed = |other: &Arc<Contract>| match applied.contract(&other.name) {
+        Some(old) => !compare(old, other).is_empty(),
+        None => true,
+    };
+    let dropped = |other: &Arc<Contract>| wanted.contract(&other.name).is_none();
+    wanted.contracts().filter(same_document).any(changed)
+        || applied.contracts().filter(same_document).any(dropped)
 }
 
 pub(super) fn entities(plan: &mut Plan, applied: &Catalog, wanted: &Catalog) {

@@ -9,7 +9,7 @@ use headwater_api::backend::{
 };
 use headwater_schema::decode::BodyFormat;
 use headwater_schema::{Cursor, DataType, Position, Value};
-use headwater_testkit::TempProject;
+use headwater_testkit::{ServerProcess, TempProject};
 use proptest::prelude::*;
 use proptest::sample::Index;
 use serde_json::json;
@@ -440,4 +440,115 @@ fn what_cannot_be_chained_is_refused() {
     ];
     let said = TempProject::new(BINARY, &files).run_fails(&["check"]);
     assert!(said.contains("is a feature"), "{said}");
+}
+
+const VISIT: &str = "
+apiVersion: headwater/v1
+kind: FeatureSet
+name: visit
+owner: web
+spec:
+  features: [a_place.seen_40s]
+  context: [{name: guests, type: integer}]
+  on_demand:
+    - {name: crowd, expression: seen_40s + guests}
+    - {name: crowded, expression: crowd > 10}
+";
+
+fn named(walk: &serde_json::Value) -> Vec<String> {
+    let nodes = walk["nodes"].as_array().unwrap().iter();
+    let mut ids: Vec<String> = nodes
+        .map(|n| n["id"].as_str().unwrap().to_owned())
+        .collect();
+    ids.sort();
+    ids
+}
+
+#[test]
+fn lineage_is_whole_from_a_column_to_what_is_worked_out_on_demand() {
+    let files = [
+        ("headwater.yaml", "name: shop\n"),
+        ("d.yaml", DEFINITIONS),
+        ("visit.yaml", VISIT),
+    ];
+    let project = TempProject::new(BINARY, &files);
+    project.run_ok(&["apply"]);
+    let server = ServerProcess::start(&project);
+    let walk = |of: &str, direction: &str| {
+        let path = format!("/v1/registry/lineage?of={of}&direction={direction}");
+        let walk = server.get(&path).json();
+        let told = project.run_ok(&["--json", "registry", "lineage", of]);
+        let told: serde_json::Value = serde_json::from_str(&told).unwrap();
+        assert_eq!(told[direction], walk);
+        walk
+    };
+    // `total` reads the amount; of it `mean`; of that `a_shop.means`, of the first of those `a_place.newest`.
+    let down = walk("spending.total_lifetime", "downstream");
+    let expected = [
+        "feature:a_place.newest",
+        "feature:a_shop.means_30s",
+        "feature:a_shop.means_rows_3",
+        "feature:spending.mean",
+        "feature:spending.total_lifetime",
+        "view:a_place",
+        "view:a_shop",
+        "view:spending",
+    ];
+    assert_eq!(named(&down), expected);
+    // Which rows there are is up to `where: amount > 0`, three views above.
+    let down = named(&walk("purchase.amount", "downstream"));
+    for reached in [
+        "feature:a_shop.rows_30s",
+        "feature:a_place.seen_40s",
+        "on_demand:visit.crowd",
+        "on_demand:visit.crowded",
+        "feature_set:visit",
+    ] {
+        assert!(
+            down.contains(&reached.to_owned()),
+            "no {reached} in {down:?}"
+        );
+    }
+    let up = walk("visit.crowded", "upstream");
+    let expected = [
+        "column:purchase.amount",
+        "column:purchase.customer",
+        "column:purchase.shop",
+        "column:purchase.time",
+        "column:purchase.town",
+        "context:visit.guests",
+        "contract:purchase",
+        "feature:a_place.seen_40s",
+        "feature:a_shop.rows_30s",
+        "feature:spending.n_20s",
+        "on_demand:visit.crowd",
+        "on_demand:visit.crowded",
+        "view:a_shop",
+        "view:spending",
+    ];
+    assert_eq!(named(&up), expected);
+    let found = server.get("/v1/registry/search?q=crowded").json();
+    assert_eq!(found["found"][0]["kind"], "on_demand");
+
+    let affected = |from: &str, to: &str| {
+        let changed = DEFINITIONS.replace(from, to);
+        assert_ne!(changed, DEFINITIONS);
+        project.write("d.yaml", changed);
+        let plan = project.run_ok(&["--json", "plan"]);
+        let plan: serde_json::Value = serde_json::from_str(&plan).unwrap();
+        let affected = plan["affected"].as_array().unwrap().iter();
+        let named = affected.map(|a| format!("{} {}", a["name"].as_str().unwrap(), a["because"]));
+        named.collect::<Vec<_>>()
+    };
+    let because = |name: &str| format!("{name} [\"view spending\"]");
+    assert_eq!(
+        affected("where: amount > 0", "where: amount > 1"),
+        ["a_place", "a_shop", "visit"].map(because)
+    );
+    // `visit` reads nothing that comes of the mean.
+    assert_eq!(
+        affected("total_lifetime / n_20s", "total_lifetime * n_20s"),
+        ["a_place", "a_shop"].map(because)
+    );
+    assert!(server.stop());
 }

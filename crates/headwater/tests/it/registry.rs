@@ -191,6 +191,51 @@ fn a_plan_tells_why_who_and_what_it_costs() {
 }
 
 #[test]
+fn contracts_of_one_document_change_one_by_one() {
+    let visit = CONTRACTS
+        .split_once("schema:\n")
+        .unwrap()
+        .1
+        .replace("name: purchase", "name: visit");
+    let both = format!("{CONTRACTS}{visit}");
+    let project = TempProject::new(BINARY, SHOP);
+    project.write("contracts/shop.yaml", &both);
+    project.run_ok(&["apply"]);
+    let raised = both.replace("version: 1.0.0", "version: 1.1.0");
+    let grown = raised.replacen(
+        "      - {name: time,",
+        "      - {name: shop, logicalType: string}\n      - {name: time,",
+        1,
+    );
+    project.write("contracts/shop.yaml", &grown);
+    let plan = project.run_ok(&["plan"]);
+    assert!(plan.contains("~ contract purchase"), "{plan}");
+    assert!(!plan.contains("contract visit"), "{plan}");
+    project.run_ok(&["apply"]);
+    let versions = |kind: &str, name: &str| {
+        let said = json(&project.run_ok(&["--json", "registry", "show", kind, name]));
+        (said["definition_version"].clone(), said["version"].clone())
+    };
+    assert_eq!(versions("contract", "purchase"), (json!(2), json!("1.1.0")));
+    assert_eq!(versions("contract", "visit"), (json!(1), json!("1.1.0")));
+    assert!(project.run_ok(&["apply"]).starts_with("Nothing to do"));
+    // A version that is raised for nobody is a change of all.
+    project.write("contracts/shop.yaml", grown.replace("1.1.0", "1.2.0"));
+    let plan = project.run_ok(&["apply"]);
+    assert!(
+        plan.contains("contract visit") && plan.contains("contract purchase"),
+        "{plan}"
+    );
+    assert_eq!(versions("contract", "visit"), (json!(2), json!("1.2.0")));
+    // So is what is said of the document as a whole.
+    project.write(
+        "contracts/shop.yaml",
+        grown.replace("1.1.0", "1.2.1\nteam: {name: ops}"),
+    );
+    assert!(project.run_ok(&["plan"]).contains("2 to change"));
+}
+
+#[test]
 fn definitions_are_applied_to_a_running_server() {
     let project = TempProject::new(BINARY, SHOP);
     project.run_ok(&["apply"]);

@@ -23,11 +23,14 @@ pub fn compare(old: &Contract, new: &Contract) -> Vec<Change> {
     changes.0
 }
 
-/// The document without its version.
+/// The document without its version, and without the schema objects that are other contracts.
 fn meaning(contract: &Contract) -> serde_json::Value {
     let mut source = contract.source.clone();
     if let Some(object) = source.as_object_mut() {
         object.remove("version");
+    }
+    if let Some(objects) = source["schema"].as_array_mut() {
+        objects.retain(|object| object["name"].as_str() == Some(&*contract.name));
     }
     source
 }
