@@ -70,11 +70,6 @@ pub fn serve(core: Option<usize>) -> Result<(), Problem> {
     let env = headwater::Env::real();
     let config: Config = headwater::Project::config(&env, Path::new(&folder))?;
     let engine = Arc::new(shop::open(Path::new(&folder), &config)?);
-    let report = engine.report();
-    eprintln!(
-        "opened: {} facts read again; repairs: {:?}",
-        report.replayed, report.repairs
-    );
     let mut builder = tokio::runtime::Builder::new_multi_thread();
     if core.is_some() {
         builder.worker_threads(1);
