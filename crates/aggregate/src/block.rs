@@ -1,6 +1,6 @@
 //! A run of facts of one entity in the total order, column by column.
 
-use headwater_schema::{DataType, Micros, Position, Sequence, Value};
+use headwater_schema::{DataType, Micros, Position, Problem, Sequence, Value};
 
 use crate::column::{Column, InputColumn, Nulls};
 use crate::exact_sum::ExactSum;
@@ -18,6 +18,7 @@ pub struct Block {
 }
 
 /// A batch of facts as rows of a layout's inputs.
+#[derive(Clone)]
 pub struct InputBatch {
     pub event_times: Vec<Micros>,
     pub sequences: Vec<Sequence>,
@@ -28,6 +29,23 @@ pub struct InputBatch {
 impl InputBatch {
     pub fn position(&self, row: usize) -> Position {
         Position::new(self.event_times[row], self.sequences[row])
+    }
+
+    /// A copy of some rows.
+    pub fn take(&self, rows: &[u32]) -> Result<Self, Problem> {
+        let pick = |row: &u32| *row as usize;
+        let columns = self.columns.iter().map(|column| column.take(rows));
+        Ok(Self {
+            event_times: rows.iter().map(|r| self.event_times[pick(r)]).collect(),
+            sequences: rows.iter().map(|r| self.sequences[pick(r)]).collect(),
+            columns: columns.collect::<Result<_, _>>()?,
+        })
+    }
+
+    /// About how many bytes of memory it takes.
+    pub fn size_bytes(&self) -> usize {
+        let columns: usize = self.columns.iter().map(InputColumn::size_bytes).sum();
+        size_of::<Self>() + self.event_times.capacity() * 16 + columns
     }
 }
 

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use arrow::array::{
     Array, ArrayRef, BooleanArray, Date32Array, Float64Array, Int64Array, StringArray,
-    TimestampMicrosecondArray,
+    TimestampMicrosecondArray, UInt32Array,
 };
-use headwater_schema::{DataType, Value};
+use headwater_schema::{DataType, Problem, Value};
 
 /// Values of one input, in the order of the facts they belong to.
 #[derive(Debug, Clone)]
@@ -220,6 +220,7 @@ fn clean(value: &Value) -> Value {
 }
 
 /// One input of a batch of facts, ready to be read row by row without another type check.
+#[derive(Clone)]
 pub enum InputColumn {
     /// No source feeds the input: null in every row.
     Missing,
@@ -251,6 +252,36 @@ impl InputColumn {
         } else {
             Self::Other(array.clone())
         }
+    }
+
+    fn array(&self) -> Option<&dyn Array> {
+        Some(match self {
+            Self::Missing => return None,
+            Self::Bool(a) => a,
+            Self::Int(a) => a,
+            Self::Timestamp(a) => a,
+            Self::Date(a) => a,
+            Self::Float(a) => a,
+            Self::String(a) => a,
+            Self::Other(a) => a,
+        })
+    }
+
+    /// A copy of some rows.
+    pub(crate) fn take(&self, rows: &[u32]) -> Result<Self, Problem> {
+        let Some(array) = self.array() else {
+            return Ok(Self::Missing);
+        };
+        let rows = UInt32Array::from(rows.to_vec());
+        let taken = arrow::compute::take(array, &rows, None);
+        let taken =
+            taken.map_err(|e| Problem::internal("take-rows", "inputs can't be picked").detail(e));
+        Ok(Self::new(&taken?))
+    }
+
+    /// About how many bytes of memory it takes.
+    pub(crate) fn size_bytes(&self) -> usize {
+        size_of::<Self>() + self.array().map_or(0, Array::get_array_memory_size)
     }
 
     /// How many of the values are floats that count as null: NaN and infinities.

@@ -80,6 +80,22 @@ impl EntityState {
         }
     }
 
+    /// A state of facts that come in the order of their positions.
+    pub fn of_sorted<'a>(
+        layout: &Layout,
+        facts: impl Iterator<Item = (&'a InputBatch, usize)>,
+    ) -> Self {
+        let mut state = Self::new(layout);
+        for (batch, row) in facts {
+            state.applied = state.applied.max(batch.sequences[row]);
+            state.tail.insert(batch, row);
+            if state.tail.len() >= BLOCK_ROWS {
+                state.seal(layout);
+            }
+        }
+        state
+    }
+
     /// The last sequence that changed the state.
     pub fn applied(&self) -> Sequence {
         self.applied.max(self.retracted)

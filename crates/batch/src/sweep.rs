@@ -10,20 +10,29 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 
-use headwater_aggregate::Outcome;
+use headwater_aggregate::{Outcome, Status};
 use headwater_env::Env;
-use headwater_facts::FactLog;
+use headwater_facts::{FactLog, refuse_expired};
 use headwater_features::{Catalog, ReadPlan};
-use headwater_schema::{Cursor, EntityKey, Problem, Sequence};
+use headwater_schema::{Cursor, EntityKey, Micros, Problem, Sequence, Value};
 
-mod entities;
+mod gathering;
+mod held;
+mod results;
 mod rows;
+mod spill;
 
-use entities::Entities;
+use gathering::Gathering;
+use results::{Results, SortedRows};
+use rows::{Rows, rows_of};
+use spill::Spill;
 
 /// Rows of a chunk of the answer.
 const CHUNK_ROWS: usize = 4096;
+/// Moments of a chained view that are grouped by what was known: each group goes through the facts again.
+const GROUPED_MOMENTS: usize = 65_536;
 
 /// One entity at one cursor.
 #[derive(Debug, Clone)]
@@ -36,10 +45,11 @@ pub struct Moment {
 /// What a sweep may use.
 #[derive(Debug, Clone)]
 pub struct SweepOptions {
-    /// Bytes of facts, moments and features held in memory at once; more is to be written to `spill_folder`. Not heeded
-    /// yet: all are held in memory.
+    /// Bytes of facts, moments and features held in memory at once; more is written to `spill_folder`. What is known of one
+    /// entity is held as a whole, whatever this says, and so are a few megabytes of buffers.
     pub memory_bytes_max: usize,
-    /// Made where it isn't there. What is written goes when the sweep ends, however it ends.
+    /// Made where it isn't there. What is written goes when the sweep ends, however it ends: what a killed process leaves
+    /// goes when the next sweep there begins to write.
     pub spill_folder: PathBuf,
 }
 
@@ -54,14 +64,16 @@ pub struct Sweep<'a> {
 
 /// Chunks of rows of outcomes: see [`Sweep::features`].
 pub struct SweptRows {
-    chunks: Box<dyn Iterator<Item = Result<Vec<Vec<Outcome>>, Problem>>>,
+    outcomes: Outcomes,
 }
 
 impl Iterator for SweptRows {
     type Item = Result<Vec<Vec<Outcome>>, Problem>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        self.chunks.next()
+        let chunk = self.outcomes.next()?;
+        let plan = &self.outcomes.plan;
+        Some(chunk.map(|rows| rows.iter().map(|row| plan.pick(row)).collect()))
     }
 }
 
@@ -75,54 +87,164 @@ impl Sweep<'_> {
         plan: &ReadPlan,
         moments: impl Iterator<Item = Result<Moment, Problem>>,
     ) -> Result<SweptRows, Problem> {
-        let swept = self.outcomes(plan, moments.collect::<Result<_, _>>()?)?;
-        let plan = plan.clone();
-        let picked = swept.map(move |chunk| {
-            let chunk = chunk?;
-            Ok(chunk.iter().map(|row| plan.pick(row)).collect())
-        });
-        Ok(SweptRows {
-            chunks: Box::new(picked),
-        })
+        let outcomes = self.outcomes(plan, Box::new(moments))?;
+        Ok(SweptRows { outcomes })
     }
 
     /// The same with an outcome per feature of the view; those that the plan doesn't need are null.
-    fn outcomes(&self, plan: &ReadPlan, moments: Vec<Moment>) -> Result<Outcomes, Problem> {
-        let mut rows = vec![Vec::new(); moments.len()];
+    fn outcomes(
+        &self,
+        plan: &ReadPlan,
+        moments: Box<dyn Iterator<Item = Result<Moment, Problem>> + '_>,
+    ) -> Result<Outcomes, Problem> {
+        let spill = Spill::new(self.env, &self.options.spill_folder);
+        let mut results = Results::new(spill.clone(), self.options.memory_bytes_max / 4);
         let end = self.facts.last_sequence();
-        let mut groups: BTreeMap<Sequence, Vec<(usize, Moment)>> = BTreeMap::new();
-        for (row, moment) in moments.into_iter().enumerate() {
-            // A chained view's rows are others as of other states of knowledge.
-            let known_at = match plan.view().is_chained() {
-                true => moment.cursor.known_at.min(end),
-                false => end,
-            };
-            groups.entry(known_at).or_default().push((row, moment));
-        }
-        for (known_at, moments) in groups {
-            Entities::new(self, plan, &moments, known_at)?.read_into(&mut rows)?;
+        let pass = Pass {
+            // A quarter is left for what a chunk and a state take.
+            sweep: &self.with_memory(self.options.memory_bytes_max / 2),
+            plan,
+            spill,
+        };
+        let mut moments = (0u64..).zip(moments);
+        if plan.view().is_chained() {
+            pass.read_by_known(moments, end, &mut results)?;
+        } else {
+            pass.read(&mut moments, end, &mut results)?;
         }
         Ok(Outcomes {
+            windowed: plan.windowed().collect(),
             plan: plan.clone(),
-            rows: rows.into_iter(),
+            rows: results.finish()?,
         })
+    }
+
+    fn with_memory(&self, memory_bytes_max: usize) -> Self {
+        let mut sweep = self.clone();
+        sweep.options.memory_bytes_max = memory_bytes_max;
+        sweep
+    }
+}
+
+type Numbered = (u64, Result<Moment, Problem>);
+
+/// Passes over the facts for one plan.
+struct Pass<'a> {
+    sweep: &'a Sweep<'a>,
+    plan: &'a ReadPlan,
+    spill: Arc<Spill>,
+}
+
+impl Pass<'_> {
+    /// Reads moments of a chained view, whose rows are others as of other states of knowledge: a pass for each of
+    /// those that follow each other, and where they take turns, for each among many moments.
+    fn read_by_known(
+        &self,
+        moments: impl Iterator<Item = Numbered>,
+        end: Sequence,
+        results: &mut Results,
+    ) -> Result<(), Problem> {
+        let known = |(_, moment): &Numbered| match moment {
+            Ok(moment) => moment.cursor.known_at.min(end),
+            Err(_) => end,
+        };
+        let mut moments = moments.peekable();
+        let Some(first) = moments.peek().map(known) else {
+            return Ok(());
+        };
+        let mut alike = std::iter::from_fn(|| moments.next_if(|moment| known(moment) == first));
+        self.read(&mut alike, first, results)?;
+        loop {
+            let mut groups: BTreeMap<Sequence, Vec<Numbered>> = BTreeMap::new();
+            for moment in moments.by_ref().take(GROUPED_MOMENTS) {
+                groups.entry(known(&moment)).or_default().push(moment);
+            }
+            if groups.is_empty() {
+                return Ok(());
+            }
+            for (known_at, moments) in groups {
+                self.read(&mut moments.into_iter(), known_at, results)?;
+            }
+        }
+    }
+
+    /// Reads moments in one pass over the facts up to `end`.
+    fn read(
+        &self,
+        moments: &mut dyn Iterator<Item = Numbered>,
+        end: Sequence,
+        results: &mut Results,
+    ) -> Result<(), Problem> {
+        let (sweep, view) = (self.sweep, self.plan.view());
+        let bytes_max = match view.is_chained() {
+            // The other half is the upstream's.
+            true => sweep.options.memory_bytes_max / 2,
+            false => sweep.options.memory_bytes_max,
+        };
+        let mut gathering = Gathering::new(self.plan, self.spill.clone(), bytes_max);
+        // Nothing is older than the newest time; none reaches back over all time.
+        let mut oldest = Some(Micros::MAX);
+        for (row, moment) in moments {
+            let Moment { key, cursor } = moment?;
+            oldest = oldest.min(self.plan.oldest(&cursor));
+            gathering.moment(row, key.as_ref().map(EntityKey::as_bytes), &cursor)?;
+        }
+        for (index, source) in view.sources.iter().enumerate() {
+            let contract = sweep.contract(&source.contract)?;
+            refuse_expired(sweep.facts, &contract, &view.name, oldest)?;
+            for rows in rows_of(sweep, view, index, end)? {
+                match rows? {
+                    Rows::Facts(facts) => gathering.facts(&facts)?,
+                    Rows::Removed(kept, since) => gathering.removed(&kept, &since)?,
+                }
+            }
+        }
+        gathering.read(results)
     }
 }
 
 /// Chunks of rows of every feature of a view.
 struct Outcomes {
     plan: ReadPlan,
-    rows: std::vec::IntoIter<Vec<Outcome>>,
+    windowed: Vec<usize>,
+    rows: SortedRows,
+}
+
+impl Outcomes {
+    fn chunk(&mut self) -> Result<Vec<Vec<Outcome>>, Problem> {
+        let nothing = vec![nothing(); self.plan.view().features.len()];
+        let mut chunk = Vec::with_capacity(CHUNK_ROWS);
+        while chunk.len() < CHUNK_ROWS {
+            let mut row = nothing.clone();
+            if !self.rows.read_into(&self.windowed, &mut row)? {
+                break;
+            }
+            chunk.push(row);
+        }
+        self.plan.derive(&mut chunk)?;
+        Ok(chunk)
+    }
 }
 
 impl Iterator for Outcomes {
     type Item = Result<Vec<Vec<Outcome>>, Problem>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let mut chunk: Vec<Vec<Outcome>> = self.rows.by_ref().take(CHUNK_ROWS).collect();
-        if chunk.is_empty() {
-            return None;
+        let chunk = self.chunk();
+        match chunk.as_ref().is_ok_and(Vec::is_empty) {
+            true => None,
+            false => Some(chunk),
         }
-        Some(self.plan.derive(&mut chunk).map(|()| chunk))
     }
 }
+
+fn nothing() -> Outcome {
+    Outcome {
+        value: Value::Null,
+        status: Status::NotFound,
+        event_time: None,
+    }
+}
+
+#[cfg(test)]
+mod tests;

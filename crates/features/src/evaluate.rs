@@ -97,6 +97,12 @@ impl ReadPlan {
         self.wanted.iter().map(|i| &self.view.features[*i])
     }
 
+    /// The features that [`ReadPlan::read`] finds, by index; [`ReadPlan::derive`] works out the others that are needed.
+    pub fn windowed(&self) -> impl Iterator<Item = usize> {
+        let features = self.windows.iter().flat_map(|reads| &reads.features);
+        features.map(|(feature, _)| *feature)
+    }
+
     /// What one entity's state says at a cursor: an outcome per feature of the view, in the view's
     /// order; those that aren't needed, and derived ones until [`ReadPlan::derive`], are null.
     pub fn read(&self, state: Option<&EntityState>, cursor: &Cursor) -> Result<Vec<Outcome>, Aged> {

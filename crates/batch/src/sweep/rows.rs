@@ -3,17 +3,17 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use headwater_aggregate::{Outcome, Status};
+use headwater_aggregate::Outcome;
 use headwater_facts::FactLog;
 use headwater_features::{
     CompiledSource, CompiledView, KeptRows, PreparedFacts, ReadPlan, SourceRows, Upstream, keep,
     prepare_rows,
 };
 use headwater_schema::{
-    Contract, Cursor, EntityKey, Position, Problem, Sequence, SequencedBatch, Value, evolve,
+    Contract, Cursor, EntityKey, Position, Problem, Sequence, SequencedBatch, evolve,
 };
 
-use super::{Moment, Sweep};
+use super::{Moment, Sweep, nothing};
 
 /// Facts read from the log at a time.
 const READ_FACTS: usize = 65_536;
@@ -98,28 +98,13 @@ fn chained_rows<'a>(
     let any = keys_only(above);
     let raw = |needed: BTreeSet<usize>| raw_rows(sweep, above, needed, end);
     let plan = ReadPlan::new(upstream.view.clone(), upstream.features(&needed));
-    let mut kept = raw(needed_above.clone())?.filter_map(|raw| match raw {
+    let kept = raw(needed_above.clone())?.filter_map(|raw| match raw {
         Ok(Raw::Facts(rows)) => Some(keep(above, rows)),
         Ok(Raw::Removed(..)) => None,
         Err(problem) => Some(Err(problem)),
     });
-    let (mut current, mut row) = (None::<KeptRows>, 0);
-    let moments = std::iter::from_fn(move || {
-        while current.as_ref().is_none_or(|rows| row == rows.len()) {
-            match kept.next()? {
-                Ok(rows) => {
-                    current = Some(rows);
-                    row = 0;
-                }
-                Err(problem) => return Some(Err(problem)),
-            }
-        }
-        row += 1;
-        Some(Ok(moment_at(current.as_ref()?, row - 1, end)))
-    });
-    let mut outcomes = sweep
-        .outcomes(&plan, moments.collect::<Result<_, _>>()?)?
-        .flat_map(each);
+    let moments = kept.flat_map(move |kept| moments_at(kept, end));
+    let mut outcomes = sweep.outcomes(&plan, Box::new(moments))?.flat_map(each);
     let width = upstream.view.features.len();
     Ok(Box::new(raw(needed_above)?.map(move |raw| match raw? {
         Raw::Facts(rows) => {
@@ -147,11 +132,14 @@ fn each(chunk: Result<Vec<Vec<Outcome>>, Problem>) -> Vec<Result<Vec<Outcome>, P
     }
 }
 
-fn nothing() -> Outcome {
-    Outcome {
-        value: Value::Null,
-        status: Status::NotFound,
-        event_time: None,
+/// The moments of rows at themselves.
+fn moments_at(
+    kept: Result<KeptRows, Problem>,
+    end: Sequence,
+) -> Box<dyn Iterator<Item = Result<Moment, Problem>>> {
+    match kept {
+        Ok(kept) => Box::new((0..kept.len()).map(move |row| Ok(moment_at(&kept, row, end)))),
+        Err(problem) => Box::new(std::iter::once(Err(problem))),
     }
 }
 

@@ -1,0 +1,273 @@
+//! Moments and facts in memory, entity by entity.
+
+use std::collections::BTreeMap;
+
+use hashbrown::HashMap;
+use headwater_aggregate::{EntityState, InputBatch};
+use headwater_features::ReadPlan;
+use headwater_schema::{Cursor, Position, Problem, Sequence};
+
+use super::results::Results;
+
+/// About how many bytes an entity takes beside its key: its places in the map and in the list, and what it points to.
+const ENTITY_BYTES: usize = 96;
+/// The entity of moments that are of none.
+const NOBODY: u32 = u32::MAX;
+
+/// What is known of the entities that moments ask for.
+#[derive(Default)]
+pub(super) struct Held {
+    numbers: HashMap<Box<[u8]>, u32>,
+    moments: Vec<Asked>,
+    batches: Vec<InputBatch>,
+    facts: Vec<Fact>,
+    removed: Vec<(u32, Position, Sequence)>,
+    bytes: usize,
+}
+
+struct Asked {
+    row: u64,
+    entity: u32,
+    cursor: Cursor,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Fact {
+    entity: u32,
+    batch: u32,
+    row: u32,
+}
+
+impl Held {
+    /// About how many bytes of memory it takes.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// How many entities there are.
+    pub(super) fn entities(&self) -> usize {
+        self.numbers.len()
+    }
+
+    pub(super) fn moment(&mut self, row: u64, key: Option<&[u8]>, cursor: &Cursor) {
+        let entity = match key {
+            None => NOBODY,
+            Some(key) => match self.numbers.get(key) {
+                Some(number) => *number,
+                None => {
+                    let number = self.numbers.len() as u32;
+                    self.bytes += key.len() + ENTITY_BYTES;
+                    self.numbers.insert(key.into(), number);
+                    number
+                }
+            },
+        };
+        self.bytes += size_of::<Asked>();
+        self.moments.push(Asked {
+            row,
+            entity,
+            cursor: *cursor,
+        });
+    }
+
+    /// Takes those facts whose entities are asked for.
+    pub(super) fn facts<'k>(
+        &mut self,
+        key: impl Fn(usize) -> &'k [u8],
+        facts: &InputBatch,
+    ) -> Result<(), Problem> {
+        let (batch, before) = (self.batches.len() as u32, self.facts.len());
+        let rows = facts.sequences.len();
+        let mut asked = Vec::new();
+        for row in 0..rows {
+            if let Some(entity) = self.numbers.get(key(row)) {
+                self.facts.push(Fact {
+                    entity: *entity,
+                    batch,
+                    row: asked.len() as u32,
+                });
+                asked.push(row as u32);
+            }
+        }
+        if asked.is_empty() {
+            return Ok(());
+        }
+        // A copy leaves the memory of the others free.
+        let kept = match asked.len() == rows {
+            true => facts.clone(),
+            false => facts.take(&asked)?,
+        };
+        self.bytes += kept.size_bytes() + (self.facts.len() - before) * size_of::<Fact>();
+        self.batches.push(kept);
+        Ok(())
+    }
+
+    pub(super) fn removed(&mut self, key: &[u8], position: Position, since: Sequence) {
+        if let Some(entity) = self.numbers.get(key) {
+            self.removed.push((*entity, position, since));
+            self.bytes += size_of::<(u32, Position, Sequence)>();
+        }
+    }
+
+    fn keys(&self) -> Vec<&[u8]> {
+        let mut keys = vec![<&[u8]>::default(); self.numbers.len()];
+        for (key, number) in &self.numbers {
+            keys[*number as usize] = key;
+        }
+        keys
+    }
+
+    pub(super) fn each_moment(&self) -> impl Iterator<Item = (u64, Option<&[u8]>, &Cursor)> {
+        let keys = self.keys();
+        self.moments.iter().map(move |moment| {
+            let key = keys.get(moment.entity as usize).copied();
+            (moment.row, key, &moment.cursor)
+        })
+    }
+
+    pub(super) fn each_fact(&self) -> impl Iterator<Item = (&[u8], &InputBatch, usize)> {
+        let keys = self.keys();
+        self.facts.iter().map(move |fact| {
+            let batch = &self.batches[fact.batch as usize];
+            (keys[fact.entity as usize], batch, fact.row as usize)
+        })
+    }
+
+    pub(super) fn each_removed(&self) -> impl Iterator<Item = (&[u8], Position, Sequence)> {
+        let keys = self.keys();
+        let removed = self.removed.iter();
+        removed.map(move |(entity, position, since)| (keys[*entity as usize], *position, *since))
+    }
+
+    /// Reads the plan's features at every moment.
+    pub(super) fn read(mut self, plan: &ReadPlan, results: &mut Results) -> Result<(), Problem> {
+        let entities = self.numbers.len();
+        let place = |entity: u32| (entity as usize).min(entities);
+        // They keep the order among themselves: facts of one source that of their sequences.
+        let moments = Grouped::new(&self.moments, entities + 1, |m| place(m.entity));
+        let facts = Grouped::new(&self.facts, entities + 1, |f| place(f.entity));
+        self.removed.sort_unstable();
+        let mut removed = self.removed.as_slice();
+        for number in 0..=entities {
+            let gone = removed.partition_point(|(entity, ..)| place(*entity) <= number);
+            let (own, others) = removed.split_at(gone);
+            removed = others;
+            let facts = facts.of(number).map(|at| self.facts[at]);
+            let known = Known {
+                plan,
+                facts: facts
+                    .map(|fact| (&self.batches[fact.batch as usize], fact.row as usize))
+                    .collect(),
+                removed: own.iter().map(|(_, p, since)| (*p, *since)).collect(),
+            };
+            let mut moments: Vec<&Asked> = moments.of(number).map(|at| &self.moments[at]).collect();
+            moments.sort_by_key(|m| (m.cursor.as_of, m.cursor.until));
+            known.read(&moments, results)?;
+        }
+        Ok(())
+    }
+}
+
+/// The places of items, group by group, in their order.
+struct Grouped {
+    /// Where each group ends in `order`.
+    ends: Vec<usize>,
+    order: Vec<u32>,
+}
+
+impl Grouped {
+    fn new<T>(items: &[T], groups: usize, group: impl Fn(&T) -> usize) -> Self {
+        let mut ends = vec![0; groups];
+        items.iter().for_each(|item| ends[group(item)] += 1);
+        let mut start = 0;
+        for end in &mut ends {
+            // The start for now; it moves to the end as items come.
+            (*end, start) = (start, start + *end);
+        }
+        let mut order = vec![0; items.len()];
+        for (place, item) in items.iter().enumerate() {
+            let end = &mut ends[group(item)];
+            order[*end] = place as u32;
+            *end += 1;
+        }
+        Self { ends, order }
+    }
+
+    fn of(&self, group: usize) -> impl Iterator<Item = usize> {
+        let start = group.checked_sub(1).map_or(0, |before| self.ends[before]);
+        let order = &self.order[start..self.ends[group]];
+        order.iter().map(|place| *place as usize)
+    }
+}
+
+/// What is known of one entity.
+struct Known<'a> {
+    plan: &'a ReadPlan,
+    /// Source by source, each in the order of the sequences.
+    facts: Vec<(&'a InputBatch, usize)>,
+    removed: BTreeMap<Position, Sequence>,
+}
+
+impl Known<'_> {
+    /// Reads at moments in the order of their time.
+    fn read(self, moments: &[&Asked], results: &mut Results) -> Result<(), Problem> {
+        let sequences = self.facts.iter().map(|(facts, row)| facts.sequences[*row]);
+        let newest = sequences.chain(self.removed.values().copied()).max();
+        let knows_all = |m: &&Asked| newest.is_none_or(|newest| newest <= m.cursor.known_at);
+        let state = match moments.iter().all(knows_all) {
+            true => self.state_at(Sequence::MAX),
+            false => self.state_with_past(),
+        };
+        for moment in moments {
+            let cursor = &moment.cursor;
+            let read = self.plan.read(Some(&state), cursor);
+            let read = read.or_else(|_| {
+                // More was removed than a state keeps beside its facts.
+                let state = self.state_at(cursor.known_at);
+                self.plan.read(Some(&state), cursor)
+            });
+            let outcomes = read.map_err(|_| {
+                Problem::internal("sweep", "a state made from all facts has folded some")
+            })?;
+            let outcomes = self.plan.windowed().map(|feature| &outcomes[feature]);
+            results.push(moment.row, outcomes)?;
+        }
+        Ok(())
+    }
+
+    /// The state made of the facts that were known by `known_at` and counted then.
+    fn state_at(&self, known_at: Sequence) -> EntityState {
+        let mut facts: Vec<(Position, &InputBatch, usize)> = self
+            .facts
+            .iter()
+            .map(|(facts, row)| (facts.position(*row), *facts, *row))
+            .filter(|(position, ..)| {
+                let removed = self.removed.get(position);
+                position.sequence <= known_at && removed.is_none_or(|since| known_at < *since)
+            })
+            .collect();
+        facts.sort_by_key(|(position, ..)| *position);
+        // A fact that two sources have is the first one's, as in live states.
+        facts.dedup_by_key(|(position, ..)| *position);
+        let facts = facts.into_iter().map(|(_, facts, row)| (facts, row));
+        EntityState::of_sorted(&self.plan.view().layout, facts)
+    }
+
+    /// The state as it grew: it can be read as of any sequence.
+    fn state_with_past(&self) -> EntityState {
+        let layout = &self.plan.view().layout;
+        let mut state = EntityState::new(layout);
+        let mut facts = self.facts.clone();
+        facts.sort_by_key(|(facts, row)| facts.sequences[*row]);
+        for (facts, row) in facts {
+            state.insert(layout, facts, row);
+        }
+        let mut removed: Vec<_> = self.removed.iter().collect();
+        removed.sort_by_key(|(position, since)| (**since, **position));
+        for (position, since) in removed {
+            // Nothing is folded away, and what the state never had doesn't matter.
+            let _ = state.retract(layout, *position, *since);
+        }
+        state
+    }
+}
