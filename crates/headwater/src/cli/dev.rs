@@ -8,7 +8,7 @@ use std::time::Duration;
 use headwater::{DataFolder, Engine, Project, apply_project, read_registry};
 use headwater_schema::Problem;
 
-use super::serve::{ServeArguments, open, serve};
+use super::serve::{Guarded, ServeArguments, open, serve};
 use super::{Context, Failure, print};
 
 /// How often the files are looked at.
@@ -17,6 +17,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(300);
 /// Serves what the files say, now and later. Files that are wrong are told of; what is in force stays so.
 pub fn run(context: &Context, arguments: &ServeArguments) -> Result<(), Failure> {
     let config = context.config()?;
+    let guarded = Guarded::new(context, &config, arguments)?;
     let folder = context.data_folder(&config);
     let seen = fingerprint(context)?;
     match Project::load(&context.env, &context.folder) {
@@ -37,7 +38,7 @@ pub fn run(context: &Context, arguments: &ServeArguments) -> Result<(), Failure>
     }
     let engine = open(context, &config)?;
     let watched = engine.clone();
-    serve(context, &config, arguments, engine, move |stop| {
+    serve(context, &config, guarded, engine, move |stop| {
         watch(context, &watched, seen, stop);
         drop(watched);
     })

@@ -201,6 +201,7 @@ impl Context {
 /// Runs the command line; 0 done, 1 failed, 2 bad usage.
 pub fn run() -> ExitCode {
     let arguments = Arguments::parse();
+    end_with_the_reader();
     let context = Context {
         env: Env::real(),
         folder: arguments.project,
@@ -248,6 +249,24 @@ pub fn run() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Ends quietly once nobody reads standard output any more (`headwater facts … | head`), as the signal would that
+/// Rust programs don't get.
+fn end_with_the_reader() {
+    /// 128 and the number of SIGPIPE, as shells tell it.
+    const BY_SIGPIPE: i32 = 141;
+    let tell = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        let said = panic.payload().downcast_ref::<String>();
+        let closed = said.is_some_and(|t| {
+            t.starts_with("failed printing to stdout") && t.contains("os error 32")
+        });
+        if closed {
+            std::process::exit(BY_SIGPIPE);
+        }
+        tell(panic);
+    }));
 }
 
 /// Logs go to standard error; `RUST_LOG` says how much. A server logs and traces as its project says;

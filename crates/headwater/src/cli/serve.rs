@@ -30,8 +30,10 @@ const RELOAD: Duration = Duration::from_secs(1);
 /// Serves the project.
 pub fn run(context: &Context, arguments: &ServeArguments) -> Result<(), Failure> {
     let config = context.config()?;
+    // First what takes no time: a log of years is read only for a server that may listen.
+    let guarded = Guarded::new(context, &config, arguments)?;
     let engine = open(context, &config)?;
-    serve(context, &config, arguments, engine, |_| {})
+    serve(context, &config, guarded, engine, |_| {})
 }
 
 /// Serves an engine until the process is asked to stop. `beside` runs on a thread of its own, and ends
@@ -39,19 +41,16 @@ pub fn run(context: &Context, arguments: &ServeArguments) -> Result<(), Failure>
 pub fn serve(
     context: &Context,
     config: &Config,
-    arguments: &ServeArguments,
+    guarded: Guarded,
     engine: Arc<Engine>,
     beside: impl FnOnce(&AtomicBool) + Send,
 ) -> Result<(), Failure> {
     let folder = context.data_folder(config);
-    let address = arguments.listen.unwrap_or(config.spec.listen);
-    let guarded = Guarded::new(context, config, address)?;
     let stop = stop_signals()?;
     let runtime = runtime()?;
     let options = guarded.options(config, context.env.random.next_u64());
-    let mut server = bind(&runtime, address, engine.clone(), options)?;
-    let grpc = arguments.grpc_listen.or(config.spec.grpc_listen);
-    runtime.block_on(listen_grpc(&mut server, grpc, &guarded.auth, address))?;
+    let mut server = bind(&runtime, guarded.http, engine.clone(), options)?;
+    runtime.block_on(listen_grpc(&mut server, guarded.grpc, guarded.http))?;
     let grpc = server.grpc_url().unwrap_or_default();
     // In one piece, so that whoever reads the first line only doesn't stop the second.
     let told = format!(
@@ -94,11 +93,9 @@ pub fn serve(
 async fn listen_grpc(
     server: &mut Server,
     named: Option<SocketAddr>,
-    auth: &headwater_api::Authorizer,
     http: SocketAddr,
 ) -> Result<(), Problem> {
     if let Some(named) = named {
-        check_address(named, auth)?;
         return server.listen_grpc(named).await;
     }
     let port = match http.port() {
@@ -134,8 +131,11 @@ pub fn open(context: &Context, config: &Config) -> Result<Arc<Engine>, Failure> 
     Ok(Arc::new(engine))
 }
 
-/// What guards the server: keys and a certificate, and the files they are read from.
-struct Guarded {
+/// Addresses, and what guards them: keys and a certificate, and the files they are read from.
+pub struct Guarded {
+    http: SocketAddr,
+    /// None where none was named: it is the port after HTTP's, or a free one.
+    grpc: Option<SocketAddr>,
     keys: KeyFile,
     auth: Arc<headwater_api::Authorizer>,
     tls: Option<(TlsFiles, Arc<Tls>)>,
@@ -143,11 +143,19 @@ struct Guarded {
 
 impl Guarded {
     /// Refuses an address that others reach without keys; warns of one without TLS.
-    fn new(context: &Context, config: &Config, address: SocketAddr) -> Result<Self, Failure> {
+    pub fn new(
+        context: &Context,
+        config: &Config,
+        arguments: &ServeArguments,
+    ) -> Result<Self, Failure> {
+        let http = arguments.listen.unwrap_or(config.spec.listen);
+        let grpc = arguments.grpc_listen.or(config.spec.grpc_listen);
         let data = context.data_folder(config);
         let keys = KeyFile::new(context.env.clone(), config, &context.folder, &data);
         let auth = authorizer(&keys, config, Arc::new(context.audit(config)))?;
-        check_address(address, &auth)?;
+        for address in [Some(http), grpc].into_iter().flatten() {
+            check_address(address, &auth)?;
+        }
         let files = TlsFiles::new(context.env.clone(), config, &context.folder);
         let tls = match files {
             Some(files) => {
@@ -156,12 +164,18 @@ impl Guarded {
             }
             None => None,
         };
-        if tls.is_none() && !keys::is_loopback(address.ip()) {
+        if tls.is_none() && !keys::is_loopback(http.ip()) {
             eprintln!(
-                "warning: {address} is open to others without TLS: keys and facts can be read on their way (set `tls`)"
+                "warning: {http} is open to others without TLS: keys and facts can be read on their way (set `tls`)"
             );
         }
-        Ok(Self { keys, auth, tls })
+        Ok(Self {
+            http,
+            grpc,
+            keys,
+            auth,
+            tls,
+        })
     }
 
     fn options(&self, config: &Config, instance: u64) -> ServerOptions {

@@ -309,6 +309,22 @@ fn a_second_process_on_the_data_folder_is_told_what_to_do() {
 }
 
 #[test]
+fn nobody_reading_on_is_no_panic() {
+    let project = TempProject::new(BINARY, SHOP);
+    let mut child = std::process::Command::new(project.binary())
+        .arg("check")
+        .current_dir(project.path())
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let ended = child.wait_with_output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&ended.stderr), "");
+    assert_eq!(ended.status.code(), Some(141));
+}
+
+#[test]
 fn bad_usage_is_exit_code_2() {
     let project = TempProject::new(BINARY, SHOP);
     for arguments in [["frobnicate"].as_slice(), &["ingest"], &["features", "get"]] {
