@@ -7,7 +7,7 @@ mod run;
 
 use std::collections::BTreeMap;
 
-use headwater_features::{Catalog, Definition, read_definition};
+use headwater_features::{Catalog, ContextRow, Definition, read_definition};
 use headwater_schema::time::parse_timestamp;
 use headwater_schema::yaml::{YamlDocument, pointer_segment};
 use headwater_schema::{Location, Micros, Problem};
@@ -78,6 +78,12 @@ pub struct CaseSpec {
     pub inclusive: bool,
     /// As in requests: entity name → key, or key column → value.
     pub entity: BTreeMap<String, Json>,
+    /// Read this feature set, whose on-demand features may be expected then.
+    #[serde(default)]
+    pub feature_set: Option<String>,
+    /// The request's own fields that the feature set declares.
+    #[serde(default)]
+    pub context: Option<ContextRow>,
     /// Full name of a feature → its value, or a map of `value`, `status` and `tolerance`.
     pub expect: BTreeMap<String, Json>,
 }
@@ -105,6 +111,8 @@ struct Case {
     known_at: Option<u64>,
     inclusive: bool,
     entity: BTreeMap<String, Json>,
+    feature_set: Option<String>,
+    context: Option<ContextRow>,
     expect: Vec<Expected>,
 }
 
@@ -216,12 +224,17 @@ fn read_case(
         );
         0
     });
+    if let Err(problem) = check_set(&case, catalog) {
+        // What the set gives can't be told, so neither can what is expected of it.
+        problems.push(problem.at(document.locate(&pointer)));
+        return Err(problems);
+    }
     let mut expect = Vec::new();
     for (feature, given) in &case.expect {
         let place = format!("{pointer}/expect/{}", pointer_segment(feature));
         let location = document.locate_key(&place);
-        let known = catalog.resolve(std::slice::from_ref(feature));
-        let read = known.and_then(|_| read_expected(feature, given));
+        let known = check_feature(&case, feature, catalog);
+        let read = known.and_then(|()| read_expected(feature, given));
         match read {
             Ok(expected) => expect.push(Expected {
                 location,
@@ -247,8 +260,46 @@ fn read_case(
         known_at: case.known_at,
         inclusive: case.inclusive,
         entity: case.entity,
+        feature_set: case.feature_set,
+        context: case.context,
         expect,
     })
+}
+
+/// Whether the case's feature set is there, and the context what it declares.
+fn check_set(case: &CaseSpec, catalog: &Catalog) -> Result<(), Problem> {
+    let Some(name) = &case.feature_set else {
+        return match &case.context {
+            None => Ok(()),
+            Some(_) => Err(Problem::user(
+                "invalid-test",
+                "`context` needs a feature set that takes it",
+            )
+            .hint("add `feature_set: NAME`")),
+        };
+    };
+    catalog.resolve_set(name)?;
+    if let Some(set) = catalog.set(name) {
+        set.read_context(1, case.context.as_slice())?;
+    }
+    Ok(())
+}
+
+/// Whether the case reads the feature that it expects something of.
+fn check_feature(case: &CaseSpec, feature: &String, catalog: &Catalog) -> Result<(), Problem> {
+    let Some(set) = case.feature_set.as_ref().and_then(|name| catalog.set(name)) else {
+        return catalog.resolve(std::slice::from_ref(feature)).map(drop);
+    };
+    let names = || set.full_names().map(AsRef::as_ref);
+    if names().any(|name: &str| name == feature) {
+        return Ok(());
+    }
+    let hint = match headwater_schema::contract::nearest(feature, names()) {
+        Some(near) => format!("did you mean `{near}`?"),
+        None => format!("it gives: {}", names().collect::<Vec<_>>().join(", ")),
+    };
+    let title = format!("the feature set `{}` has no feature `{feature}`", set.name);
+    Err(Problem::user("unknown-feature", title).hint(hint))
 }
 
 fn instant(json: &Json) -> Result<Micros, String> {

@@ -134,3 +134,59 @@ fn check_refuses_what_cannot_be_worked_out() {
     let said = project.run_fails(&["check"]);
     assert!(said.contains("large → ratio → large"), "{said}");
 }
+
+const TEST: &str = "
+apiVersion: headwater/v1
+kind: Test
+name: risky
+spec:
+  facts:
+    purchase:
+      - {id: a, customer: ada, amount: 10, time: 2026-01-15T09:00:00Z}
+      - {id: b, customer: ada, amount: 30, time: 2026-01-15T09:10:00Z}
+  cases:
+    - as_of: 2026-01-15T09:30:00Z
+      entity: {customer: ada}
+      feature_set: risk
+      context: {amount: 50, country: NL}
+      expect: {risk.ratio: 2.5, risk.large: true, spending.spent_1h: 40}
+";
+
+#[test]
+fn a_projects_tests_bring_context() {
+    let project = shop();
+    project.write("tests/risk.yaml", TEST);
+    assert!(project.run_ok(&["test"]).contains("1 passed, 0 failed."));
+    project.write("tests/risk.yaml", TEST.replace("amount: 50", "amount: 5"));
+    let said = project.run(&["test"]);
+    let said = String::from_utf8_lossy(&said.stdout).into_owned();
+    assert!(
+        said.contains("got       0.25 PRESENT") && said.contains("got       false PRESENT"),
+        "{said}"
+    );
+    let wrong = [
+        (
+            "      feature_set: risk\n",
+            "",
+            "`context` needs a feature set",
+        ),
+        ("set: risk", "set: risc", "did you mean `risk`?"),
+        ("country: NL}", "county: NL}", "did you mean `country`?"),
+        (", country: NL}", "}", "`country` is missing"),
+        (
+            "      context: {amount: 50, country: NL}\n",
+            "",
+            "0 rows of 1",
+        ),
+        ("risk.large", "risk.larg", "did you mean `risk.large`?"),
+    ];
+    for (from, to, message) in wrong {
+        assert!(TEST.contains(from), "{from}");
+        project.write("tests/risk.yaml", TEST.replace(from, to));
+        let said = project.run_fails(&["check"]);
+        assert!(
+            said.contains(message) && said.contains("tests/risk.yaml:"),
+            "{from}: {said}"
+        );
+    }
+}
