@@ -10,6 +10,7 @@ use headwater_testkit::{ServerProcess, TempProject, call};
 use serde_json::{Value, json};
 
 use crate::archive::rows_by_sequence;
+use crate::registry::filled;
 use crate::{BINARY, CONTRACTS, FEATURES, SHOP};
 
 const ROUNDS: usize = 100;
@@ -216,14 +217,9 @@ fn live(server: &ServerProcess) -> u64 {
 fn count(server: &ServerProcess, name: &str) -> u64 {
     let entities = (0..CUSTOMERS).map(|c| json!({"customer": format!("c{c}")}));
     let entities: Vec<Value> = entities.collect();
-    let reply = server.post_json(
-        "/v1/features",
-        &json!({"features": [name], "entities": entities}),
-    );
-    assert_eq!(reply.status, 200, "{}", reply.body);
-    let rows = reply.json()["rows"].as_array().unwrap().clone();
-    rows.iter()
-        .map(|r| r["values"][0].as_u64().expect("a count"))
+    let reply = filled(server, &json!({"features": [name], "entities": entities}));
+    let rows = reply["rows"].as_array().unwrap().iter();
+    rows.map(|r| r["values"][0].as_u64().expect("a count"))
         .sum()
 }
 

@@ -411,7 +411,7 @@ fn check_twin(server: &ServerProcess, wheres: &mut std::collections::BTreeSet<St
 }
 
 /// What is read once no view of it is being filled any more: a start goes on filling where the last process died.
-fn filled(server: &ServerProcess, request: &Value) -> Value {
+pub fn filled(server: &ServerProcess, request: &Value) -> Value {
     for _ in 0..500 {
         let reply = server.post_json("/v1/features", request);
         assert_eq!(reply.status, 200, "{}", reply.body);
