@@ -120,14 +120,16 @@ impl SpineColumns {
         self.known_at.is_some()
     }
 
-    /// The key of the entity at `place` of every row; none where a key column is null.
+    /// The key of the entity at `place` of every row; none where a key column is null. Here and below `first` is the
+    /// number of the first of the rows in the spine.
     pub fn keys(
         &self,
         place: usize,
         rows: &RecordBatch,
+        first: usize,
     ) -> Result<Vec<Option<EntityKey>>, Problem> {
         let columns = &self.entities[place];
-        let arrays = read_all(columns, rows)?;
+        let arrays = read_all(columns, rows, first)?;
         let key = |row: usize| {
             let values: Vec<Value> = arrays.iter().map(|a| Value::from_array(a, row)).collect();
             EntityKey::from_values(&values)
@@ -136,15 +138,16 @@ impl SpineColumns {
     }
 
     /// The request's own fields of every row.
-    pub fn context(&self, rows: &RecordBatch) -> Result<Vec<Vec<Value>>, Problem> {
-        let arrays = read_all(&self.context, rows)?;
+    pub fn context(&self, rows: &RecordBatch, first: usize) -> Result<Vec<Vec<Value>>, Problem> {
+        let arrays = read_all(&self.context, rows, first)?;
         let row = |row: usize| arrays.iter().map(|a| Value::from_array(a, row)).collect();
         Ok((0..rows.num_rows()).map(row).collect())
     }
 
-    /// When every row is read. `first` is the number of the first of them in the spine.
+    /// When every row is read.
     pub fn moments(&self, rows: &RecordBatch, first: usize) -> Result<Vec<RowMoment>, Problem> {
-        let times = self.time.as_ref().map(|c| read(c, rows)).transpose()?;
+        let times = self.time.as_ref().map(|c| read(c, rows, first));
+        let times = times.transpose()?;
         let texts = |index: usize| plain(rows.column(index));
         let fact = self.fact.map(|(c, id)| (texts(c), texts(id)));
         let known = self.known_at.map(texts);
@@ -181,12 +184,17 @@ impl SpineColumns {
     }
 }
 
-fn read_all(columns: &[Column], rows: &RecordBatch) -> Result<Vec<ArrayRef>, Problem> {
-    columns.iter().map(|column| read(column, rows)).collect()
+fn read_all(
+    columns: &[Column],
+    rows: &RecordBatch,
+    first: usize,
+) -> Result<Vec<ArrayRef>, Problem> {
+    let read = |column| read(column, rows, first);
+    columns.iter().map(read).collect()
 }
 
 /// A column as the type that it is read as.
-fn read(column: &Column, rows: &RecordBatch) -> Result<ArrayRef, Problem> {
+fn read(column: &Column, rows: &RecordBatch, first: usize) -> Result<ArrayRef, Problem> {
     let array = rows.column(column.index);
     let wanted = column.field.data_type.to_arrow();
     if *array.data_type() == wanted {
@@ -195,7 +203,7 @@ fn read(column: &Column, rows: &RecordBatch) -> Result<ArrayRef, Problem> {
     let wrong = |row: usize, detail: String| {
         Problem::user("wrong-spine-row", "a row of the spine is wrong")
             .field(column.field.name.as_ref())
-            .detail(format!("row {row} of its batch: {detail}"))
+            .detail(format!("row {}: {detail}", first + row))
             .hint("times are RFC 3339 with an offset, or integer microseconds since 1970")
     };
     if column.field.data_type == DataType::Timestamp && is_text(array.data_type()) {

@@ -1,8 +1,8 @@
 //! The sweep: the features of many entities, each at moments of its own, in one pass over the facts.
 //!
 //! Facts and moments are brought together entity by entity, and each entity's facts are walked once, by the same
-//! plans and the same `aggregate` as live reads. Training sets and backfill are read here; where moments come from
-//! and where features go is theirs to say.
+//! plans and the same `aggregate` as live reads. Training sets are read here; where moments come from and
+//! where features go is theirs to say.
 //!
 //! ```text
 //! Sweep { env, facts, catalog, options }.features(&plan, moments) -> iterator of chunks of rows, in the moments' order

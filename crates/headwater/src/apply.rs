@@ -210,13 +210,16 @@ impl Filler {
             .name("headwater-filler".into())
             .spawn(move || work.run(&woken))
             .map_err(|e| Problem::external("thread", "a thread can't be started").detail(e))?;
-        Ok(Self {
+        let filler = Self {
             wake: Some(wake),
             stop,
             thread: Some(thread),
             rate,
             problem,
-        })
+        };
+        // For what was being filled when the last process ended.
+        filler.wake();
+        Ok(filler)
     }
 
     /// Says that there is something to fill. One call that waits stands for all later ones.

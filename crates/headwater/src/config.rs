@@ -10,7 +10,7 @@ use headwater_stream::{PipelineOptions, ProcessorOptions};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::ArchiveSettings;
+use crate::{ArchiveSettings, TrainingSetSettings};
 
 /// The document `headwater.yaml`. Only `name` is required.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
@@ -58,6 +58,8 @@ pub struct Settings {
     pub state: StateSettings,
     /// Where sealed files of the fact log go; without it they stay.
     pub archive: Option<ArchiveSettings>,
+    /// How training sets are made.
+    pub training_sets: TrainingSetSettings,
     /// Limits of requests.
     pub limits: Limits,
     /// Who may call.
@@ -221,6 +223,7 @@ impl Default for Settings {
             ingest: IngestSettings::default(),
             state: StateSettings::default(),
             archive: None,
+            training_sets: TrainingSetSettings::default(),
             limits: Limits::default(),
             auth: AuthSettings::default(),
             audit: AuditSettings::default(),

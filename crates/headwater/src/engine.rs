@@ -25,6 +25,7 @@ use crate::entity::read_as_typed;
 use crate::freshness::{stale, watched_contracts};
 use crate::quarantine::no_fact_id;
 use crate::reader::{ReadStats, Reader};
+use crate::training_set::Making;
 
 /// Rows of a file that are appended together.
 const FILE_BATCH_ROWS: usize = 8192;
@@ -41,6 +42,7 @@ pub struct Engine {
     pub(crate) reader: Reader,
     /// Takes sealed segments to the archive.
     archiver: Option<Archiver>,
+    pub(crate) making: Making,
     /// Held while definitions are replaced.
     pub(crate) changing: Mutex<()>,
     decode_limits: DecodeLimits,
@@ -111,12 +113,10 @@ impl Engine {
         let replayed = recovered?.replayed;
         drop_expired(&catalog, &facts, &processor)?;
         let pipeline = Pipeline::start(log.clone(), processor.clone(), &config.pipeline_options())?;
-        let filler = Filler::start(&env, facts.clone(), processor.clone(), rate)?;
-        // For what was being filled when the last process ended.
-        filler.wake();
         Ok(Self {
             archiver: Archiver::start(&env, config, facts.clone())?,
-            filler,
+            filler: Filler::start(&env, facts.clone(), processor.clone(), rate)?,
+            making: Making::new(config.spec.training_sets.clone()),
             changing: Mutex::default(),
             data,
             reader: Reader::new(processor.clone(), log, registry),

@@ -45,4 +45,4 @@ pub use keys::{KeyFile, authorizer, check_address};
 pub use parts::{Part, parts_of_lines, read_parts};
 pub use project::{PROJECT_FILE, Project, read_definitions};
 pub use table_file::manifest_path;
-pub use training_set::request_of;
+pub use training_set::{TrainingSetSettings, request_of};

@@ -3,36 +3,104 @@
 //! What is wrong with the spine is told before the first feature is read; a table is written beside its
 //! place and takes it only when it is whole.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::io::{self, Write};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use arrow::array::{ArrayRef, RecordBatch};
 use arrow::datatypes::{Field as ArrowField, Schema, SchemaRef};
 use headwater_aggregate::Outcome;
 use headwater_api::backend::{KnownAt, Names, TrainingKnownAt, TrainingSetRequest};
 use headwater_batch::{
-    KeyShape, KnownRule, Manifest, Moment, OutputFormat, RowMoment, Spine, SpineColumns, SpineRead,
+    KeyShape, KnownRule, Manifest, Moment, OutputFormat, RowMoment, Spine, SpineColumns,
     SpineShape, Sweep, SweepOptions, SweptRows, TableWriter, fact_positions, sha256_hex,
 };
 use headwater_facts::FactLog;
-use headwater_features::{CompiledView, DefinitionKind, Registry};
+use headwater_features::Registry;
 use headwater_schema::decode::BodyFormat;
 use headwater_schema::time::parse_timestamp;
 use headwater_schema::{Cursor, Position, Problem, Sequence, Value, array_from_values};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 use crate::Engine;
 use crate::reader::Plan;
 use crate::table_file::{FileOut, beside, manifest_path, unwritable};
 
+mod manifest;
+
+pub use manifest::request_of;
+
 /// Rows that are read and written together.
 const CHUNK_ROWS: usize = 4096;
-/// Bytes of facts and rows that one training set holds at once.
-const MEMORY_BYTES_MAX: usize = 1 << 30;
+
+/// How training sets are made.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct TrainingSetSettings {
+    /// About how many bytes of facts, moments and features one of them holds in memory, beside its spine; more is
+    /// written to the data folder meanwhile.
+    pub memory_bytes_max: usize,
+    /// How many are made at once; one more is refused.
+    pub running_max: usize,
+}
+
+impl Default for TrainingSetSettings {
+    fn default() -> Self {
+        Self {
+            memory_bytes_max: 1 << 30,
+            running_max: 2,
+        }
+    }
+}
+
+/// Counts the training sets that are being made.
+pub(crate) struct Making {
+    pub settings: TrainingSetSettings,
+    running: AtomicUsize,
+}
+
+impl Making {
+    pub fn new(settings: TrainingSetSettings) -> Self {
+        Self {
+            settings,
+            running: AtomicUsize::new(0),
+        }
+    }
+
+    /// Counts one more until what is given is dropped.
+    fn begin(&self) -> Result<Running<'_>, Problem> {
+        let running = Running(&self.running);
+        if running.0.fetch_add(1, Ordering::Relaxed) < self.settings.running_max {
+            return Ok(running);
+        }
+        Err(
+            Problem::external("busy", "too many training sets are being made")
+                .detail(format!(
+                    "{} at once (`training_sets.running_max`)",
+                    self.settings.running_max
+                ))
+                .hint("try again once one of them is done")
+                .retryable(),
+        )
+    }
+}
+
+/// One that is being made.
+struct Running<'a>(&'a AtomicUsize);
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
 
 /// A training set that is ready to be read.
 struct Made {
+    names: Names,
+    time: String,
     plan: Arc<Plan>,
     registry: Arc<Registry>,
     spine: Spine,
@@ -54,6 +122,7 @@ impl Engine {
         format: BodyFormat,
         spine: &[u8],
     ) -> Result<Vec<u8>, Problem> {
+        let _running = self.making.begin()?;
         let made = self.make(request, format, spine, None)?;
         let mut out = Vec::new();
         self.write_rows(&made, OutputFormat::ArrowStream, &mut out)?;
@@ -78,25 +147,27 @@ impl Engine {
             )
             .hint("name the file .parquet, .arrow or .csv")
         })?;
+        let _running = self.making.begin()?;
         let made = self.make(request, format, spine, again)?;
         let beside = beside(out);
-        let written = self.write_file(&made, table, &beside);
-        let (nulls, sha256) = match written {
-            Ok(written) => written,
+        let files = &self.env.files;
+        let written = self.write_file(&made, table, &beside, again);
+        let manifest = match written {
+            Ok(manifest) => manifest,
             Err(problem) => {
-                let _ = self.env.files.remove_file(&beside);
+                let _ = files.remove_file(&beside);
                 return Err(problem);
             }
         };
-        let manifest = made.manifest(request, self.facts.first_sequence(), nulls, table, sha256);
         let text = serde_json::to_vec_pretty(&manifest)
             .map_err(|e| Problem::internal("manifest", "a manifest can't be written").detail(e))?;
-        self.env.files.rename(&beside, out).map_err(unwritable)?;
         let path = manifest_path(out);
-        self.env
-            .files
-            .write_atomic(&path, &text)
-            .map_err(unwritable)?;
+        if files.exists(&path) {
+            // A crash from here on leaves a table without a manifest, never with another's.
+            files.remove_file(&path).map_err(unwritable)?;
+        }
+        files.rename(&beside, out).map_err(unwritable)?;
+        files.write_atomic(&path, &text).map_err(unwritable)?;
         Ok(manifest)
     }
 
@@ -109,15 +180,6 @@ impl Engine {
         again: Option<&Manifest>,
     ) -> Result<Made, Problem> {
         let plan = self.reader.plan(&request.names)?;
-        if let Some(reads) = plan.views.iter().find(|r| r.view.filled_to().is_some()) {
-            let view = &reads.plan.view().name;
-            return Err(Problem::external(
-                "backfilling",
-                format!("the view `{view}` is still being filled"),
-            )
-            .hint("try again when `headwater registry` says that it serves")
-            .retryable());
-        }
         let shape = SpineShape {
             entities: entities(&plan),
             context: plan.set.as_ref().map_or(Vec::new(), |s| s.context.clone()),
@@ -141,6 +203,8 @@ impl Engine {
             (Some(TrainingKnownAt::Until(at)), false) => (KnownRule::Everything, Some(at)),
         };
         let mut made = Made {
+            names: request.names.clone(),
+            time: request.time.clone(),
             schema: schema(&spine.schema, &plan),
             registry: self.reader.definitions().1,
             plan,
@@ -199,7 +263,7 @@ impl Engine {
             facts: self.facts.as_ref(),
             catalog: &catalog,
             options: SweepOptions {
-                memory_bytes_max: MEMORY_BYTES_MAX,
+                memory_bytes_max: self.making.settings.memory_bytes_max,
                 spill_folder: self.data.spill(),
             },
         };
@@ -230,7 +294,7 @@ impl Engine {
         rows: &RecordBatch,
         first: usize,
     ) -> Result<Vec<Moment>, Problem> {
-        let keys = made.columns.keys(entity, rows)?;
+        let keys = made.columns.keys(entity, rows, first)?;
         let moments = made.columns.moments(rows, first)?;
         let pairs = keys.into_iter().zip(&moments);
         pairs
@@ -251,12 +315,14 @@ impl Engine {
         let mut nulls = vec![0; made.plan.names.len()];
         let mut views = self.swept(made)?;
         let mut table = TableWriter::new(format, &made.schema, Box::new(out))?;
-        for (_, rows) in made.chunks() {
+        for (first, rows) in made.chunks() {
             let mut found = vec![vec![None; made.plan.features]; rows.num_rows()];
             for (reads, view) in made.plan.views.iter().zip(&mut views) {
                 reads.place(view.take(rows.num_rows())?.into_iter(), &mut found);
             }
-            let outcomes = made.plan.finish(found, made.columns.context(&rows)?)?;
+            let outcomes = made
+                .plan
+                .finish(found, made.columns.context(&rows, first)?)?;
             let mut columns: Vec<ArrayRef> = rows.columns().to_vec();
             for (index, data_type) in made.plan.shape.types.iter().enumerate() {
                 let values = outcomes.iter().map(|row| &row[index].value);
@@ -278,7 +344,8 @@ impl Engine {
         made: &Made,
         format: OutputFormat,
         path: &Path,
-    ) -> Result<(Vec<usize>, String), Problem> {
+        again: Option<&Manifest>,
+    ) -> Result<Manifest, Problem> {
         let files = &self.env.files;
         if files.exists(path) {
             files.remove_file(path).map_err(unwritable)?;
@@ -291,7 +358,12 @@ impl Engine {
         })?;
         file.0.sync().map_err(unwritable)?;
         let bytes = files.read(path).map_err(unwritable)?;
-        Ok((nulls, sha256_hex(&bytes)))
+        let first = self.facts.first_sequence();
+        let manifest = made.manifest(first, nulls, format, sha256_hex(&bytes));
+        if let Some(again) = again {
+            manifest::refuse_other_bytes(again, &manifest)?;
+        }
+        Ok(manifest)
     }
 }
 
@@ -332,112 +404,6 @@ impl Made {
                 (begins + at, batch.slice(at, rows))
             })
         })
-    }
-
-    /// The hashes of what the features stand on.
-    fn definitions(&self) -> BTreeMap<String, String> {
-        let mut hashes = BTreeMap::new();
-        let mut add = |kind: DefinitionKind, name: &str| {
-            if let Some(current) = self.registry.current(kind, name) {
-                hashes.insert(format!("{}/{name}", kind.plural()), current.hash.clone());
-            }
-        };
-        let mut views: Vec<&CompiledView> = Vec::new();
-        views.extend(self.plan.views.iter().map(|r| r.plan.view().as_ref()));
-        while let Some(view) = views.pop() {
-            add(DefinitionKind::View, &view.name);
-            add(DefinitionKind::Entity, &view.entity.name);
-            for source in &view.sources {
-                add(DefinitionKind::Contract, &source.contract);
-                views.extend(source.upstream.iter().map(|u| u.view.as_ref()));
-            }
-        }
-        if let Some(set) = &self.plan.set {
-            add(DefinitionKind::FeatureSet, &set.name);
-        }
-        hashes
-    }
-
-    fn refuse_changes(&self, again: &Manifest) -> Result<(), Problem> {
-        if again.definitions != self.definitions() {
-            let own = self.definitions();
-            let other = again
-                .definitions
-                .iter()
-                .find(|(n, h)| own.get(*n) != Some(h));
-            let name = other.map(|(name, _)| name.as_str()).unwrap_or_default();
-            return Err(Problem::user(
-                "definitions-changed",
-                "what the training set was made with is defined otherwise now",
-            )
-            .field("definitions")
-            .detail(format!("`{name}` has another hash than in the manifest"))
-            .hint(
-                "apply the definitions of then, or make a new training set without `--manifest`",
-            ));
-        }
-        if again.spine.sha256 != self.spine_sha256 {
-            return Err(Problem::user(
-                "spine-changed",
-                "the spine isn't the one that the manifest names",
-            )
-            .field("spine")
-            .detail(format!(
-                "its SHA-256 is {}, was {}",
-                self.spine_sha256, again.spine.sha256
-            ))
-            .hint("give the same file"));
-        }
-        Ok(())
-    }
-
-    fn manifest(
-        &self,
-        request: &TrainingSetRequest,
-        first: Sequence,
-        nulls: Vec<usize>,
-        output: OutputFormat,
-        sha256: String,
-    ) -> Manifest {
-        let names = self.plan.names.iter().map(|n| n.to_string());
-        let columns = self.spine.schema.fields().iter();
-        Manifest {
-            format: Manifest::FORMAT,
-            feature_set: match &request.names {
-                Names::Set(set) => Some(set.clone()),
-                Names::List(_) => None,
-            },
-            features: names.clone().collect(),
-            definitions: self.definitions(),
-            inclusive: self.inclusive,
-            known_at: self.rule,
-            facts: (first, self.end),
-            spine: SpineRead {
-                rows: self.spine.rows(),
-                columns: columns.map(|f| f.name().clone()).collect(),
-                sha256: self.spine_sha256.clone(),
-                time: request.time.clone(),
-            },
-            nulls: names.zip(nulls).collect(),
-            output: output.as_str().to_owned(),
-            sha256,
-        }
-    }
-}
-
-/// The request that a manifest's training set was made by.
-pub fn request_of(manifest: &Manifest) -> TrainingSetRequest {
-    TrainingSetRequest {
-        names: match &manifest.feature_set {
-            Some(set) => Names::Set(set.clone()),
-            None => Names::List(manifest.features.clone()),
-        },
-        inclusive: manifest.inclusive,
-        known_at: match manifest.known_at {
-            KnownRule::AsOfArrival => Some(TrainingKnownAt::Arrival),
-            KnownRule::Everything | KnownRule::Column => None,
-        },
-        time: manifest.spine.time.clone(),
     }
 }
 

@@ -105,11 +105,11 @@ impl Backend for Slow {
     }
 
     fn archive(&self) -> Result<serde_json::Value, Problem> {
-        unreachable!()
+        nothing()
     }
 
     fn run_archive(&self) -> Result<serde_json::Value, Problem> {
-        unreachable!()
+        nothing()
     }
 
     fn backfill(&self, _: &[String]) -> Result<serde_json::Value, Problem> {

@@ -153,7 +153,8 @@ impl Guarded {
         let data = context.data_folder(config);
         let keys = KeyFile::new(context.env.clone(), config, &context.folder, &data);
         let auth = authorizer(&keys, config, Arc::new(context.audit(config)))?;
-        for address in [Some(http), grpc].into_iter().flatten() {
+        let addresses = || [Some(http), grpc].into_iter().flatten();
+        for address in addresses() {
             check_address(address, &auth)?;
         }
         let files = TlsFiles::new(context.env.clone(), config, &context.folder);
@@ -164,9 +165,10 @@ impl Guarded {
             }
             None => None,
         };
-        if tls.is_none() && !keys::is_loopback(http.ip()) {
+        let open = addresses().filter(|a| tls.is_none() && !keys::is_loopback(a.ip()));
+        for address in open {
             eprintln!(
-                "warning: {http} is open to others without TLS: keys and facts can be read on their way (set `tls`)"
+                "warning: {address} is open to others without TLS: keys and facts can be read on their way (set `tls`)"
             );
         }
         Ok(Self {

@@ -265,6 +265,24 @@ fn a_restart_goes_on_with_what_was_being_filled() {
     let told: Value = serde_json::from_str(&told).unwrap();
     assert_eq!(told["views"][0]["status"], "serving");
     check_equals_fresh_of_one(&server);
+    check_training_set_while_filling(&project, &server);
+}
+
+/// A training set needs no states: made while the view is being filled it is what it is afterwards.
+fn check_training_set_while_filling(project: &TempProject, server: &ServerProcess) {
+    let spine: String = (0..CUSTOMERS).map(|c| format!("c{c},{AS_OF}\n")).collect();
+    let make = || {
+        let path = "/v1/training-sets?features=spending.spent_lifetime";
+        let reply = server.post(path, "text/csv", format!("customer,as_of\n{spine}"));
+        assert_eq!(reply.status, 200, "{}", reply.body);
+        reply.bytes
+    };
+    let views = json!({"views": ["spending"]});
+    let begun = server.post_json("/v1/registry/backfill", &views).json();
+    assert_eq!(begun["filling"][0], "spending");
+    let meanwhile = make();
+    project.run_ok(&["backfill", "--server", &server.url]);
+    assert!(meanwhile == make(), "another table");
 }
 
 fn check_equals_fresh_of_one(server: &ServerProcess) {

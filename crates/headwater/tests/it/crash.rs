@@ -10,8 +10,7 @@ use headwater_testkit::{ServerProcess, TempProject, call};
 use serde_json::{Value, json};
 
 use crate::archive::rows_by_sequence;
-use crate::registry::filled;
-use crate::{BINARY, CONTRACTS, FEATURES, SHOP};
+use crate::{BINARY, CONTRACTS, FEATURES, SHOP, filled};
 
 const ROUNDS: usize = 100;
 /// Rounds with an archive, unless `HEADWATER_CRASH_ROUNDS` says how many.

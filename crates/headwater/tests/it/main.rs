@@ -53,6 +53,22 @@ fn open_engine(config: &headwater::Config, data: &std::path::Path) -> headwater:
     panic!("the data folder stays in use")
 }
 
+/// What is read once no view of it is being filled any more: a start goes on filling where the last process died.
+fn filled(
+    server: &headwater_testkit::ServerProcess,
+    request: &serde_json::Value,
+) -> serde_json::Value {
+    for _ in 0..500 {
+        let reply = server.post_json("/v1/features", request);
+        assert_eq!(reply.status, 200, "{}", reply.body);
+        if !reply.body.contains("BACKFILLING") {
+            return reply.json();
+        }
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    panic!("a view is still being filled after ten seconds");
+}
+
 /// Holds the sweep to what was read live: the values, statuses and event times of features of one view, of entities
 /// with one text as key, at their cursors.
 fn assert_swept(

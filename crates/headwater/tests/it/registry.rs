@@ -8,7 +8,7 @@ use std::time::Duration;
 use headwater_testkit::{ServerProcess, TempProject, call};
 use serde_json::{Value, json};
 
-use crate::{BINARY, CONTRACTS, FEATURES, SHOP};
+use crate::{BINARY, CONTRACTS, FEATURES, SHOP, filled};
 
 const VISITS: &str = "\
 ---
@@ -408,19 +408,6 @@ fn check_twin(server: &ServerProcess, wheres: &mut std::collections::BTreeSet<St
         let above: u64 = filter.rsplit(' ').next().unwrap().parse().unwrap();
         assert_eq!(count(1), last.saturating_sub(above + 1), "where {filter}");
     }
-}
-
-/// What is read once no view of it is being filled any more: a start goes on filling where the last process died.
-pub fn filled(server: &ServerProcess, request: &Value) -> Value {
-    for _ in 0..500 {
-        let reply = server.post_json("/v1/features", request);
-        assert_eq!(reply.status, 200, "{}", reply.body);
-        if !reply.body.contains("BACKFILLING") {
-            return reply.json();
-        }
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    panic!("a view is still being filled after ten seconds");
 }
 
 #[test]

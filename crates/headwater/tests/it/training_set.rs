@@ -21,9 +21,13 @@ spec:
     - {name: ratio, expression: amount / spent_1h, default: -1}
 ";
 
+/// Nothing is held in memory that may be written down.
+const SETTINGS: &str = "name: shop\nspec: {training_sets: {memory_bytes_max: 0}}\n";
+
 /// Purchases whose sums of floats would tell another order of adding apart.
 fn shop() -> TempProject {
     let project = TempProject::new(BINARY, SHOP);
+    project.write("headwater.yaml", SETTINGS);
     project.write("features/risk.yaml", RISK);
     project.run_ok(&["apply"]);
     let mut facts = String::new();
@@ -219,6 +223,8 @@ fn rows_are_what_live_reads_say() {
         std::fs::read_to_string(project.path().join("i.csv")).unwrap(),
         inclusive
     );
+    let spilled = std::fs::read_dir(project.path().join(".headwater/spill"));
+    assert_eq!(spilled.expect("something was spilled").count(), 0);
 }
 
 #[test]
@@ -272,6 +278,61 @@ fn a_manifest_makes_the_same_bytes_again() {
         project
             .run_fails(&again)
             .contains("isn't the one that the manifest names")
+    );
+    project.write("s.csv", csv());
+    project.write("features/risk.yaml", RISK.replace("-1", "-2"));
+    project.run_ok(&["apply"]);
+    let said = project.run_fails(&again);
+    assert!(
+        said.contains("is defined otherwise now") && said.contains("feature_sets/risk"),
+        "{said}"
+    );
+}
+
+#[test]
+fn a_plain_sets_definition_counts_and_so_do_the_bytes() {
+    let project = shop();
+    project.write("s.csv", csv().replace(",amount,", ",weight,"));
+    let make = |arguments: &[&str]| {
+        let both = ["training-set", "--spine", "s.csv", "--out", "a.csv"];
+        project.run(&[&both, arguments].concat())
+    };
+    assert!(make(&["--set", "customer_now"]).status.success());
+    let path = project.path().join("a.csv.manifest.json");
+    let kept = project.path().join("kept.json");
+    std::fs::copy(&path, &kept).unwrap();
+    let again = |arguments: &[&str]| {
+        let output = make(&[&["--manifest", "kept.json"], arguments].concat());
+        String::from_utf8(output.stderr).unwrap()
+    };
+    assert_eq!(again(&[]), "");
+    let text = std::fs::read_to_string(&kept).unwrap();
+    let manifest: Value = serde_json::from_str(&text).unwrap();
+    let sha256 = manifest["sha256"].as_str().unwrap();
+    std::fs::write(&kept, text.replace(sha256, "0")).unwrap();
+    let said = again(&[]);
+    assert!(said.contains("isn't, byte for byte, what it was"), "{said}");
+    std::fs::write(&kept, text).unwrap();
+    let narrower = crate::FEATURES.replace("'spending.*'", "spending.last");
+    project.write("features/shop.yaml", narrower);
+    project.run_ok(&["apply"]);
+    assert!(again(&[]).contains("feature_sets/customer_now"));
+}
+
+#[test]
+fn more_at_once_than_may_be_is_refused() {
+    let project = shop();
+    project.write(
+        "headwater.yaml",
+        SETTINGS.replace("memory_bytes_max", "running_max"),
+    );
+    let server = ServerProcess::start(&project);
+    let reply = server.post("/v1/training-sets?feature_set=risk", "text/csv", csv());
+    assert_eq!(reply.status, 503, "{}", reply.body);
+    assert!(
+        reply.body.contains("training_sets.running_max"),
+        "{}",
+        reply.body
     );
 }
 

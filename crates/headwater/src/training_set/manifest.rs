@@ -1,0 +1,124 @@
+//! What a training set's manifest says, and what is compared when it is made again.
+
+use std::collections::BTreeMap;
+
+use headwater_api::backend::{Names, TrainingKnownAt, TrainingSetRequest};
+use headwater_batch::{KnownRule, Manifest, OutputFormat, SpineRead};
+use headwater_features::{CompiledView, DefinitionKind};
+use headwater_schema::{Problem, Sequence};
+
+use super::Made;
+
+impl Made {
+    /// The hashes of what the features stand on.
+    fn definitions(&self) -> BTreeMap<String, String> {
+        let mut hashes = BTreeMap::new();
+        let mut add = |kind: DefinitionKind, name: &str| {
+            if let Some(current) = self.registry.current(kind, name) {
+                hashes.insert(format!("{}/{name}", kind.plural()), current.hash.clone());
+            }
+        };
+        let mut views: Vec<&CompiledView> = Vec::new();
+        views.extend(self.plan.views.iter().map(|r| r.plan.view().as_ref()));
+        while let Some(view) = views.pop() {
+            add(DefinitionKind::View, &view.name);
+            add(DefinitionKind::Entity, &view.entity.name);
+            for source in &view.sources {
+                add(DefinitionKind::Contract, &source.contract);
+                views.extend(source.upstream.iter().map(|u| u.view.as_ref()));
+            }
+        }
+        if let Names::Set(set) = &self.names {
+            add(DefinitionKind::FeatureSet, set);
+        }
+        hashes
+    }
+
+    pub fn refuse_changes(&self, again: &Manifest) -> Result<(), Problem> {
+        let own = self.definitions();
+        let mut names = own.keys().chain(again.definitions.keys());
+        if let Some(name) = names.find(|name| own.get(*name) != again.definitions.get(*name)) {
+            return Err(Problem::user(
+                "definitions-changed",
+                "what the training set was made with is defined otherwise now",
+            )
+            .field("definitions")
+            .detail(format!("`{name}` has another hash than in the manifest"))
+            .hint(
+                "apply the definitions of then, or make a new training set without `--manifest`",
+            ));
+        }
+        if again.spine.sha256 != self.spine_sha256 {
+            return Err(Problem::user(
+                "spine-changed",
+                "the spine isn't the one that the manifest names",
+            )
+            .field("spine")
+            .detail(format!(
+                "its SHA-256 is {}, was {}",
+                self.spine_sha256, again.spine.sha256
+            ))
+            .hint("give the same file"));
+        }
+        Ok(())
+    }
+
+    pub fn manifest(
+        &self,
+        first: Sequence,
+        nulls: Vec<usize>,
+        output: OutputFormat,
+        sha256: String,
+    ) -> Manifest {
+        let names = self.plan.names.iter().map(|n| n.to_string());
+        let columns = self.spine.schema.fields().iter();
+        Manifest {
+            format: Manifest::FORMAT,
+            feature_set: match &self.names {
+                Names::Set(set) => Some(set.clone()),
+                Names::List(_) => None,
+            },
+            features: names.clone().collect(),
+            definitions: self.definitions(),
+            inclusive: self.inclusive,
+            known_at: self.rule,
+            facts: (first, self.end),
+            spine: SpineRead {
+                rows: self.spine.rows(),
+                columns: columns.map(|f| f.name().clone()).collect(),
+                sha256: self.spine_sha256.clone(),
+                time: self.time.clone(),
+            },
+            nulls: names.zip(nulls).collect(),
+            output: output.as_str().to_owned(),
+            sha256,
+        }
+    }
+}
+
+/// Refuses a table that isn't the one whose manifest was given, where it is written in the same format.
+pub(super) fn refuse_other_bytes(again: &Manifest, made: &Manifest) -> Result<(), Problem> {
+    if again.output != made.output || again.sha256 == made.sha256 {
+        return Ok(());
+    }
+    let title = "the training set isn't, byte for byte, what it was";
+    Err(Problem::external("not-the-same", title)
+        .detail(format!("its SHA-256 is {}, was {}", made.sha256, again.sha256))
+        .hint("facts may have gone by retention, or another version wrote the first; without `--manifest` a new one is made"))
+}
+
+/// The request that a manifest's training set was made by.
+pub fn request_of(manifest: &Manifest) -> TrainingSetRequest {
+    TrainingSetRequest {
+        names: match &manifest.feature_set {
+            Some(set) => Names::Set(set.clone()),
+            None => Names::List(manifest.features.clone()),
+        },
+        inclusive: manifest.inclusive,
+        known_at: match manifest.known_at {
+            KnownRule::AsOfArrival => Some(TrainingKnownAt::Arrival),
+            KnownRule::Everything | KnownRule::Column => None,
+        },
+        time: manifest.spine.time.clone(),
+    }
+}
