@@ -1,5 +1,5 @@
 //! What is made from many facts at once: training sets, by the same definitions and the same `aggregate` as live
-//! reads. SQL over what is stored has its place here, too, and DataFusion for it; there is none yet.
+//! reads. SQL over what is stored has its place here, too; there is none yet.
 //!
 //! It isn't a second engine of features: nothing here knows how a window is computed. `headwater` calls it.
 

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use arrow::array::Array;
 use arrow::ipc::writer::StreamWriter;
+use parquet::basic::Compression;
 use proptest::prelude::*;
 use serde_json::json;
 
@@ -410,9 +411,15 @@ fn ipc(batch: &arrow::array::RecordBatch) -> Vec<u8> {
 }
 
 fn parquet_bytes(batch: &arrow::array::RecordBatch) -> Vec<u8> {
+    packed_parquet(batch, Compression::UNCOMPRESSED)
+}
+
+fn packed_parquet(batch: &arrow::array::RecordBatch, compression: Compression) -> Vec<u8> {
+    let properties = parquet::file::properties::WriterProperties::builder();
+    let properties = Some(properties.set_compression(compression).build());
     let mut bytes = Vec::new();
     let mut writer =
-        parquet::arrow::ArrowWriter::try_new(&mut bytes, batch.schema(), None).unwrap();
+        parquet::arrow::ArrowWriter::try_new(&mut bytes, batch.schema(), properties).unwrap();
     writer.write(batch).unwrap();
     writer.close().unwrap();
     bytes
@@ -440,6 +447,24 @@ fn columns_come_from_arrow_and_parquet() {
                 let _ = decode(contract(), format, &bad[..at], &DecodeLimits::default());
             }
         }
+    }
+}
+
+#[test]
+fn parquet_is_read_however_it_is_packed() {
+    let json = read(BodyFormat::Json, &format!("[{ROW}]"));
+    for compression in [
+        Compression::SNAPPY,
+        Compression::GZIP(Default::default()),
+        Compression::BROTLI(Default::default()),
+        Compression::LZ4,
+        Compression::LZ4_RAW,
+        Compression::ZSTD(Default::default()),
+    ] {
+        let body = packed_parquet(&json.batch.columns, compression);
+        let limits = DecodeLimits::default();
+        let decoded = decode(contract(), BodyFormat::Parquet, &body, &limits).unwrap();
+        assert_eq!(decoded.batch.columns, json.batch.columns, "{compression}");
     }
 }
 
