@@ -1,11 +1,14 @@
 //! A run of facts of one entity in the total order, column by column.
 
+use std::ops::Range;
+
 use headwater_schema::{DataType, Micros, Position, Problem, Sequence, Value};
 
 use crate::column::{Column, InputColumn, Nulls};
 use crate::exact_sum::ExactSum;
+use crate::ordered::{Placed, insert_newest};
 use crate::partial::{Partial, PartialData};
-use crate::{Layout, Slot};
+use crate::{Layout, Slot, SlotKind};
 
 /// Facts in ascending order of their positions.
 #[derive(Debug, Clone)]
@@ -180,7 +183,7 @@ impl Block {
 
     /// Adds the facts of `rows` to a slot's aggregate: the same as [`Block::add_row`] for each,
     /// in loops over one type where the slot allows it.
-    pub fn add_rows(&self, slot: &Slot, rows: std::ops::Range<usize>, partial: &mut Partial) {
+    pub fn add_rows(&self, slot: &Slot, rows: Range<usize>, partial: &mut Partial) {
         if rows.is_empty() {
             return;
         }
@@ -193,12 +196,7 @@ impl Block {
         }
     }
 
-    fn add_rows_typed(
-        &self,
-        slot: &Slot,
-        rows: std::ops::Range<usize>,
-        partial: &mut Partial,
-    ) -> bool {
+    fn add_rows_typed(&self, slot: &Slot, rows: Range<usize>, partial: &mut Partial) -> bool {
         let Some(input) = slot.input else {
             let counts = matches!(partial.data, PartialData::Count);
             if counts {
@@ -224,10 +222,111 @@ impl Block {
                 keep_best(kept, &values[rows.clone()], |new, old| new < old)
             }
             (PartialData::Count, column) => count_valid(column, rows.clone()),
+            (PartialData::Last(list), column) => {
+                let SlotKind::Last { n, keep_nulls } = slot.kind else {
+                    return false;
+                };
+                let counts = |row: &usize| keep_nulls || !is_null(column, *row);
+                let newest = rows.clone().rev().filter(counts).take(n);
+                for row in newest {
+                    insert_newest(list, n, self.position(row), &column.get(row));
+                }
+                match keep_nulls {
+                    true => (rows.len(), rows.len() - 1),
+                    false => count_valid(column, rows.clone()),
+                }
+            }
             _ => return false,
         };
         self.count_rows(partial, rows.start, count, last);
         true
+    }
+
+    /// Takes the first rows out of a slot's count or sums again; it must be plain.
+    pub(crate) fn take_rows(&self, slot: &Slot, rows: Range<usize>, partial: &mut Partial) {
+        let unfiltered = slot.filter.is_none();
+        match (&mut partial.data, slot.input.map(|i| &self.columns[i])) {
+            (PartialData::Count, None) if unfiltered => partial.uncount(rows.len() as u64),
+            (PartialData::Moments(sums), Some(Column::Float(values)))
+                if unfiltered && sums.len() == 1 =>
+            {
+                let gone = values[rows].iter().filter(|v| !v.is_nan());
+                let mut count = 0;
+                for value in gone {
+                    sums[0].add_float(-value);
+                    count += 1;
+                }
+                partial.uncount(count);
+            }
+            _ => {
+                for row in rows {
+                    if let Some(value) = self.counted(slot, row) {
+                        partial.uncount(1);
+                        partial.subtract(&value);
+                    }
+                }
+            }
+        }
+        if partial.count == 0 {
+            *partial = Partial::empty(slot);
+        }
+    }
+
+    /// What a row brings to a plain slot; none where it doesn't count.
+    pub(crate) fn counted(&self, slot: &Slot, row: usize) -> Option<Value> {
+        if slot.filter.is_some_and(|filter| !self.holds(filter, row)) {
+            return None;
+        }
+        let Some(input) = slot.input else {
+            return Some(Value::Null);
+        };
+        let value = self.value(input, row);
+        (slot.kind.keeps_nulls() || !value.is_null()).then_some(value)
+    }
+
+    /// A row's place and what it brings to a plain slot.
+    pub(crate) fn placed(&self, slot: &Slot, row: usize) -> Placed {
+        let value = slot.input.map_or(Value::Null, |i| self.value(i, row));
+        (self.position(row), value)
+    }
+
+    /// Whether a bool input is true.
+    pub(crate) fn holds(&self, input: usize, row: usize) -> bool {
+        self.value(input, row) == Value::Bool(true)
+    }
+
+    /// Becomes the block of some facts, which come in the order of their positions, as far as some inputs go; the others
+    /// must not be read.
+    pub(crate) fn gather(&mut self, facts: &[(&InputBatch, usize)], inputs: &[usize]) {
+        self.event_times.clear();
+        self.sequences.clear();
+        let times = facts.iter().map(|(batch, row)| batch.event_times[*row]);
+        self.event_times.extend(times);
+        let sequences = facts.iter().map(|(batch, row)| batch.sequences[*row]);
+        self.sequences.extend(sequences);
+        self.sequence_max = self.sequences.iter().copied().max().unwrap_or(0);
+        for input in inputs {
+            let column = &mut self.columns[*input];
+            column.clear();
+            for (batch, row) in facts {
+                batch.columns[*input].push_to(column, *row);
+            }
+        }
+    }
+
+    /// [`Block::rows_before`], found from a number that is likely near to it.
+    pub(crate) fn rows_before_near(&self, position: Position, near: usize) -> usize {
+        let before = |row: usize| self.position(row) < position;
+        let near = near.min(self.len());
+        if near > 0 && !before(near - 1) {
+            return partition_point(0, near - 1, before);
+        }
+        let (mut low, mut step) = (near, 1);
+        while low + step <= self.len() && before(low + step - 1) {
+            low += step;
+            step *= 2;
+        }
+        partition_point(low, (low + step - 1).min(self.len()), before)
     }
 
     fn count_rows(&self, partial: &mut Partial, start: usize, count: usize, last: usize) {
@@ -252,6 +351,18 @@ impl Block {
         let headers = self.columns.len() * size_of::<Column>() + size_of::<Self>();
         self.event_times.capacity() * 16 + columns + headers
     }
+}
+
+/// The first number from `low` to `high` that doesn't hold, where those that do come first.
+fn partition_point(mut low: usize, mut high: usize, holds: impl Fn(usize) -> bool) -> usize {
+    while low < high {
+        let middle = low + (high - low) / 2;
+        match holds(middle) {
+            true => low = middle + 1,
+            false => high = middle,
+        }
+    }
+    low
 }
 
 fn is_null(column: &Column, row: usize) -> bool {
@@ -312,7 +423,7 @@ fn keep_best(
 }
 
 /// How many rows have a value, and the place of the last of them, counted from the start of `rows`.
-fn count_valid(column: &Column, rows: std::ops::Range<usize>) -> (usize, usize) {
+fn count_valid(column: &Column, rows: Range<usize>) -> (usize, usize) {
     let (mut count, mut last) = (0, 0);
     for (i, row) in rows.enumerate() {
         if !is_null(column, row) {

@@ -47,6 +47,10 @@ impl Nulls {
         self.0.insert(row, null);
     }
 
+    fn clear(&mut self) {
+        self.0.clear();
+    }
+
     fn remove(&mut self, row: usize) {
         if !self.0.is_empty() {
             self.0.remove(row);
@@ -132,6 +136,23 @@ impl Column {
             (Self::String(v), Value::String(s)) => v.insert(row, Some(s)),
             (Self::String(v), _) => v.insert(row, None),
             (Self::Other(v), value) => v.insert(row, value),
+        }
+    }
+
+    pub fn clear(&mut self) {
+        match self {
+            Self::Bool(v) => v.clear(),
+            Self::Int(v, nulls) | Self::Timestamp(v, nulls) => {
+                v.clear();
+                nulls.clear();
+            }
+            Self::Date(v, nulls) => {
+                v.clear();
+                nulls.clear();
+            }
+            Self::Float(v) => v.clear(),
+            Self::String(v) => v.clear(),
+            Self::Other(v) => v.clear(),
         }
     }
 

@@ -10,6 +10,8 @@ use num_traits::{Signed, ToPrimitive, Zero};
 
 /// Bits of an `i128` mantissa that may be used before a sum continues in a big integer.
 const SMALL_BITS_MAX: u32 = 126;
+/// Up to this exponent, a quotient of two numbers of 53 bits times the power of two is a normal float.
+const PLAIN_EXPONENT_MAX: u32 = 900;
 
 /// An exact sum of finite floats or integers.
 #[derive(Debug, Clone)]
@@ -47,6 +49,15 @@ impl ExactSum {
         match mantissa.checked_pow(power) {
             Some(raised) if bits(raised) <= SMALL_BITS_MAX => self.add_scaled(raised, exponent),
             _ => self.add_big(&BigInt::from(mantissa).pow(power), exponent),
+        }
+    }
+
+    /// Takes `(mantissa × 2^exponent)^power` away, exactly.
+    pub fn subtract_power(&mut self, mantissa: i128, exponent: i32, power: u32) {
+        let exponent = exponent * power as i32;
+        match mantissa.checked_pow(power) {
+            Some(raised) if bits(raised) <= SMALL_BITS_MAX => self.add_scaled(-raised, exponent),
+            _ => self.add_big(&-BigInt::from(mantissa).pow(power), exponent),
         }
     }
 
@@ -144,15 +155,13 @@ impl ExactSum {
 
     /// The float nearest to the sum over `divisor`; none beyond the largest float, or over zero.
     pub fn divided_by(&self, divisor: u64) -> Option<f64> {
-        if let Repr::Small {
-            mantissa,
-            exponent: 0,
-        } = &self.0
+        if let Repr::Small { mantissa, exponent } = &self.0
             && mantissa.unsigned_abs() < 1 << 53
             && (1..1 << 53).contains(&divisor)
+            && exponent.unsigned_abs() <= PLAIN_EXPONENT_MAX
         {
-            // Both are exact as floats, so one division rounds once.
-            return Some(*mantissa as f64 / divisor as f64);
+            // Both are exact as floats, so one division rounds once, and the power of two not at all.
+            return Some(*mantissa as f64 / divisor as f64 * power_of_two(i64::from(*exponent)));
         }
         let (mantissa, exponent) = self.to_big();
         ratio_to_float(&mantissa, &BigUint::from(divisor), i64::from(exponent))

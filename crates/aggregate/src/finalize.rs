@@ -81,7 +81,9 @@ impl Aggregate {
                 }
                 None => Outcome::present(Value::Null, None),
             },
-            (_, PartialData::Ranked(values)) => list(values.clone()),
+            (_, PartialData::Ranked(values)) => {
+                Outcome::present(Value::List(values.as_slice().into()), time)
+            }
             (_, PartialData::Chosen(chosen)) => {
                 let value = chosen.as_ref().map_or(Value::Null, |c| c.value.clone());
                 Outcome::present(value, time)

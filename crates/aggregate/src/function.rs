@@ -147,6 +147,18 @@ impl Aggregate {
         )
     }
 
+    /// Whether the same facts give another result at another time.
+    pub fn fades(&self) -> bool {
+        matches!(
+            self,
+            Self::DecayedSum { .. }
+                | Self::DecayedCount { .. }
+                | Self::DecayedAvg { .. }
+                | Self::TimeSinceFirst
+                | Self::TimeSinceLast
+        )
+    }
+
     /// Whether the function chooses a fact by the value of `order_by`.
     pub fn needs_order(&self) -> bool {
         matches!(self, Self::MinBy | Self::MaxBy)

@@ -147,6 +147,17 @@ impl Partial {
         }
     }
 
+    /// Takes a value out of its sums again.
+    pub(crate) fn subtract(&mut self, value: &Value) {
+        if let (PartialData::Moments(sums), Some((mantissa, exponent))) =
+            (&mut self.data, scaled(value))
+        {
+            for (sum, power) in sums.iter_mut().zip(1..) {
+                sum.subtract_power(mantissa, exponent, power);
+            }
+        }
+    }
+
     /// Counts facts, of which the newest stands at `position`.
     pub(crate) fn count(&mut self, facts: u64, position: Position) {
         if facts > 0 {

@@ -30,7 +30,7 @@ use rows::{Rows, rows_of};
 use spill::Spill;
 
 /// Rows of a chunk of the answer.
-const CHUNK_ROWS: usize = 4096;
+const CHUNK_ROWS: usize = 1024;
 /// Moments of a chained view that are grouped by what was known: each group goes through the facts again.
 const GROUPED_MOMENTS: usize = 65_536;
 
@@ -73,7 +73,7 @@ impl Iterator for SweptRows {
     fn next(&mut self) -> Option<Self::Item> {
         let chunk = self.outcomes.next()?;
         let plan = &self.outcomes.plan;
-        Some(chunk.map(|rows| rows.iter().map(|row| plan.pick(row)).collect()))
+        Some(chunk.map(|rows| rows.into_iter().map(|row| plan.pick_from(row)).collect()))
     }
 }
 
@@ -113,7 +113,7 @@ impl Sweep<'_> {
             pass.read(&mut moments, end, &mut results)?;
         }
         Ok(Outcomes {
-            windowed: plan.windowed().collect(),
+            windowed: plan.windowed(),
             plan: plan.clone(),
             rows: results.finish()?,
         })
@@ -194,7 +194,7 @@ impl Pass<'_> {
             refuse_expired(sweep.facts, &contract, &view.name, oldest)?;
             for rows in rows_of(sweep, view, index, end)? {
                 match rows? {
-                    Rows::Facts(facts) => gathering.facts(&facts)?,
+                    Rows::Facts(facts) => gathering.facts(facts)?,
                     Rows::Removed(kept, since) => gathering.removed(&kept, &since)?,
                 }
             }
@@ -212,14 +212,13 @@ struct Outcomes {
 
 impl Outcomes {
     fn chunk(&mut self) -> Result<Vec<Vec<Outcome>>, Problem> {
-        let nothing = vec![nothing(); self.plan.view().features.len()];
+        let width = self.plan.view().features.len();
         let mut chunk = Vec::with_capacity(CHUNK_ROWS);
         while chunk.len() < CHUNK_ROWS {
-            let mut row = nothing.clone();
-            if !self.rows.read_into(&self.windowed, &mut row)? {
-                break;
+            match self.rows.next(&self.windowed, width)? {
+                Some(row) => chunk.push(row),
+                None => break,
             }
-            chunk.push(row);
         }
         self.plan.derive(&mut chunk)?;
         Ok(chunk)

@@ -17,6 +17,7 @@ mod memory;
 mod recovery;
 mod server;
 mod shop;
+mod sweep;
 mod view;
 mod windows;
 
@@ -43,6 +44,8 @@ enum What {
     View,
     /// Random windows over one entity, in the shape of Chronon's aggregator test.
     Windows,
+    /// Features of many moments in one pass over the facts, on one core.
+    Sweep,
     /// The whole flights project through a durable engine, on one core.
     Flights,
     /// Durable ingestion over HTTP: batches, and facts one by one.
@@ -74,6 +77,7 @@ fn main() -> Result<(), Problem> {
     let every = [
         What::View,
         What::Windows,
+        What::Sweep,
         What::Flights,
         What::Ingest,
         What::Http,
@@ -85,6 +89,7 @@ fn main() -> Result<(), Problem> {
         match what {
             What::View => view::measure()?,
             What::Windows => windows::measure()?,
+            What::Sweep => sweep::measure()?,
             What::Flights => flights::measure()?,
             What::Ingest => ingest::measure(arguments.seconds)?,
             What::Http => http::measure(arguments.seconds)?,

@@ -14,6 +14,10 @@ use headwater_schema::{Cursor, Micros, Problem, Value};
 use crate::derived::{Derivation, work_out};
 use crate::{CompiledFeature, CompiledView, FeatureKind};
 
+mod forward;
+
+pub use forward::ForwardPlan;
+
 /// Which features of a view to read, worked out once and used for every read.
 #[derive(Debug, Clone)]
 pub struct ReadPlan {
@@ -34,6 +38,15 @@ struct WindowReads {
     slots: Vec<usize>,
     /// (feature, place of its slot in `slots`)
     features: Vec<(usize, usize)>,
+}
+
+impl WindowReads {
+    fn range(&self, cursor: &Cursor) -> WindowRange {
+        WindowRange {
+            among: self.among,
+            ..self.window.range(cursor)
+        }
+    }
 }
 
 const LIFETIME: Window = Window::new(WindowKind::Lifetime);
@@ -97,21 +110,19 @@ impl ReadPlan {
         self.wanted.iter().map(|i| &self.view.features[*i])
     }
 
-    /// The features that [`ReadPlan::read`] finds, by index; [`ReadPlan::derive`] works out the others that are needed.
-    pub fn windowed(&self) -> impl Iterator<Item = usize> {
+    /// The features that [`ReadPlan::read`] finds, by ascending index; [`ReadPlan::derive`] works out the others that are
+    /// needed.
+    pub fn windowed(&self) -> Vec<usize> {
         let features = self.windows.iter().flat_map(|reads| &reads.features);
-        features.map(|(feature, _)| *feature)
+        let mut features: Vec<usize> = features.map(|(feature, _)| *feature).collect();
+        features.sort_unstable();
+        features
     }
 
     /// What one entity's state says at a cursor: an outcome per feature of the view, in the view's
     /// order; those that aren't needed, and derived ones until [`ReadPlan::derive`], are null.
     pub fn read(&self, state: Option<&EntityState>, cursor: &Cursor) -> Result<Vec<Outcome>, Aged> {
-        let absent = Outcome {
-            value: Value::Null,
-            status: Status::NotFound,
-            event_time: None,
-        };
-        let mut outcomes = vec![absent; self.view.features.len()];
+        let mut outcomes = vec![absent(); self.view.features.len()];
         let found = match state {
             Some(state) => state.any_before(cursor.until, cursor.known_at)?,
             None => false,
@@ -147,34 +158,43 @@ impl ReadPlan {
             .map(|slot| Partial::empty(&layout.slots[*slot]))
             .collect();
         if let Some(state) = state {
-            let range = WindowRange {
-                among: reads.among,
-                ..reads.window.range(cursor)
-            };
+            let range = reads.range(cursor);
             state.query(layout, &range, cursor.known_at, &reads.slots, &mut partials)?;
         }
-        let as_of = cursor.as_of.saturating_sub(reads.window.offset);
         for (index, place) in &reads.features {
             let feature = &self.view.features[*index];
-            let slot = &layout.slots[reads.slots[*place]];
-            let (function, largest) = match &feature.kind {
-                FeatureKind::Aggregate {
-                    function, largest, ..
-                } => (function, *largest),
-                _ => (&LATEST, None),
-            };
-            let reading = Reading {
-                slot,
-                input: slot.input.map(|i| &layout.inputs[i]),
-                as_of,
-                width: reads.window.width(),
-                largest,
-            };
-            let outcome = function.finalize(&partials[*place], &reading);
+            let outcome = self.outcome(reads, *index, *place, &partials[*place], cursor);
             let outcome = apply_ttl(feature, outcome, cursor);
             outcomes[*index] = finish(feature, outcome, found);
         }
         Ok(())
+    }
+
+    /// What a feature says of its window's partial aggregate, whatever its age.
+    fn outcome(
+        &self,
+        reads: &WindowReads,
+        index: usize,
+        place: usize,
+        partial: &Partial,
+        cursor: &Cursor,
+    ) -> Outcome {
+        let layout = &self.view.layout;
+        let slot = &layout.slots[reads.slots[place]];
+        let (function, largest) = match &self.view.features[index].kind {
+            FeatureKind::Aggregate {
+                function, largest, ..
+            } => (function, *largest),
+            _ => (&LATEST, None),
+        };
+        let reading = Reading {
+            slot,
+            input: slot.input.map(|i| &layout.inputs[i]),
+            as_of: cursor.as_of.saturating_sub(reads.window.offset),
+            width: reads.window.width(),
+            largest,
+        };
+        function.finalize(partial, &reading)
     }
 
     /// Computes the derived features of many entities at once. Each row is what
@@ -221,6 +241,14 @@ impl ReadPlan {
     pub fn pick(&self, outcomes: &[Outcome]) -> Vec<Outcome> {
         self.wanted.iter().map(|i| outcomes[*i].clone()).collect()
     }
+
+    /// The same without a copy where all features are asked for as they come.
+    pub fn pick_from(&self, outcomes: Vec<Outcome>) -> Vec<Outcome> {
+        match self.wanted.iter().copied().eq(0..outcomes.len()) {
+            true => outcomes,
+            false => self.pick(&outcomes),
+        }
+    }
 }
 
 /// The features that are wanted, and those that they are derived from.
@@ -236,6 +264,14 @@ fn needed_features(view: &CompiledView, wanted: &[usize]) -> Vec<bool> {
         }
     }
     needed
+}
+
+fn absent() -> Outcome {
+    Outcome {
+        value: Value::Null,
+        status: Status::NotFound,
+        event_time: None,
+    }
 }
 
 fn apply_ttl(feature: &CompiledFeature, mut outcome: Outcome, cursor: &Cursor) -> Outcome {

@@ -30,11 +30,11 @@ pub use catalog::{
 pub use chain::{CHAIN_DEPTH_MAX, Upstream};
 pub use definition::{API_VERSION, Definition, Storage, json_schemas, read as read_definition};
 pub use documents::{DefinitionDocument, DefinitionKind, Documents, definition_hash};
-pub use evaluate::ReadPlan;
+pub use evaluate::{ForwardPlan, ReadPlan};
 pub use expression::{EXPRESSION_CHARACTERS_MAX, Expression};
 pub use lineage::{Direction, Edge, Lineage, Node, NodeKind, Walk};
 pub use plan::{Action, Affected, Cost, LogFacts, Plan, PlanItem, Replay, plan};
-pub use prepare::{KeptRows, PreparedFacts, SourceRows, keep, prepare, prepare_rows};
+pub use prepare::{KeptRows, Keys, PreparedFacts, SourceRows, keep, prepare, prepare_rows};
 pub use registry::{DefinitionVersion, Registry};
 pub use search::{FOUND_MAX, Found, search};
 pub use set::{ContextRow, FeatureSet, ON_DEMAND_MAX, OnDemand, SET_FEATURES_MAX, SetInput};

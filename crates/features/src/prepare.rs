@@ -30,10 +30,15 @@ impl PreparedFacts {
     pub fn key(&self, row: usize) -> &[u8] {
         self.keys.get(row)
     }
+
+    /// The keys of the entities that rows belong to, and the rows.
+    pub fn into_parts(self) -> (Keys, InputBatch) {
+        (self.keys, self.rows)
+    }
 }
 
 /// Entity keys of rows.
-struct Keys {
+pub struct Keys {
     /// The bytes of each, one after another.
     bytes: Vec<u8>,
     /// Where each row's key ends in `bytes`.
@@ -41,7 +46,8 @@ struct Keys {
 }
 
 impl Keys {
-    fn get(&self, row: usize) -> &[u8] {
+    /// The bytes of the key of row `row`.
+    pub fn get(&self, row: usize) -> &[u8] {
         let start = if row == 0 { 0 } else { self.ends[row - 1] };
         &self.bytes[start..self.ends[row]]
     }

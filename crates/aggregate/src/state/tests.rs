@@ -9,7 +9,8 @@ use proptest::sample::{Index, select};
 use super::*;
 use crate::oracle::{self, OracleFact, Question};
 use crate::{
-    Aggregate, Grid, InputColumn, Outcome, Quantiles, Reading, Slot, Spread, Window, WindowKind,
+    Aggregate, ForwardReads, ForwardWindow, Grid, InputColumn, Outcome, Quantiles, Reading, Slot,
+    Spread, Window, WindowKind,
 };
 
 #[derive(Debug, Clone)]
@@ -456,7 +457,12 @@ impl Run {
             );
             return;
         }
-        let features = self.features.iter().zip(&partials);
+        self.hold(&partials, window, cursor, among);
+    }
+
+    /// Holds the partial aggregates of all slots over a window to the oracle.
+    fn hold(&self, partials: &[Partial], window: &Window, cursor: &Cursor, among: bool) {
+        let features = self.features.iter().zip(partials);
         for (feature, partial) in features.filter(|(f, _)| f.filtered || !among) {
             if feature.function == Aggregate::Rate && window.width().is_none() {
                 continue;
@@ -483,6 +489,60 @@ impl Run {
                 exact(&want),
                 "{feature:?} among={among} {window:?} {cursor:?}"
             );
+        }
+    }
+}
+
+impl Run {
+    /// The facts that live, in the order of their positions, as one batch.
+    fn live(&self) -> InputBatch {
+        let live = self.facts.iter().filter(|(f, _)| f.removed_at.is_none());
+        let mut live: Vec<_> = live.collect();
+        live.sort_by_key(|(fact, _)| fact.position);
+        let columns = self.layout.inputs.iter().enumerate();
+        let columns = columns.map(|(index, input)| {
+            let values = live.iter().map(|(_, values)| &values[index]);
+            InputColumn::new(&array_from_values(input, values).expect("fits"))
+        });
+        InputBatch {
+            event_times: live.iter().map(|(f, _)| f.position.event_time).collect(),
+            sequences: live.iter().map(|(f, _)| f.position.sequence).collect(),
+            columns: columns.collect(),
+        }
+    }
+
+    /// Reads a window forward at cursors, and holds each to the oracle.
+    fn check_forward(&self, window: &Window, cursors: &[Cursor], among: bool) {
+        let facts = self.live();
+        let grows = window.kind == WindowKind::Lifetime && window.limit.is_none();
+        let forward = ForwardWindow {
+            slots: (0..self.layout.slots.len()).collect(),
+            grows,
+            among: among.then_some(COUNTS),
+        };
+        let mut reads = ForwardReads::new(&self.layout, &[forward]);
+        // Another entity before it leaves nothing behind.
+        reads.begin((0..facts.sequences.len().min(3)).map(|row| (&facts, row)));
+        reads.read(0, &WindowRange::between(Position::MIN, Position::MAX));
+        reads.begin((0..facts.sequences.len()).map(|row| (&facts, row)));
+        let mut last: Option<Vec<Partial>> = None;
+        for cursor in cursors {
+            let range = WindowRange {
+                among: among.then_some(COUNTS),
+                ..window.range(cursor)
+            };
+            let (partials, changed) = reads.read(0, &range);
+            let partials = partials.to_vec();
+            if let (Some(last), false) = (&last, changed) {
+                assert_eq!(format!("{last:?}"), format!("{partials:?}"));
+            }
+            self.hold(&partials, window, cursor, among);
+            let any = self
+                .facts
+                .iter()
+                .any(|(f, _)| f.removed_at.is_none() && f.position < cursor.until);
+            assert_eq!(reads.any_before(cursor.until), any);
+            last = Some(partials);
         }
     }
 }
@@ -578,6 +638,31 @@ proptest! {
         }
     }
 
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 384, failure_persistence: None, max_shrink_iters: 2000, ..ProptestConfig::default() })]
+
+    #[test]
+    fn windows_that_slide_equal_the_oracle(
+        questions in questions(),
+        steps in steps(),
+        windows in proptest::collection::vec((windows(), any::<bool>()), 1..5),
+        cursors in proptest::collection::vec(cursors(), 1..40),
+        jumps in any::<bool>(),
+    ) {
+        let mut run = Run::new(questions);
+        for step in steps.iter().filter(|s| !matches!(s, Step::Fold(_) | Step::Store)) {
+            run.take(step);
+        }
+        let mut cursors: Vec<Cursor> = cursors.iter().map(|c| c.known_at(Sequence::MAX)).collect();
+        if !jumps {
+            cursors.sort_by_key(|c| (c.as_of, c.until));
+        }
+        for (window, among) in &windows {
+            run.check_forward(window, &cursors, *among);
+        }
+    }
 }
 
 proptest! {

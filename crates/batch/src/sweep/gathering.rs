@@ -71,14 +71,23 @@ impl<'p> Gathering<'p> {
     }
 
     /// Takes facts of the view's next source, or more of the same.
-    pub(super) fn facts(&mut self, facts: &PreparedFacts) -> Result<(), Problem> {
+    pub(super) fn facts(&mut self, facts: PreparedFacts) -> Result<(), Problem> {
+        let (keys, facts) = facts.into_parts();
+        self.facts_with(|row| keys.get(row), facts)
+    }
+
+    fn facts_with<'k>(
+        &mut self,
+        key: impl Fn(usize) -> &'k [u8],
+        facts: InputBatch,
+    ) -> Result<(), Problem> {
         match &mut self.parts {
             Some(parts) => {
-                for row in 0..facts.len() {
-                    parts.fact(self.level, facts.key(row), &facts.rows, row)?;
+                for row in 0..facts.sequences.len() {
+                    parts.fact(self.level, key(row), &facts, row)?;
                 }
             }
-            None => self.held.facts(|row| facts.key(row), &facts.rows)?,
+            None => self.held.facts(key, facts)?,
         }
         self.part_when_full()
     }
@@ -174,15 +183,7 @@ impl<'p> Gathering<'p> {
 
     fn give_back(&mut self, back: &mut Back) -> Result<(), Problem> {
         let (keys, facts) = std::mem::take(back).finish(&self.plan.view().layout.inputs)?;
-        match &mut self.parts {
-            Some(parts) => {
-                for (row, key) in keys.iter().enumerate() {
-                    parts.fact(self.level, key, &facts, row)?;
-                }
-            }
-            None => self.held.facts(|row| &keys[row], &facts)?,
-        }
-        self.part_when_full()
+        self.facts_with(|row| &keys[row], facts)
     }
 }
 

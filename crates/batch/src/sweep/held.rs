@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use hashbrown::HashMap;
-use headwater_aggregate::{EntityState, InputBatch};
-use headwater_features::ReadPlan;
+use headwater_aggregate::{EntityState, InputBatch, Layout};
+use headwater_features::{ForwardPlan, ReadPlan};
 use headwater_schema::{Cursor, Position, Problem, Sequence};
 
 use super::results::Results;
@@ -74,7 +74,7 @@ impl Held {
     pub(super) fn facts<'k>(
         &mut self,
         key: impl Fn(usize) -> &'k [u8],
-        facts: &InputBatch,
+        facts: InputBatch,
     ) -> Result<(), Problem> {
         let (batch, before) = (self.batches.len() as u32, self.facts.len());
         let rows = facts.sequences.len();
@@ -94,7 +94,7 @@ impl Held {
         }
         // A copy leaves the memory of the others free.
         let kept = match asked.len() == rows {
-            true => facts.clone(),
+            true => facts,
             false => facts.take(&asked)?,
         };
         self.bytes += kept.size_bytes() + (self.facts.len() - before) * size_of::<Fact>();
@@ -148,13 +148,18 @@ impl Held {
         let facts = Grouped::new(&self.facts, entities + 1, |f| place(f.entity));
         self.removed.sort_unstable();
         let mut removed = self.removed.as_slice();
+        let mut reading = Reading {
+            plan,
+            windowed: plan.windowed(),
+            forward: plan.forward(),
+            results,
+        };
         for number in 0..=entities {
             let gone = removed.partition_point(|(entity, ..)| place(*entity) <= number);
             let (own, others) = removed.split_at(gone);
             removed = others;
             let facts = facts.of(number).map(|at| self.facts[at]);
             let known = Known {
-                plan,
                 facts: facts
                     .map(|fact| (&self.batches[fact.batch as usize], fact.row as usize))
                     .collect(),
@@ -162,7 +167,7 @@ impl Held {
             };
             let mut moments: Vec<&Asked> = moments.of(number).map(|at| &self.moments[at]).collect();
             moments.sort_by_key(|m| (m.cursor.as_of, m.cursor.until));
-            known.read(&moments, results)?;
+            reading.read(&known, &moments)?;
         }
         Ok(())
     }
@@ -202,41 +207,65 @@ impl Grouped {
 
 /// What is known of one entity.
 struct Known<'a> {
-    plan: &'a ReadPlan,
     /// Source by source, each in the order of the sequences.
     facts: Vec<(&'a InputBatch, usize)>,
     removed: BTreeMap<Position, Sequence>,
 }
 
-impl Known<'_> {
+/// Reads entities.
+struct Reading<'a, 'r> {
+    plan: &'a ReadPlan,
+    windowed: Vec<usize>,
+    forward: ForwardPlan<'a>,
+    results: &'r mut Results,
+}
+
+impl<'a> Reading<'a, '_> {
     /// Reads at moments in the order of their time.
-    fn read(self, moments: &[&Asked], results: &mut Results) -> Result<(), Problem> {
-        let sequences = self.facts.iter().map(|(facts, row)| facts.sequences[*row]);
-        let newest = sequences.chain(self.removed.values().copied()).max();
+    fn read(&mut self, known: &Known<'a>, moments: &[&Asked]) -> Result<(), Problem> {
+        let newest = known.newest();
         let knows_all = |m: &&Asked| newest.is_none_or(|newest| newest <= m.cursor.known_at);
-        let state = match moments.iter().all(knows_all) {
-            true => self.state_at(Sequence::MAX),
-            false => self.state_with_past(),
-        };
+        if moments.iter().all(knows_all) {
+            self.forward.begin(known.counted_at(Sequence::MAX));
+            for moment in moments {
+                let outcomes = self.forward.read(&moment.cursor);
+                let outcomes = self.windowed.iter().map(|feature| &outcomes[*feature]);
+                self.results.push(moment.row, outcomes)?;
+            }
+            return Ok(());
+        }
+        let layout = &self.plan.view().layout;
+        let state = known.state_with_past(layout);
         for moment in moments {
             let cursor = &moment.cursor;
-            let read = self.plan.read(Some(&state), cursor);
-            let read = read.or_else(|_| {
+            let read = self.plan.read(Some(&state), cursor).or_else(|_| {
                 // More was removed than a state keeps beside its facts.
-                let state = self.state_at(cursor.known_at);
+                let facts = known.counted_at(cursor.known_at);
+                let state = EntityState::of_sorted(layout, facts);
                 self.plan.read(Some(&state), cursor)
             });
             let outcomes = read.map_err(|_| {
                 Problem::internal("sweep", "a state made from all facts has folded some")
             })?;
-            let outcomes = self.plan.windowed().map(|feature| &outcomes[feature]);
-            results.push(moment.row, outcomes)?;
+            let outcomes = self.windowed.iter().map(|feature| &outcomes[*feature]);
+            self.results.push(moment.row, outcomes)?;
         }
         Ok(())
     }
+}
 
-    /// The state made of the facts that were known by `known_at` and counted then.
-    fn state_at(&self, known_at: Sequence) -> EntityState {
+impl<'a> Known<'a> {
+    /// The last sequence that changed anything.
+    fn newest(&self) -> Option<Sequence> {
+        let sequences = self.facts.iter().map(|(facts, row)| facts.sequences[*row]);
+        sequences.chain(self.removed.values().copied()).max()
+    }
+
+    /// The facts that were known by `known_at` and counted then, in the order of their positions.
+    fn counted_at(
+        &self,
+        known_at: Sequence,
+    ) -> impl Iterator<Item = (&'a InputBatch, usize)> + use<'a> {
         let mut facts: Vec<(Position, &InputBatch, usize)> = self
             .facts
             .iter()
@@ -249,13 +278,11 @@ impl Known<'_> {
         facts.sort_by_key(|(position, ..)| *position);
         // A fact that two sources have is the first one's, as in live states.
         facts.dedup_by_key(|(position, ..)| *position);
-        let facts = facts.into_iter().map(|(_, facts, row)| (facts, row));
-        EntityState::of_sorted(&self.plan.view().layout, facts)
+        facts.into_iter().map(|(_, facts, row)| (facts, row))
     }
 
     /// The state as it grew: it can be read as of any sequence.
-    fn state_with_past(&self) -> EntityState {
-        let layout = &self.plan.view().layout;
+    fn state_with_past(&self, layout: &Layout) -> EntityState {
         let mut state = EntityState::new(layout);
         let mut facts = self.facts.clone();
         facts.sort_by_key(|(facts, row)| facts.sequences[*row]);

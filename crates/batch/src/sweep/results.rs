@@ -10,6 +10,7 @@ use headwater_aggregate::{Outcome, Status};
 use headwater_schema::codec::{decode_value, encode_value};
 use headwater_schema::{Problem, Value};
 
+use super::nothing;
 use super::spill::{Records, Spill, SpillFile, read_u32};
 
 /// The least that a run is worth. Unit tests have short ones, so that few rows make several.
@@ -25,6 +26,8 @@ const STATUSES: [Status; 7] = [
     Status::Backfilling,
 ];
 const TIMED: u8 = 1 << 3;
+/// Bytes that are taken from memory at a time; rows never move once they are written.
+const ARENA_BYTES: usize = 1 << 20;
 
 /// What comes behind a row's first byte of a value.
 #[derive(Clone, Copy)]
@@ -40,10 +43,8 @@ enum Kind {
 pub(super) struct Results {
     spill: Arc<Spill>,
     bytes_max: usize,
-    /// Records: u64 row, outcomes; each with its length before it.
-    bytes: Vec<u8>,
-    /// (row, where its record starts)
-    rows: Vec<(u64, usize)>,
+    held: Arenas,
+    rows: Vec<(u64, Place)>,
     file: Option<SpillFile>,
     /// Where the runs start in the file.
     runs: Vec<u64>,
@@ -55,7 +56,7 @@ impl Results {
         Self {
             spill,
             bytes_max: bytes_max.max(RUN_BYTES_MIN),
-            bytes: Vec::new(),
+            held: Arenas::default(),
             rows: Vec::new(),
             file: None,
             runs: Vec::new(),
@@ -68,16 +69,14 @@ impl Results {
         row: u64,
         outcomes: impl Iterator<Item = &'o Outcome>,
     ) -> Result<(), Problem> {
-        let start = self.bytes.len();
-        self.bytes.extend([0; 4]);
-        self.bytes.extend(row.to_le_bytes());
-        for outcome in outcomes {
-            encode(&mut self.bytes, outcome);
-        }
-        let length = (self.bytes.len() - start - 4) as u32;
-        self.bytes[start..start + 4].copy_from_slice(&length.to_le_bytes());
-        self.rows.push((row, start));
-        match self.bytes.len() + self.rows.len() * 16 >= self.bytes_max {
+        let place = self.held.record(|bytes| {
+            bytes.extend_from_slice(&row.to_le_bytes());
+            for outcome in outcomes {
+                encode(bytes, outcome);
+            }
+        });
+        self.rows.push((row, place));
+        match self.held.bytes + self.rows.len() * size_of::<(u64, Place)>() >= self.bytes_max {
             true => self.write_run(),
             false => Ok(()),
         }
@@ -90,11 +89,11 @@ impl Results {
             none => none.insert(self.spill.file()?),
         };
         self.runs.push(file.bytes());
-        for (_, start) in self.rows.drain(..) {
-            let record = record_at(&self.bytes, start);
+        for (_, place) in self.rows.drain(..) {
+            let record = self.held.get(place);
             file.record(|out| out.extend_from_slice(record))?;
         }
-        self.bytes.clear();
+        self.held = Arenas::default();
         Ok(())
     }
 
@@ -104,10 +103,9 @@ impl Results {
             self.write_run()?;
         }
         let Some(file) = self.file else {
-            self.rows.sort_unstable();
             return Ok(SortedRows::Held {
-                bytes: self.bytes,
-                rows: self.rows.into_iter(),
+                held: self.held,
+                places: sorted(self.rows).into_iter(),
             });
         };
         let mut ends = self.runs.split_off(1.min(self.runs.len()));
@@ -129,16 +127,70 @@ impl Results {
     }
 }
 
-fn record_at(bytes: &[u8], start: usize) -> &[u8] {
-    let length = read_u32(&bytes[start..]) as usize;
-    &bytes[start + 4..start + 4 + length]
+/// The places of rows in the order of the rows.
+fn sorted(mut rows: Vec<(u64, Place)>) -> Vec<Place> {
+    let first = rows.iter().map(|(row, _)| *row).min().unwrap_or(0);
+    let last = rows.iter().map(|(row, _)| *row).max().unwrap_or(0);
+    if last - first != (rows.len() as u64).saturating_sub(1) {
+        rows.sort_unstable_by_key(|(row, _)| *row);
+        return rows.into_iter().map(|(_, place)| place).collect();
+    }
+    // None is missing: each says where it stands.
+    let mut places = vec![Place::default(); rows.len()];
+    for (row, place) in rows {
+        places[(row - first) as usize] = place;
+    }
+    places
+}
+
+/// Where a record is held.
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Place {
+    arena: u32,
+    start: u32,
+}
+
+/// Records, each with its length before it.
+#[derive(Default)]
+pub(super) struct Arenas {
+    arenas: Vec<Vec<u8>>,
+    bytes: usize,
+}
+
+impl Arenas {
+    /// Takes a record that `write` makes.
+    fn record(&mut self, write: impl FnOnce(&mut Vec<u8>)) -> Place {
+        if self.arenas.last().is_none_or(|a| a.len() >= ARENA_BYTES) {
+            // The last record of an arena may reach over its end.
+            self.arenas
+                .push(Vec::with_capacity(ARENA_BYTES + ARENA_BYTES / 16));
+        }
+        let arena = self.arenas.len() - 1;
+        let bytes = &mut self.arenas[arena];
+        let start = bytes.len();
+        bytes.extend_from_slice(&[0; 4]);
+        write(bytes);
+        let length = bytes.len() - start - 4;
+        bytes[start..start + 4].copy_from_slice(&(length as u32).to_le_bytes());
+        self.bytes += length + 4;
+        Place {
+            arena: arena as u32,
+            start: start as u32,
+        }
+    }
+
+    fn get(&self, place: Place) -> &[u8] {
+        let bytes = &self.arenas[place.arena as usize][place.start as usize..];
+        let length = read_u32(bytes) as usize;
+        &bytes[4..4 + length]
+    }
 }
 
 /// Rows in their order.
 pub(super) enum SortedRows {
     Held {
-        bytes: Vec<u8>,
-        rows: std::vec::IntoIter<(u64, usize)>,
+        held: Arenas,
+        places: std::vec::IntoIter<Place>,
     },
     Merged(Merged),
 }
@@ -171,24 +223,27 @@ impl Merged {
 }
 
 impl SortedRows {
-    /// Puts the next row's outcomes into `outcomes`, at these places; false at the end.
-    pub(super) fn read_into(
+    /// The next row: `width` outcomes, of which those at `places`, in ascending order, were taken; none at the end.
+    pub(super) fn next(
         &mut self,
         places: &[usize],
-        outcomes: &mut [Outcome],
-    ) -> Result<bool, Problem> {
+        width: usize,
+    ) -> Result<Option<Vec<Outcome>>, Problem> {
         let record = match self {
-            Self::Held { bytes, rows } => rows.next().map(|(_, start)| record_at(bytes, start)),
+            Self::Held { held, places } => places.next().map(|place| held.get(place)),
             Self::Merged(merged) => merged.next()?,
         };
         let Some(record) = record else {
-            return Ok(false);
+            return Ok(None);
         };
         let mut rest = record.get(8..).unwrap_or_default();
+        let mut outcomes = Vec::with_capacity(width);
         for place in places {
-            outcomes[*place] = decode(&mut rest)?;
+            outcomes.resize(*place, nothing());
+            outcomes.push(decode(&mut rest)?);
         }
-        Ok(true)
+        outcomes.resize(width, nothing());
+        Ok(Some(outcomes))
     }
 }
 
@@ -200,14 +255,19 @@ fn encode(out: &mut Vec<u8>, outcome: &Outcome) {
         _ => (Kind::Encoded, None),
     };
     let status = STATUSES.iter().position(|s| *s == outcome.status);
-    let timed = if outcome.event_time.is_some() {
-        TIMED
-    } else {
-        0
-    };
-    out.push(status.unwrap_or(0) as u8 | timed | (kind as u8) << 4);
-    out.extend(eight.iter().flatten());
-    out.extend(outcome.event_time.iter().flat_map(|t| t.to_le_bytes()));
+    let mut bytes = [0; 17];
+    let mut length = 1;
+    bytes[0] = status.unwrap_or(0) as u8 | (kind as u8) << 4;
+    if let Some(eight) = eight {
+        bytes[1..9].copy_from_slice(&eight);
+        length = 9;
+    }
+    if let Some(time) = outcome.event_time {
+        bytes[0] |= TIMED;
+        bytes[length..length + 8].copy_from_slice(&time.to_le_bytes());
+        length += 8;
+    }
+    out.extend_from_slice(&bytes[..length]);
     if matches!(kind, Kind::Encoded) {
         encode_value(out, &outcome.value);
     }
