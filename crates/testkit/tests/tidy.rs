@@ -14,19 +14,20 @@ use std::process::Command;
 use serde_json::Value;
 
 /// What each crate may depend on: the table of ARCHITECTURE.md.
-const LAYERS: [(&str, &[&str]); 11] = [
+const LAYERS: [(&str, &[&str]); 12] = [
     ("env", &[]),
     ("schema", &[]),
     ("aggregate", &["schema"]),
     ("facts", &["env", "schema"]),
     ("features", &["env", "schema", "aggregate"]),
+    ("models", &["env", "schema"]),
     (
         "stream",
         &["env", "schema", "aggregate", "facts", "features"],
     ),
     (
         "batch",
-        &["env", "schema", "aggregate", "facts", "features"],
+        &["env", "schema", "aggregate", "facts", "features", "models"],
     ),
     (
         "api",
@@ -36,6 +37,7 @@ const LAYERS: [(&str, &[&str]); 11] = [
             "aggregate",
             "facts",
             "features",
+            "models",
             "stream",
             "batch",
         ],
@@ -48,6 +50,7 @@ const LAYERS: [(&str, &[&str]); 11] = [
             "aggregate",
             "facts",
             "features",
+            "models",
             "stream",
             "batch",
             "api",
@@ -61,6 +64,7 @@ const LAYERS: [(&str, &[&str]); 11] = [
             "aggregate",
             "facts",
             "features",
+            "models",
             "stream",
             "batch",
             "api",
@@ -75,6 +79,7 @@ const LAYERS: [(&str, &[&str]); 11] = [
             "aggregate",
             "facts",
             "features",
+            "models",
             "stream",
             "batch",
             "api",

@@ -1,0 +1,148 @@
+"""Trains small models with LightGBM, XGBoost and CatBoost over a grid of what they can do, and writes each with rows
+and with what its package predicts, for the example `compare` of `headwater-models` to hold to.
+
+usage: models.py FOLDER [FAMILY...]
+"""
+import itertools
+import json
+import os
+import sys
+
+import numpy as np
+
+
+def write(root, family, index, model, **case):
+    """One case: the model was saved to `model` in the folder that `folder` made."""
+    folder = os.path.join(root, f'{family}-{index:03}')
+    for name in ('rows', 'scores', 'outputs', 'contributions'):
+        array = case.pop(name, None)
+        if array is not None:
+            np.ascontiguousarray(array, dtype='<f8').tofile(os.path.join(folder, name + '.f64'))
+    with open(os.path.join(folder, 'case.json'), 'w') as file:
+        json.dump({'family': family, 'model': model, **case}, file)
+
+
+def folder(root, family, index):
+    path = os.path.join(root, f'{family}-{index:03}')
+    os.makedirs(path, exist_ok=True)
+    return path
+
+
+def table(seed, rows, categories):
+    """Columns: normal, whole numbers around zero, mostly zero, two of categories, uniform; with gaps in some."""
+    random = np.random.RandomState(seed)
+    x = np.empty((rows, 6))
+    x[:, 0] = random.randn(rows)
+    x[:, 1] = random.randint(-4, 5, rows)
+    x[:, 2] = np.where(random.rand(rows) < 0.6, 0, random.randn(rows))
+    x[:, 3] = random.randint(0, 5, rows)
+    x[:, 4] = random.randint(0, 40, rows)
+    x[:, 5] = random.rand(rows)
+    if seed % 3:
+        for column in (0, 2, 4) if categories else (0, 1, 5):
+            x[random.rand(rows) < 0.15, column] = np.nan
+    known = np.nan_to_num(x)
+    y = known[:, 0] * 2 + np.sin(known[:, 1]) + (known[:, 3] % 3) - (known[:, 4] % 7 == 3) * 2
+    y += known[:, 2] * known[:, 5] + random.randn(rows) * 0.3
+    return x, y
+
+
+def probes(x, thresholds, seed, categorical=()):
+    """Rows to predict: some of training, each threshold itself with its neighbours, and what is odd."""
+    random = np.random.RandomState(seed)
+    rows = [x[random.randint(len(x), size=40)]]
+    for column, threshold in thresholds:
+        for value in (threshold, np.nextafter(threshold, np.inf), np.nextafter(threshold, -np.inf)):
+            row = x[random.randint(len(x))].copy()
+            row[column] = value
+            rows.append(row[None, :])
+    odd = [np.nan, 0.0, -0.0, 1e-35, -1e-35, 1e-36, -1e-36, 1.0000000180025095e-35, -1.0000000180025095e-35, 1e30, -1e30]
+    for value, column in itertools.product(odd, range(x.shape[1])):
+        if column not in categorical or not abs(value) > 1e9:
+            row = x[random.randint(len(x))].copy()
+            row[column] = value
+            rows.append(row[None, :])
+    for value, column in itertools.product([-1.0, -0.5, 0.5, 2.9, 39.0, 40.0, 1000.0], categorical):
+        row = x[random.randint(len(x))].copy()
+        row[column] = value
+        rows.append(row[None, :])
+    rows.append(np.full((1, x.shape[1]), np.nan))
+    return np.concatenate(rows)
+
+
+def label(objective, y, random):
+    """What an objective can learn from."""
+    low = y - y.min()
+    if objective in ('binary',):
+        return (y > np.median(y)).astype(float)
+    if objective in ('cross_entropy', 'cross_entropy_lambda'):
+        return low / low.max()
+    if objective in ('multiclass', 'multiclassova'):
+        return np.digitize(y, np.quantile(y, [0.33, 0.66])).astype(float)
+    if objective in ('lambdarank', 'rank_xendcg'):
+        return np.digitize(y, np.quantile(y, [0.5, 0.8])).astype(float)
+    if objective in ('poisson', 'tweedie'):
+        return np.floor(low)
+    if objective == 'gamma':
+        return low + 0.1
+    return y
+
+
+def lightgbm_cases(root):
+    import lightgbm
+    objectives = ['regression', 'regression_l1', 'huber', 'fair', 'poisson', 'quantile', 'mape', 'gamma', 'tweedie', 'binary',
+                  'multiclass', 'multiclassova', 'cross_entropy', 'cross_entropy_lambda', 'lambdarank', 'rank_xendcg']
+    variants = [
+        {}, {'boosting': 'dart', 'drop_rate': 0.5}, {'boosting': 'rf', 'bagging_freq': 1, 'bagging_fraction': 0.6},
+        {'linear_tree': True}, {'zero_as_missing': True}, {'use_missing': False}, {'boost_from_average': False},
+        {'extra_trees': True}, {'max_cat_to_onehot': 1, 'min_data_per_group': 1, 'cat_smooth': 1}, {'num_leaves': 31},
+        {'max_depth': 2}, {'data_sample_strategy': 'goss'}, {'monotone_constraints': [1, 0, 0, 0, 0, 0]}, {'num_leaves': 127},
+    ]
+    index = 0
+    for objective, variant in itertools.product(objectives, variants):
+        categorical = [] if 'monotone_constraints' in variant or index % 4 == 3 else [3, 4]
+        # What LightGBM itself refuses.
+        if {'linear_tree', 'monotone_constraints'} & set(variant) and objective in ('regression_l1', 'quantile', 'mape'):
+            continue
+        x, y = table(index, 600, categorical)
+        random = np.random.RandomState(index)
+        target = label(objective, y, random)
+        parameters = {'objective': objective, 'num_leaves': 7, 'min_data_in_leaf': 5, 'verbose': -1, 'num_threads': 1, 'seed': index,
+                      'learning_rate': 0.3, **variant}
+        if objective.startswith('multiclass'):
+            parameters['num_class'] = 3
+        if objective == 'regression' and index % 2:
+            parameters['reg_sqrt'] = True
+        if objective == 'binary' and index % 2:
+            parameters['sigmoid'] = 0.7
+        groups = [20] * 30 if 'rank' in objective else None
+        data = lightgbm.Dataset(x, target, group=groups, categorical_feature=categorical, free_raw_data=False)
+        booster = lightgbm.train(parameters, data, num_boost_round=12)
+        path = folder(root, 'lightgbm', index)
+        booster.save_model(os.path.join(path, 'model.txt'))
+        nodes = booster.trees_to_dataframe()
+        splits = nodes[nodes['decision_type'] == '<=']
+        thresholds = [(int(f.split('_')[1]), float(t)) for f, t in zip(splits['split_feature'], splits['threshold'])]
+        random.shuffle(thresholds)
+        rows = probes(x, thresholds[:80], index, categorical)
+        rounds = 5 if index % 5 == 0 else None
+        case = {'iterations': rounds} if rounds else {}
+        if not variant.get('linear_tree'):
+            case['contributions'] = booster.predict(rows, pred_contrib=True, num_iteration=rounds)
+        write(root, 'lightgbm', index, 'model.txt', rows=rows, scores=booster.predict(rows, raw_score=True, num_iteration=rounds),
+              outputs=booster.predict(rows, num_iteration=rounds), ulps=0, outputs_off=1e-14, contributions_off=1e-11, **case)
+        index += 1
+    return index
+
+
+FAMILIES = {'lightgbm': lightgbm_cases}
+
+
+def main():
+    root = sys.argv[1]
+    for family in sys.argv[2:] or FAMILIES:
+        print(f'{family}: {FAMILIES[family](root)} models', flush=True)
+
+
+if __name__ == '__main__':
+    main()

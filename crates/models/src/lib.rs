@@ -1,0 +1,19 @@
+//! Models: what a program that was trained elsewhere asks for, and what it answers.
+//!
+//! [`load`] reads a model file into a [`Predictor`]: a pure function from rows of numbers to scores, outputs and
+//! contributions, equal to the package that trained it. Everything here is synchronous and performs no I/O; who
+//! keeps models, and who serves them, lies above. A predictor of another kind (SQL expressions, say) implements
+//! [`Predictor`] where its engine is.
+
+mod contract;
+mod forest;
+mod forest_model;
+mod lightgbm;
+pub mod limits;
+mod link;
+mod load;
+mod predictor;
+
+pub use contract::{Categories, Input, InputKind, ModelContract, Output, Task};
+pub use load::{Format, LoadOptions, load};
+pub use predictor::{Prediction, Predictor, Rows};
