@@ -170,6 +170,10 @@ pub struct TrainingSetRequest {
     pub known_at: Option<TrainingKnownAt>,
     /// The spine's time column.
     pub time: String,
+    /// Labels to add, by name.
+    pub labels: Vec<String>,
+    /// When somebody looks at them: those whose horizon hasn't come by then are unknown. Now by default.
+    pub labels_as_of: Option<Micros>,
 }
 
 /// A read of features at one cursor.

@@ -9,7 +9,7 @@ use serde_json::json;
 
 use crate::arrow_stream::ARROW_STREAM;
 use crate::backend::{Names, TrainingKnownAt, TrainingSetRequest};
-use crate::body::{facts_format, known_at, read_body};
+use crate::body::{facts_format, instant, known_at, read_body};
 use crate::error::{ApiError, malformed};
 use crate::openapi::{Paths, problem_reply, query};
 use crate::server::Shared;
@@ -29,6 +29,11 @@ pub struct TrainingSetParameters {
     inclusive: Option<bool>,
     #[serde(default)]
     known_at: Option<String>,
+    /// Names, with commas between them.
+    #[serde(default)]
+    labels: Option<String>,
+    #[serde(default)]
+    labels_as_of: Option<String>,
 }
 
 /// Makes a training set.
@@ -39,10 +44,12 @@ pub async fn post_training_set(
     body: Body,
 ) -> Result<Response<Body>, ApiError> {
     let Query(parameters) = parameters.map_err(|e| malformed(e.body_text()))?;
+    let list = |names: String| names.split(',').map(str::to_owned).collect::<Vec<_>>();
+    let labels_as_of = parameters.labels_as_of.as_deref();
     let request = TrainingSetRequest {
         names: match (parameters.feature_set, parameters.features) {
             (Some(set), None) => Names::Set(set),
-            (None, Some(list)) => Names::List(list.split(',').map(str::to_owned).collect()),
+            (None, Some(features)) => Names::List(list(features)),
             _ => return Err(malformed("name either `features` or a `feature_set`")),
         },
         inclusive: parameters.inclusive.unwrap_or(false),
@@ -52,6 +59,10 @@ pub async fn post_training_set(
             None => None,
         },
         time: parameters.time.unwrap_or_else(|| "as_of".to_owned()),
+        labels: parameters.labels.map(list).unwrap_or_default(),
+        labels_as_of: labels_as_of
+            .map(|t| instant("labels_as_of", &json!(t)))
+            .transpose()?,
     };
     let body = read_body(body, shared.limits.body_bytes_max).await?;
     let format = facts_format(&headers, &body)?;
@@ -78,7 +89,9 @@ pub fn paths() -> Paths {
             query("features", text.clone(), "full names, with commas between them"),
             query("time", text.clone(), "the spine's time column; `as_of` by default"),
             query("inclusive", json!({"type": "boolean"}), "`true`: facts at a row's time itself count"),
-            query("known_at", text.clone(), "a `sequence`, RFC 3339, or `arrival`: what had arrived by each row's own time")],
+            query("known_at", text.clone(), "a `sequence`, RFC 3339, or `arrival`: what had arrived by each row's own time"),
+            query("labels", text.clone(), "labels to add, with commas between them"),
+            query("labels_as_of", text.clone(), "when the labels are looked at, in RFC 3339: those whose horizon hasn't come by then are null; now by default")],
         "requestBody": {"required": true, "content": {
             "application/vnd.apache.arrow.stream": binary,
             "application/vnd.apache.parquet": binary,
@@ -86,7 +99,7 @@ pub fn paths() -> Paths {
             "application/x-ndjson": {"schema": text}
         }},
         "responses": {
-            "200": {"description": "The spine's columns, then the features", "content": {ARROW_STREAM: binary}},
+            "200": {"description": "The spine's columns, then the features, then the labels", "content": {ARROW_STREAM: binary}},
             "default": problem_reply()
         }
     }});

@@ -42,6 +42,12 @@ pub struct Manifest {
     pub feature_set: Option<String>,
     /// Full names, in the order of the columns.
     pub features: Vec<String>,
+    /// The names of the labels, in the order of the columns.
+    #[serde(default)]
+    pub labels: Vec<String>,
+    /// When the labels were looked at, in microseconds since 1970; none where there are none.
+    #[serde(default)]
+    pub labels_as_of: Option<Micros>,
     /// The hash of every definition that the features stand on, by kind and name.
     pub definitions: BTreeMap<String, String>,
     pub inclusive: bool,
@@ -49,7 +55,7 @@ pub struct Manifest {
     /// The first and the last sequence of the facts that could be seen.
     pub facts: (Sequence, Sequence),
     pub spine: SpineRead,
-    /// Values of each feature that are null.
+    /// Values of each feature and label that are null.
     pub nulls: BTreeMap<String, usize>,
     pub output: String,
     /// Of the table's bytes.
@@ -57,7 +63,8 @@ pub struct Manifest {
 }
 
 impl Manifest {
-    pub const FORMAT: u32 = 1;
+    /// The first had no labels.
+    pub const FORMAT: u32 = 2;
 
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, Problem> {
         let wrong = |detail: String| {
@@ -67,9 +74,9 @@ impl Manifest {
         };
         let read: Self = serde_json::from_slice(bytes).map_err(|e| wrong(e.to_string()))?;
         match read.format {
-            Self::FORMAT => Ok(read),
+            1..=Self::FORMAT => Ok(read),
             other => Err(wrong(format!(
-                "its format is {other}, this version reads {}",
+                "its format is {other}, this version reads 1 to {}",
                 Self::FORMAT
             ))),
         }

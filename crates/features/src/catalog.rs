@@ -12,8 +12,15 @@ use headwater_schema::{Contract, DataType, Field, Micros, Problem, Value};
 use crate::Expression;
 use crate::chain::{Upstream, upstream_first};
 use crate::compile::compile_view;
-use crate::definition::{self, Definition, EntitySpec, KeyType, SetSpec, Storage, ViewSpec};
+use crate::definition::{
+    self, Definition, EntitySpec, KeyType, LabelSpec, SetSpec, Storage, ViewSpec,
+};
+use crate::label::{Label, compile_label};
 use crate::set::{FeatureSet, compile_set};
+
+mod kinds;
+
+use kinds::sort;
 
 /// Features of one view, over all windows.
 pub const VIEW_FEATURES_MAX: usize = 2000;
@@ -136,27 +143,8 @@ pub struct Catalog {
     entities: BTreeMap<String, Arc<Entity>>,
     views: BTreeMap<String, Arc<CompiledView>>,
     sets: BTreeMap<String, Arc<FeatureSet>>,
+    labels: BTreeMap<String, Arc<Label>>,
 }
-
-/// Documents sorted by kind.
-#[derive(Default)]
-struct Sorted<'a> {
-    contracts: Vec<&'a YamlDocument>,
-    entities: Vec<&'a YamlDocument>,
-    views: Vec<&'a YamlDocument>,
-    sets: Vec<&'a YamlDocument>,
-}
-
-const KINDS: [&str; 6] = [
-    "DataContract",
-    "Entity",
-    "FeatureView",
-    "FeatureSet",
-    "Project",
-    "Test",
-];
-/// Kinds that are known, and not available in this version.
-const LATER_KINDS: [&str; 3] = ["Model", "Label", "Monitor"];
 
 impl Catalog {
     /// Checks and compiles documents; all mistakes at once.
@@ -183,6 +171,9 @@ impl Catalog {
             if let (Err(problem), true) = (catalog.add_set(document), whole) {
                 problems.push(problem);
             }
+        }
+        for document in sorted.labels {
+            problems.extend(catalog.add_label(document).err().into_iter().flatten());
         }
         if problems.is_empty() {
             Ok(catalog)
@@ -259,6 +250,16 @@ impl Catalog {
         Ok(())
     }
 
+    fn add_label(&mut self, document: &YamlDocument) -> Result<(), Vec<Problem>> {
+        let definition: Definition<LabelSpec> = definition::read(document).map_err(|p| vec![p])?;
+        if self.labels.contains_key(&definition.name) {
+            return Err(vec![clash("label", &definition.name, document)]);
+        }
+        let label = compile_label(self, document, &definition)?;
+        self.labels.insert(definition.name, Arc::new(label));
+        Ok(())
+    }
+
     pub fn contract(&self, name: &str) -> Option<&Arc<Contract>> {
         self.contracts.get(name)
     }
@@ -289,6 +290,18 @@ impl Catalog {
 
     pub fn sets(&self) -> impl Iterator<Item = &Arc<FeatureSet>> {
         self.sets.values()
+    }
+
+    pub fn labels(&self) -> impl Iterator<Item = &Arc<Label>> {
+        self.labels.values()
+    }
+
+    /// A label, or the problem that there is none.
+    pub fn label(&self, name: &str) -> Result<&Arc<Label>, Problem> {
+        let names = self.labels.keys().map(String::as_str);
+        self.labels
+            .get(name)
+            .ok_or_else(|| unknown("label", "label", name, names))
     }
 
     /// The features of a set.
@@ -387,32 +400,6 @@ impl Catalog {
     }
 }
 
-fn sort<'a>(documents: &'a [YamlDocument], problems: &mut Vec<Problem>) -> Sorted<'a> {
-    let mut sorted = Sorted::default();
-    for document in documents {
-        match document.value.get("kind").and_then(|k| k.as_str()) {
-            Some("DataContract") => sorted.contracts.push(document),
-            Some("Entity") => sorted.entities.push(document),
-            Some("FeatureView") => sorted.views.push(document),
-            Some("FeatureSet") => sorted.sets.push(document),
-            // Settings, and tests of the definitions, are none of them.
-            Some("Project" | "Test") => {}
-            Some(kind) if LATER_KINDS.contains(&kind) => {
-                problems.push(not_available("kind", kind).at(document.locate("/kind")));
-            }
-            Some(kind) => problems.push(
-                unknown("kind", "kind", kind, KINDS.into_iter()).at(document.locate("/kind")),
-            ),
-            None => problems.push(
-                Problem::user("invalid-definition", "the document has no `kind`")
-                    .hint(format!("it is one of {}", KINDS.join(", ")))
-                    .at(document.locate("")),
-            ),
-        }
-    }
-    sorted
-}
-
 fn key_type(key_type: KeyType) -> DataType {
     match key_type {
         KeyType::String => DataType::String,
@@ -464,6 +451,7 @@ pub(crate) fn unknown<'a>(
         "view" => "unknown-view",
         "feature-set" => "unknown-feature-set",
         "feature" => "unknown-feature",
+        "label" => "unknown-label",
         "kind" => "unknown-kind",
         _ => "unknown-column",
     };

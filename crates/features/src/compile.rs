@@ -1,5 +1,7 @@
 //! From a view's definition to what runs: names, types, shared inputs and slots, hashes.
 
+use std::sync::Arc;
+
 use headwater_aggregate::{Aggregate, Slot, SlotKind, Spread, Window, WindowKind};
 use headwater_schema::yaml::YamlDocument;
 use headwater_schema::{DataType, Problem};
@@ -27,8 +29,18 @@ pub(crate) fn compile_view(
         let names = catalog.entities().map(|e| e.name.as_ref());
         vec![unknown("entity", "entity", &spec.entity, names).at(document.locate("/spec/entity"))]
     })?;
+    compile_view_of(catalog, document, definition, entity)
+}
+
+/// The same over an entity that need not be in the catalog.
+pub(crate) fn compile_view_of(
+    catalog: &Catalog,
+    document: &YamlDocument,
+    definition: &Definition<ViewSpec>,
+    entity: Arc<Entity>,
+) -> Result<CompiledView, Vec<Problem>> {
     let mut compiler = Compiler::new(catalog, document, definition, &entity)?;
-    for (index, feature) in spec.features.iter().enumerate() {
+    for (index, feature) in definition.spec.features.iter().enumerate() {
         compiler.add_feature(index, feature);
     }
     compiler.finish(entity)

@@ -117,7 +117,7 @@ pub struct SourceSpec {
 }
 
 /// One feature, or one per window.
-#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct FeatureSpec {
     pub name: String,
@@ -319,6 +319,46 @@ pub struct OnDemandSpec {
     pub default: Option<serde_json::Value>,
 }
 
+/// What became of a thing within a horizon: the outcome column of a training set.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct LabelSpec {
+    /// The contract of the facts that tell the outcome.
+    pub contract: String,
+    /// Which of them are about a row.
+    #[serde(rename = "match")]
+    pub matching: MatchSpec,
+    /// A SQL condition: which of them tell it. Default: all.
+    #[serde(default)]
+    pub condition: Option<String>,
+    /// How long after a row's time they count; the label is final then.
+    pub horizon: String,
+    /// What they say of it: a column or a SQL expression over the fact. Default: `true`.
+    #[serde(default)]
+    pub value: Option<String>,
+    /// What is made of several: `first` by default.
+    #[serde(default)]
+    pub aggregate: Option<String>,
+    /// The label where no such fact came. Default: what the aggregate says of none, which is null but for counts.
+    #[serde(default)]
+    pub otherwise: Option<serde_json::Value>,
+    /// `true`: before the horizon the label is what is known so far, and not null.
+    #[serde(default)]
+    pub early_negative: bool,
+}
+
+/// How facts find their rows.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum MatchSpec {
+    /// By an entity, whose keys are columns of the contract and of the rows.
+    Entity(String),
+    /// By columns that both have.
+    Columns(Vec<String>),
+    /// By columns: the contract's → the rows'.
+    Renamed(BTreeMap<String, String>),
+}
+
 /// Reads a document as a definition.
 pub fn read<Spec: DeserializeOwned>(document: &YamlDocument) -> Result<Definition<Spec>, Problem> {
     let definition: Definition<Spec> =
@@ -376,5 +416,6 @@ pub fn json_schemas() -> Vec<(String, serde_json::Value)> {
         schema("entity", schemars::schema_for!(Definition<EntitySpec>)),
         schema("feature-view", schemars::schema_for!(Definition<ViewSpec>)),
         schema("feature-set", schemars::schema_for!(Definition<SetSpec>)),
+        schema("label", schemars::schema_for!(Definition<LabelSpec>)),
     ]
 }

@@ -29,10 +29,17 @@ pub enum DefinitionKind {
     Entity,
     View,
     FeatureSet,
+    Label,
 }
 
 impl DefinitionKind {
-    pub const ALL: [Self; 4] = [Self::Contract, Self::Entity, Self::View, Self::FeatureSet];
+    pub const ALL: [Self; 5] = [
+        Self::Contract,
+        Self::Entity,
+        Self::View,
+        Self::FeatureSet,
+        Self::Label,
+    ];
 
     /// How people speak of one.
     pub const fn as_str(self) -> &'static str {
@@ -41,6 +48,7 @@ impl DefinitionKind {
             Self::Entity => "entity",
             Self::View => "view",
             Self::FeatureSet => "feature set",
+            Self::Label => "label",
         }
     }
 
@@ -51,6 +59,7 @@ impl DefinitionKind {
             Self::Entity => "entities",
             Self::View => "views",
             Self::FeatureSet => "feature_sets",
+            Self::Label => "labels",
         }
     }
 
@@ -61,7 +70,7 @@ impl DefinitionKind {
         let sets = || matches!(text, "set" | "sets").then_some(Self::FeatureSet);
         found.or_else(sets).ok_or_else(|| {
             Problem::user("not-found", format!("the registry has no `{text}`"))
-                .hint("it has contracts, entities, views and feature_sets")
+                .hint("it has contracts, entities, views, feature_sets and labels")
         })
     }
 }
@@ -207,6 +216,7 @@ impl Documents {
                 Some("Entity") => DefinitionKind::Entity,
                 Some("FeatureView") => DefinitionKind::View,
                 Some("FeatureSet") => DefinitionKind::FeatureSet,
+                Some("Label") => DefinitionKind::Label,
                 _ => continue,
             };
             definitions.push(DefinitionDocument {

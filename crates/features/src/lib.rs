@@ -14,6 +14,7 @@ mod documents;
 mod evaluate;
 mod expression;
 mod function;
+mod label;
 mod lineage;
 mod plan;
 mod prepare;
@@ -32,6 +33,7 @@ pub use definition::{API_VERSION, Definition, Storage, json_schemas, read as rea
 pub use documents::{DefinitionDocument, DefinitionKind, Documents, definition_hash};
 pub use evaluate::{ForwardPlan, ReadPlan};
 pub use expression::{EXPRESSION_CHARACTERS_MAX, Expression};
+pub use label::Label;
 pub use lineage::{Direction, Edge, Lineage, Node, NodeKind, Walk};
 pub use plan::{Action, Affected, Cost, LogFacts, Plan, PlanItem, Replay, plan};
 pub use prepare::{KeptRows, Keys, PreparedFacts, SourceRows, keep, prepare, prepare_rows};

@@ -9,7 +9,7 @@ use std::fmt;
 use headwater_schema::Problem;
 use headwater_schema::contract::nearest;
 
-use crate::catalog::{Catalog, CompiledSource, CompiledView, FeatureKind};
+use crate::catalog::{Catalog, CompiledFeature, CompiledSource, CompiledView, FeatureKind};
 use crate::set::{FeatureSet, SetInput};
 
 /// What a node is.
@@ -27,10 +27,12 @@ pub enum NodeKind {
     OnDemand,
     /// A field that a request for a set brings itself, `set.field`.
     Context,
+    /// The outcome column of training sets.
+    Label,
 }
 
 impl NodeKind {
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 9] = [
         Self::Contract,
         Self::Column,
         Self::Entity,
@@ -39,6 +41,7 @@ impl NodeKind {
         Self::FeatureSet,
         Self::OnDemand,
         Self::Context,
+        Self::Label,
     ];
 
     pub const fn as_str(self) -> &'static str {
@@ -51,6 +54,7 @@ impl NodeKind {
             Self::FeatureSet => "feature_set",
             Self::OnDemand => "on_demand",
             Self::Context => "context",
+            Self::Label => "label",
         }
     }
 }
@@ -132,6 +136,14 @@ impl Lineage {
         for set in catalog.sets() {
             lineage.add_set(set);
         }
+        for label in catalog.labels() {
+            let to = Node::new(NodeKind::Label, label.name.as_ref());
+            if let Some(entity) = &label.entity {
+                let entity = Node::new(NodeKind::Entity, entity.as_ref());
+                lineage.add(entity, to.clone(), "entity");
+            }
+            lineage.add_feature(catalog, &label.view, &label.view.features[0], &to);
+        }
         lineage
     }
 
@@ -155,35 +167,46 @@ impl Lineage {
         for feature in &view.features {
             let to = Node::new(NodeKind::Feature, feature.full_name.as_ref());
             self.add(to.clone(), node.clone(), "member");
-            let (slot, among) = match &feature.kind {
-                FeatureKind::Aggregate { slot, among, .. } => (*slot, *among),
-                FeatureKind::Latest { slot } => (*slot, None),
-                FeatureKind::Expression { inputs, .. } => {
-                    for input in inputs {
-                        let read = view.features[*input].full_name.as_ref();
-                        let from = Node::new(NodeKind::Feature, read);
-                        self.add(from, to.clone(), "expression");
-                    }
-                    continue;
+            self.add_feature(catalog, view, feature, &to);
+        }
+    }
+
+    /// What a feature of a view, known as `to`, reads.
+    fn add_feature(
+        &mut self,
+        catalog: &Catalog,
+        view: &CompiledView,
+        feature: &CompiledFeature,
+        to: &Node,
+    ) {
+        let (slot, among) = match &feature.kind {
+            FeatureKind::Aggregate { slot, among, .. } => (*slot, *among),
+            FeatureKind::Latest { slot } => (*slot, None),
+            FeatureKind::Expression { inputs, .. } => {
+                for input in inputs {
+                    let read = view.features[*input].full_name.as_ref();
+                    let from = Node::new(NodeKind::Feature, read);
+                    self.add(from, to.clone(), "expression");
                 }
-            };
-            let slot = &view.layout.slots[slot];
-            for source in &view.sources {
-                let filters = [slot.filter, among];
-                let filters = filters.into_iter().flatten();
-                // A feature that names another source as its own counts none of this one's facts.
-                if filters.clone().any(|i| source.inputs[i].is_none()) {
-                    continue;
-                }
-                let of = slot.inputs().filter(|i| Some(*i) != slot.filter);
-                for column in of.flat_map(|i| columns_of(source, i)) {
-                    self.add_column(source, column, &to, "of");
-                }
-                for column in filters.flat_map(|i| columns_of(source, i)) {
-                    self.add_column(source, column, &to, "where");
-                }
-                self.add_source(catalog, source, &to);
+                return;
             }
+        };
+        let slot = &view.layout.slots[slot];
+        for source in &view.sources {
+            let filters = [slot.filter, among];
+            let filters = filters.into_iter().flatten();
+            // A feature that names another source as its own counts none of this one's facts.
+            if filters.clone().any(|i| source.inputs[i].is_none()) {
+                continue;
+            }
+            let of = slot.inputs().filter(|i| Some(*i) != slot.filter);
+            for column in of.flat_map(|i| columns_of(source, i)) {
+                self.add_column(source, column, to, "of");
+            }
+            for column in filters.flat_map(|i| columns_of(source, i)) {
+                self.add_column(source, column, to, "where");
+            }
+            self.add_source(catalog, source, to);
         }
     }
 
@@ -276,7 +299,7 @@ impl Lineage {
             [] => {
                 let near = nearest(name, self.nodes.iter().map(|n| n.name.as_str()));
                 let hint = near.map_or_else(
-                    || "name a contract, contract.column, entity, view, view.feature, feature set, set.feature or set.field".to_owned(),
+                    || "name a contract, contract.column, entity, view, view.feature, feature set, set.feature, set.field or label".to_owned(),
                     |near| format!("did you mean `{near}`?"),
                 );
                 Err(Problem::user("not-found", format!("nothing is called `{name}`")).hint(hint))
@@ -334,7 +357,8 @@ impl Lineage {
             NodeKind::View => vec![start.clone()],
             NodeKind::Entity => {
                 let edges = self.down.get(start).into_iter().flatten();
-                edges.map(|e| e.to.clone()).collect()
+                let views = edges.filter(|e| e.to.kind == NodeKind::View);
+                views.map(|e| e.to.clone()).collect()
             }
             _ => return starts,
         };

@@ -30,7 +30,7 @@ pub enum Action {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct PlanItem {
     pub action: Action,
-    /// `contract`, `entity`, `view` or `feature set`.
+    /// `contract`, `entity`, `view`, `feature set` or `label`.
     pub kind: String,
     pub name: String,
     pub owner: Option<String>,
@@ -48,7 +48,7 @@ pub struct PlanItem {
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Plan {
     pub items: Vec<PlanItem>,
-    /// Views and feature sets downstream of what changes, with their owners.
+    /// Views, feature sets and labels downstream of what changes, with their owners.
     pub affected: Vec<Affected>,
     pub cost: Cost,
     /// Why the plan can't be applied.
@@ -90,6 +90,7 @@ pub fn plan(applied: &Catalog, wanted: &Catalog, log: &LogFacts) -> Plan {
     compare::entities(&mut plan, applied, wanted);
     compare::views(&mut plan, applied, wanted);
     compare::sets(&mut plan, applied, wanted);
+    compare::labels(&mut plan, applied, wanted);
     plan.affected = affected::affected(&plan, applied, wanted);
     cost::add_costs(&mut plan, wanted, log);
     plan

@@ -168,6 +168,7 @@ impl Registry {
                 DefinitionKind::Entity => "entity",
                 DefinitionKind::View => "view",
                 DefinitionKind::FeatureSet => "feature-set",
+                DefinitionKind::Label => "label",
             };
             catalog::unknown(code, kind.as_str(), name, names)
         })

@@ -4,9 +4,9 @@
 use headwater_api::backend::RegistryQuery;
 use headwater_features::{
     Catalog, CompiledView, DefinitionDocument, DefinitionKind, DefinitionVersion, Direction,
-    FeatureSet, Lineage, Node, NodeKind, Registry, search,
+    FeatureSet, Label, Lineage, Node, NodeKind, Registry, search,
 };
-use headwater_schema::time::format_timestamp;
+use headwater_schema::time::{Duration, format_timestamp};
 use headwater_schema::{Contract, Problem};
 use serde_json::{Map, Value as Json, json};
 
@@ -88,6 +88,7 @@ impl Teller<'_> {
             }),
             DefinitionKind::View => self.catalog.view(name).map(|v| self.view(v)),
             DefinitionKind::FeatureSet => self.catalog.set(name).map(|s| feature_set(s)),
+            DefinitionKind::Label => self.catalog.label(name).ok().map(|l| label(l)),
         };
         if let (Json::Object(item), Some(Json::Object(own))) = (&mut item, own) {
             item.extend(own);
@@ -175,6 +176,7 @@ impl Teller<'_> {
             NodeKind::FeatureSet | NodeKind::OnDemand | NodeKind::Context => {
                 self.catalog.set(first)?.owner.as_ref()
             }
+            NodeKind::Label => self.catalog.label(first).ok()?.owner.as_ref(),
         }
     }
 }
@@ -210,6 +212,20 @@ fn contract(contract: &Contract) -> Json {
         "event_time": contract.fields[contract.event_time].name,
         "fact_id": contract.fact_id.iter().map(|i| &contract.fields[*i].name).collect::<Vec<_>>(),
         "fields": fields.collect::<Vec<_>>(),
+    })
+}
+
+fn label(label: &Label) -> Json {
+    let source = &label.view.sources[0];
+    let (_, keys) = label.keys();
+    let matched = source.key_columns.iter().zip(keys);
+    let matched: Map<String, Json> = matched
+        .map(|(column, key)| (column.to_string(), json!(key.name)))
+        .collect();
+    json!({
+        "contract": label.contract, "entity": label.entity, "match": matched,
+        "type": label.data_type().to_string(), "horizon": Duration(label.horizon).to_string(),
+        "early_negative": label.early_negative,
     })
 }
 

@@ -18,10 +18,10 @@ use headwater_batch::{
     SpineShape, Sweep, SweepOptions, SweptRows, TableWriter, fact_positions, sha256_hex,
 };
 use headwater_facts::FactLog;
-use headwater_features::Registry;
+use headwater_features::{Catalog, Label, Registry};
 use headwater_schema::decode::BodyFormat;
 use headwater_schema::time::parse_timestamp;
-use headwater_schema::{Cursor, Position, Problem, Sequence, Value, array_from_values};
+use headwater_schema::{Cursor, Micros, Position, Problem, Sequence, Value, array_from_values};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -29,6 +29,7 @@ use crate::Engine;
 use crate::reader::Plan;
 use crate::table_file::{FileOut, beside, manifest_path, unwritable};
 
+mod labels;
 mod manifest;
 
 pub use manifest::request_of;
@@ -107,6 +108,9 @@ struct Made {
     spine_sha256: String,
     columns: SpineColumns,
     schema: SchemaRef,
+    labels: Vec<Arc<Label>>,
+    /// When the labels are looked at.
+    labels_as_of: Micros,
     inclusive: bool,
     rule: KnownRule,
     /// The last sequence that any row sees.
@@ -180,11 +184,13 @@ impl Engine {
         again: Option<&Manifest>,
     ) -> Result<Made, Problem> {
         let plan = self.reader.plan(&request.names)?;
+        let labels = self.labels(&request.labels)?;
+        let added = plan.names.iter().chain(labels.iter().map(|l| &l.name));
         let shape = SpineShape {
-            entities: entities(&plan),
+            entities: key_shapes(&plan, &labels),
             context: plan.set.as_ref().map_or(Vec::new(), |s| s.context.clone()),
             time: request.time.clone(),
-            added: plan.names.to_vec(),
+            added: added.cloned().collect(),
         };
         let spine = Spine::read(format, body, &shape.time, &shape.wanted())?;
         let columns = SpineColumns::find(&spine.schema, &shape)?;
@@ -205,7 +211,9 @@ impl Engine {
         let mut made = Made {
             names: request.names.clone(),
             time: request.time.clone(),
-            schema: schema(&spine.schema, &plan),
+            schema: schema(&spine.schema, &plan, &labels),
+            labels,
+            labels_as_of: request.labels_as_of.unwrap_or(self.env.clock.now()),
             registry: self.reader.definitions().1,
             plan,
             spine_sha256: sha256_hex(body),
@@ -255,18 +263,22 @@ impl Engine {
         Ok(cursor.known_at(known))
     }
 
-    /// What each view says of every row, in the rows' order.
-    fn swept(&self, made: &Made) -> Result<Vec<SweptView>, Problem> {
-        let catalog = self.catalog();
-        let sweep = Sweep {
+    fn sweep<'a>(&'a self, catalog: &'a Catalog) -> Sweep<'a> {
+        Sweep {
             env: &self.env,
             facts: self.facts.as_ref(),
-            catalog: &catalog,
+            catalog,
             options: SweepOptions {
                 memory_bytes_max: self.making.settings.memory_bytes_max,
                 spill_folder: self.data.spill(),
             },
-        };
+        }
+    }
+
+    /// What each view says of every row, in the rows' order.
+    fn swept(&self, made: &Made) -> Result<Vec<SweptView>, Problem> {
+        let catalog = self.catalog();
+        let sweep = self.sweep(&catalog);
         let mut views = Vec::new();
         for reads in &made.plan.views {
             let entity = &reads.plan.view().entity.name;
@@ -278,10 +290,7 @@ impl Engine {
                     Err(problem) => vec![Err(problem)],
                 }
             });
-            views.push(SweptView {
-                chunks: sweep.features(&reads.plan, moments)?,
-                waiting: VecDeque::new(),
-            });
+            views.push(SweptView::new(sweep.features(&reads.plan, moments)?));
         }
         Ok(views)
     }
@@ -312,8 +321,9 @@ impl Engine {
         format: OutputFormat,
         out: &mut (dyn Write + Send),
     ) -> Result<Vec<usize>, Problem> {
-        let mut nulls = vec![0; made.plan.names.len()];
+        let mut nulls = vec![0; made.plan.names.len() + made.labels.len()];
         let mut views = self.swept(made)?;
+        let mut labels = self.swept_labels(made)?;
         let mut table = TableWriter::new(format, &made.schema, Box::new(out))?;
         for (first, rows) in made.chunks() {
             let mut found = vec![vec![None; made.plan.features]; rows.num_rows()];
@@ -327,8 +337,14 @@ impl Engine {
             for (index, data_type) in made.plan.shape.types.iter().enumerate() {
                 let values = outcomes.iter().map(|row| &row[index].value);
                 let column = array_from_values(data_type, values)?;
-                nulls[index] += column.null_count();
                 columns.push(column);
+            }
+            for label in &mut labels {
+                columns.push(self.label_column(made, label, &rows, first)?);
+            }
+            let added = &columns[rows.num_columns()..];
+            for (nulls, column) in nulls.iter_mut().zip(added) {
+                *nulls += column.null_count();
             }
             let rows = RecordBatch::try_new(made.schema.clone(), columns).map_err(|e| {
                 Problem::internal("training-set", "rows can't be put together").detail(e)
@@ -374,6 +390,13 @@ struct SweptView {
 }
 
 impl SweptView {
+    fn new(chunks: SweptRows) -> Self {
+        Self {
+            chunks,
+            waiting: VecDeque::new(),
+        }
+    }
+
     /// The next rows.
     fn take(&mut self, rows: usize) -> Result<Vec<Vec<Outcome>>, Problem> {
         while self.waiting.len() < rows {
@@ -407,20 +430,23 @@ impl Made {
     }
 }
 
-fn entities(plan: &Plan) -> Vec<KeyShape> {
+/// Whom rows are about: the entities of the features, then what each label is matched by.
+fn key_shapes(plan: &Plan, labels: &[Arc<Label>]) -> Vec<KeyShape> {
     let entities = plan.shape.entities.iter();
-    entities
-        .map(|e| KeyShape {
-            entity: e.name.clone(),
-            keys: e.keys.clone(),
-        })
-        .collect()
+    let entities = entities.map(|e| (&e.name, e.keys.as_slice()));
+    let all = entities.chain(labels.iter().map(|l| l.keys()));
+    all.map(|(entity, keys)| KeyShape {
+        entity: entity.clone(),
+        keys: keys.to_vec(),
+    })
+    .collect()
 }
 
-/// The spine's own columns, then the features.
-fn schema(spine: &SchemaRef, plan: &Plan) -> SchemaRef {
+/// The spine's own columns, then the features, then the labels.
+fn schema(spine: &SchemaRef, plan: &Plan, labels: &[Arc<Label>]) -> SchemaRef {
     let mut fields: Vec<Arc<ArrowField>> = spine.fields().iter().cloned().collect();
-    for (name, data_type) in plan.names.iter().zip(&plan.shape.types) {
+    let features = plan.names.iter().zip(&plan.shape.types);
+    for (name, data_type) in features.chain(labels.iter().map(|l| (&l.name, l.data_type()))) {
         fields.push(Arc::new(ArrowField::new(
             name.as_ref(),
             data_type.to_arrow(),

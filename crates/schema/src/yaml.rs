@@ -59,6 +59,18 @@ impl YamlDocument {
         self.nearest(json_pointer, &self.places)
     }
 
+    /// The same document, in which other pointers stand for some of its own: each of `places` is a pointer and the one
+    /// whose place it has. For what is read as something that it isn't written as.
+    pub fn with_places(&self, places: &[(&str, &str)]) -> Self {
+        let own = |(pointer, written): &(&str, &str)| {
+            let at = self.locate(written);
+            ((*pointer).to_owned(), (at.line, at.column))
+        };
+        let mut document = self.clone();
+        document.places.extend(places.iter().map(own));
+        document
+    }
+
     /// Where the key of the member at `json_pointer` stands; for what isn't a member of a map, as
     /// [`YamlDocument::locate`].
     pub fn locate_key(&self, json_pointer: &str) -> Location {

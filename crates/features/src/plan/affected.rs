@@ -1,4 +1,4 @@
-//! Who notices a plan: the views and feature sets downstream of what changes, and their owners.
+//! Who notices a plan: the views, feature sets and labels downstream of what changes, and their owners.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,7 +11,7 @@ use crate::lineage::{Direction, Lineage, Node, NodeKind};
 /// A definition that reads something that changes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Affected {
-    /// `view` or `feature set`.
+    /// `view`, `feature set` or `label`.
     pub kind: String,
     pub name: String,
     pub owner: Option<String>,
@@ -28,8 +28,7 @@ pub(super) fn affected(plan: &Plan, applied: &Catalog, wanted: &Catalog) -> Vec<
             for lineage in [&before, &after] {
                 let reached = lineage.walk(&start, Direction::Downstream).nodes;
                 let noticing = reached.into_iter().filter(|node| *node != itself);
-                let noticing =
-                    noticing.filter(|n| matches!(n.kind, NodeKind::View | NodeKind::FeatureSet));
+                let noticing = noticing.filter(|n| notices(n.kind));
                 for node in noticing {
                     let reason = format!("{} {}", item.kind, item.name);
                     because.entry(node).or_default().insert(reason);
@@ -49,11 +48,19 @@ pub(super) fn affected(plan: &Plan, applied: &Catalog, wanted: &Catalog) -> Vec<
     because.into_iter().filter_map(told).collect()
 }
 
+fn notices(kind: NodeKind) -> bool {
+    matches!(
+        kind,
+        NodeKind::View | NodeKind::FeatureSet | NodeKind::Label
+    )
+}
+
 fn node_kind(item: &PlanItem) -> NodeKind {
     match item.kind.as_str() {
         "contract" => NodeKind::Contract,
         "entity" => NodeKind::Entity,
         "view" => NodeKind::View,
+        "label" => NodeKind::Label,
         _ => NodeKind::FeatureSet,
     }
 }
@@ -66,7 +73,9 @@ fn starts(item: &PlanItem, itself: &Node) -> Vec<Node> {
         _ => NodeKind::Feature,
     };
     match item.action {
-        Action::Change if itself.kind == NodeKind::FeatureSet => Vec::new(),
+        Action::Change if matches!(itself.kind, NodeKind::FeatureSet | NodeKind::Label) => {
+            Vec::new()
+        }
         Action::Change if itself.kind != NodeKind::Entity => {
             let touched = item.touched.iter();
             touched
@@ -85,6 +94,10 @@ fn owner(
 ) -> Option<(&'static str, Option<String>)> {
     let in_catalog = |catalog: &Catalog| match node.kind {
         NodeKind::View => catalog.view(&node.name).map(|v| ("view", v.owner.clone())),
+        NodeKind::Label => {
+            let label = catalog.label(&node.name).ok();
+            label.map(|l| ("label", l.owner.clone()))
+        }
         _ => catalog
             .set(&node.name)
             .map(|s| ("feature set", s.owner.clone())),

@@ -180,6 +180,34 @@ pub(super) fn sets(plan: &mut Plan, applied: &Catalog, wanted: &Catalog) {
     }
 }
 
+pub(super) fn labels(plan: &mut Plan, applied: &Catalog, wanted: &Catalog) {
+    for new in wanted.labels() {
+        let owner = new.owner.as_ref();
+        let Ok(old) = applied.label(&new.name) else {
+            let details = vec![new.told()];
+            plan.add(Action::Add, "label", &new.name, owner, details);
+            continue;
+        };
+        if old.definition_hash != new.definition_hash {
+            let kept =
+                "training sets that were made with it can't be made again from their manifests";
+            let details = vec![format!("{} → {}", old.told(), new.told()), kept.to_owned()];
+            plan.add(Action::Change, "label", &new.name, owner, details);
+        }
+    }
+    for old in applied.labels() {
+        if wanted.label(&old.name).is_err() {
+            plan.add(
+                Action::Drop,
+                "label",
+                &old.name,
+                old.owner.as_ref(),
+                Vec::new(),
+            );
+        }
+    }
+}
+
 fn names(set: &FeatureSet) -> Vec<String> {
     let name = |f: &crate::FeatureRef| f.view.features[f.index].full_name.to_string();
     set.features.iter().map(name).collect()

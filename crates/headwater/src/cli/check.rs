@@ -14,18 +14,20 @@ pub fn check(context: &Context) -> Result<(), Failure> {
         "views": catalog.views().count(),
         "features": catalog.views().map(|v| v.features.len()).sum::<usize>(),
         "feature_sets": catalog.sets().count(),
+        "labels": catalog.labels().count(),
         "tests": project.tests.len(),
     });
     if context.json {
         print::json(&counts);
     } else {
         println!(
-            "All good: {} contracts, {} entities, {} views with {} features, {} feature sets, {} tests.",
+            "All good: {} contracts, {} entities, {} views with {} features, {} feature sets, {} labels, {} tests.",
             counts["contracts"],
             counts["entities"],
             counts["views"],
             counts["features"],
             counts["feature_sets"],
+            counts["labels"],
             counts["tests"]
         );
     }

@@ -9,7 +9,7 @@ use headwater_batch::{Manifest, spine_format};
 use headwater_schema::Problem;
 use serde_json::json;
 
-use super::facts::known_at;
+use super::facts::{known_at, time};
 use super::{Context, Failure, print};
 
 #[derive(Args)]
@@ -35,8 +35,14 @@ pub struct TrainingSetArguments {
     /// A sequence or an instant: what was known then; `arrival`: what had arrived by each row's own time.
     #[arg(long)]
     known_at: Option<String>,
+    /// A label to add; may be repeated.
+    #[arg(long)]
+    label: Vec<String>,
+    /// When the labels are looked at: those whose horizon hasn't come by then are null. Now by default.
+    #[arg(long, requires = "label")]
+    labels_as_of: Option<String>,
     /// The manifest of a training set to make again.
-    #[arg(long, conflicts_with_all = ["set", "feature", "inclusive", "known_at"])]
+    #[arg(long, conflicts_with_all = ["set", "feature", "inclusive", "known_at", "label"])]
     manifest: Option<PathBuf>,
 }
 
@@ -75,6 +81,8 @@ pub fn run(context: &Context, arguments: &TrainingSetArguments) -> Result<(), Fa
                 None => None,
             },
             time: arguments.time.clone(),
+            labels: arguments.label.clone(),
+            labels_as_of: arguments.labels_as_of.as_deref().map(time).transpose()?,
         },
     };
     let engine = context.engine()?;
@@ -84,9 +92,10 @@ pub fn run(context: &Context, arguments: &TrainingSetArguments) -> Result<(), Fa
         print::json(&json!(manifest));
     } else {
         println!(
-            "{} rows, {} features: {} and {}",
+            "{} rows, {} features, {} labels: {} and {}",
             print::thousands(manifest.spine.rows as u64),
             manifest.features.len(),
+            manifest.labels.len(),
             arguments.out.display(),
             manifest_path(&arguments.out).display()
         );

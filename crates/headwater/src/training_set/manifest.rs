@@ -28,6 +28,13 @@ impl Made {
                 views.extend(source.upstream.iter().map(|u| u.view.as_ref()));
             }
         }
+        for label in &self.labels {
+            add(DefinitionKind::Label, &label.name);
+            add(DefinitionKind::Contract, &label.contract);
+            if let Some(entity) = &label.entity {
+                add(DefinitionKind::Entity, entity);
+            }
+        }
         if let Names::Set(set) = &self.names {
             add(DefinitionKind::FeatureSet, set);
         }
@@ -71,6 +78,7 @@ impl Made {
         sha256: String,
     ) -> Manifest {
         let names = self.plan.names.iter().map(|n| n.to_string());
+        let labels = self.labels.iter().map(|l| l.name.to_string());
         let columns = self.spine.schema.fields().iter();
         Manifest {
             format: Manifest::FORMAT,
@@ -79,6 +87,8 @@ impl Made {
                 Names::List(_) => None,
             },
             features: names.clone().collect(),
+            labels: labels.clone().collect(),
+            labels_as_of: (!self.labels.is_empty()).then_some(self.labels_as_of),
             definitions: self.definitions(),
             inclusive: self.inclusive,
             known_at: self.rule,
@@ -89,7 +99,7 @@ impl Made {
                 sha256: self.spine_sha256.clone(),
                 time: self.time.clone(),
             },
-            nulls: names.zip(nulls).collect(),
+            nulls: names.chain(labels).zip(nulls).collect(),
             output: output.as_str().to_owned(),
             sha256,
         }
@@ -120,5 +130,7 @@ pub fn request_of(manifest: &Manifest) -> TrainingSetRequest {
             KnownRule::Everything | KnownRule::Column => None,
         },
         time: manifest.spine.time.clone(),
+        labels: manifest.labels.clone(),
+        labels_as_of: manifest.labels_as_of,
     }
 }

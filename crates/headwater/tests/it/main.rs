@@ -23,6 +23,7 @@ mod golden;
 mod grpc;
 mod http;
 mod import;
+mod labels;
 mod limits;
 mod observe;
 mod on_demand;

@@ -1,6 +1,7 @@
 //! Random streams through the real engine: late, duplicate, equal-time and future facts, revisions that
 //! change time, entity and value, retractions and facts sent again after them, in any batches, with
-//! any number of shards and any memory, closed and opened in between, must equal the naive oracle.
+//! any number of shards and any memory, closed and opened in between, must equal the naive oracle: live reads,
+//! sweeps, rows of training sets with their labels, and reads of the view once it has been made again.
 
 use headwater::{Config, Engine, Env, Project, apply_project};
 use headwater_aggregate::oracle::{OracleFact, evaluate};
@@ -14,6 +15,7 @@ use headwater_testkit::TempProject;
 use proptest::prelude::*;
 use serde_json::json;
 
+use crate::labels::{LABELS, Seen, assert_labels, assert_rows};
 use crate::{BINARY, CONTRACTS, FEATURES, assert_swept};
 
 const SECOND: i64 = 1_000_000;
@@ -143,7 +145,8 @@ impl Run {
             + &VIEW.replace(
                 "retention: 20s",
                 &format!("retention: 20s\n  storage: {storage}"),
-            );
+            )
+            + LABELS;
         let project = TempProject::new(
             BINARY,
             &[
@@ -337,5 +340,12 @@ proptest! {
         let names: Vec<String> = features().iter().map(|f| format!("random.{}", f.0)).collect();
         let engine = run.engine.as_ref().expect("open");
         assert_swept(engine, run.project.path(), &names, &live);
+        assert_rows(engine, &names, &live);
+        assert_labels(engine, &run.facts, &live);
+        engine.backfill(&["random".to_owned()]).expect("begun");
+        engine.wait_until_filled(|_| ()).expect("filled");
+        for Seen { second, inclusive, known_at, customer, .. } in live.iter().map(Seen::of) {
+            run.check(customer, second, inclusive, known_at);
+        }
     }
 }
