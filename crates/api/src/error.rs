@@ -33,6 +33,7 @@ pub(crate) fn status(problem: &Problem) -> StatusCode {
         "unknown-contract"
         | "unknown-feature-set"
         | "unknown-feature"
+        | "unknown-label"
         | "unknown-entity"
         | "unknown-view"
         | "not-found" => StatusCode::NOT_FOUND,

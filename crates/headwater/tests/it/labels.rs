@@ -243,9 +243,7 @@ fn labels_come_by_command_line_and_http_and_are_made_again() {
     assert_eq!(String::from_utf8(read("a.csv")).unwrap(), whole);
     let early = [&labels[..], &["--labels-as-of", "1970-01-01T00:00:34Z"]].concat();
     make("b.csv", &early);
-    let some = whole
-        .replace("0,true,4.0", "0,true,")
-        .replace("26Z,0,true", "26Z,0,true");
+    let some = whole.replace("0,true,4.0", "0,true,");
     assert_eq!(String::from_utf8(read("b.csv")).unwrap(), some);
     let manifest: Json = serde_json::from_slice(&read("b.csv.manifest.json")).unwrap();
     assert_eq!(manifest["labels"], json!(["comes_back", "next_amount"]));
