@@ -8,9 +8,7 @@ mod build;
 mod shap;
 mod walk;
 
-#[cfg(test)]
-pub(crate) use build::set_of;
-pub(crate) use build::{Builder, Linear, SplitTree, Test, TreeNode};
+pub(crate) use build::{Builder, Linear, SplitTree, Test, TreeNode, set_of};
 
 /// Numbers with this absolute value or less are zero to LightGBM: the float nearest to 1e−35.
 pub(crate) const ZERO_MAX: f64 = 1e-35f32 as f64;

@@ -16,6 +16,17 @@ pub(crate) struct ForestModel {
     pub(crate) divisor: f64,
 }
 
+impl ForestModel {
+    pub(crate) fn new(contract: ModelContract, forest: Forest, link: Link) -> Self {
+        Self {
+            contract,
+            forest,
+            link,
+            divisor: 1.0,
+        }
+    }
+}
+
 impl Predictor for ForestModel {
     fn contract(&self) -> &ModelContract {
         &self.contract

@@ -6,13 +6,18 @@
 //! [`Predictor`] where its engine is.
 
 mod contract;
+mod document;
 mod forest;
 mod forest_model;
 mod lightgbm;
 pub mod limits;
+mod linear;
 mod link;
 mod load;
 mod predictor;
+mod single;
+mod ubjson;
+mod xgboost;
 
 pub use contract::{Categories, Input, InputKind, ModelContract, Output, Task};
 pub use load::{Format, LoadOptions, load};

@@ -74,10 +74,8 @@ pub(crate) fn load(bytes: &[u8], options: &LoadOptions) -> Result<Box<dyn Predic
     };
     let averaged = header.has("average_output") && iterations > 0;
     Ok(Box::new(ForestModel {
-        contract,
-        forest,
-        link,
         divisor: if averaged { iterations as f64 } else { 1.0 },
+        ..ForestModel::new(contract, forest, link)
     }))
 }
 

@@ -15,16 +15,30 @@ pub(crate) enum Link {
     Softmax,
     /// `ln(1 + exp(x))`: LightGBM's `cross_entropy_lambda`.
     Softplus,
+    /// One above zero, zero otherwise: XGBoost's hinge.
+    Step,
+    /// The place of the largest score, the first of equals: XGBoost's `multi:softmax`.
+    ArgMax,
 }
 
 impl Link {
-    /// Of scores divided by `divisor`; `out` is as long as `scores`.
+    /// Numbers that come out of `scores` of them.
+    pub(crate) fn width(self, scores: usize) -> usize {
+        if self == Self::ArgMax { 1 } else { scores }
+    }
+
+    /// Of scores divided by `divisor`; `out` has the link's width.
     pub(crate) fn apply(self, scores: &[f64], divisor: f64, out: &mut [f64]) {
+        if self == Self::ArgMax {
+            out[0] = largest(scores) as f64;
+            return;
+        }
         for (to, from) in out.iter_mut().zip(scores) {
             *to = from / divisor;
         }
         match self {
-            Self::Identity => {}
+            Self::Identity | Self::ArgMax => {}
+            Self::Step => each(out, |x| f64::from(u8::from(x > 0.0))),
             Self::SignedSquare => each(out, |x| x.signum() * x * x),
             Self::Exp => each(out, f64::exp),
             Self::Sigmoid(k) => each(out, |x| 1.0 / (1.0 + (-k * x).exp())),
@@ -38,6 +52,16 @@ fn each(out: &mut [f64], f: impl Fn(f64) -> f64) {
     for x in out {
         *x = f(*x);
     }
+}
+
+fn largest(scores: &[f64]) -> usize {
+    let mut best = 0;
+    for (at, score) in scores.iter().enumerate() {
+        if *score > scores[best] {
+            best = at;
+        }
+    }
+    best
 }
 
 fn softmax(out: &mut [f64]) {
@@ -71,6 +95,10 @@ mod tests {
             [0.0, 0.5, 1.0]
         );
         assert_eq!(apply(Link::SignedSquare, &[-3.0, 0.0]), [-9.0, 0.0]);
+        assert_eq!(apply(Link::Step, &[-1.0, 0.0, 0.5]), [0.0, 0.0, 1.0]);
+        let mut class = [0.0];
+        Link::ArgMax.apply(&[1.0, 3.0, 3.0], 1.0, &mut class);
+        assert_eq!(class, [1.0]);
         assert_eq!(apply(Link::Softplus, &[0.0]), [2f64.ln()]);
     }
 }

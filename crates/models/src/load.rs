@@ -3,17 +3,28 @@
 use headwater_schema::Problem;
 
 use crate::limits::{MODEL_BYTES_MAX, at_most};
-use crate::{Predictor, lightgbm};
+use crate::{Predictor, lightgbm, linear, xgboost};
 
 /// Who wrote a model file, and how.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
     /// `Booster.save_model`: text, versions 2 to 4.
     LightGbm,
+    /// `Booster.save_model` to a name that ends in `.json`: versions 1.3 and later.
+    XgboostJson,
+    /// The same, as UBJSON, which is what XGBoost writes by default.
+    XgboostUbjson,
+    /// Coefficients in a small JSON file, `docs/models.md`.
+    Linear,
 }
 
 /// Names, as a definition gives them.
-const NAMES: [(&str, Format); 1] = [("lightgbm", Format::LightGbm)];
+const NAMES: [(&str, Format); 4] = [
+    ("lightgbm", Format::LightGbm),
+    ("xgboost-json", Format::XgboostJson),
+    ("xgboost-ubj", Format::XgboostUbjson),
+    ("linear", Format::Linear),
+];
 
 impl Format {
     /// The format of that name.
@@ -31,8 +42,15 @@ impl Format {
 
     /// What the first bytes look like.
     pub fn sniff(bytes: &[u8]) -> Result<Self, Problem> {
-        if lightgbm::looks_like(bytes) {
-            return Ok(Self::LightGbm);
+        type Looks = fn(&[u8]) -> bool;
+        let looks: [(Looks, Self); 4] = [
+            (lightgbm::looks_like, Self::LightGbm),
+            (xgboost::looks_like_ubjson, Self::XgboostUbjson),
+            (xgboost::looks_like, Self::XgboostJson),
+            (linear::looks_like, Self::Linear),
+        ];
+        if let Some((_, format)) = looks.iter().find(|(looks_like, _)| looks_like(bytes)) {
+            return Ok(*format);
         }
         Err(
             unknown("Its first bytes are of no format that is known here").hint(format!(
@@ -67,6 +85,9 @@ pub fn load(bytes: &[u8], options: &LoadOptions) -> Result<Box<dyn Predictor>, P
     let format = options.format.map_or_else(|| Format::sniff(bytes), Ok)?;
     match format {
         Format::LightGbm => lightgbm::load(bytes, options),
+        Format::XgboostJson => xgboost::load_json(bytes, options),
+        Format::XgboostUbjson => xgboost::load_ubjson(bytes, options),
+        Format::Linear => linear::load(bytes),
     }
 }
 

@@ -135,7 +135,81 @@ def lightgbm_cases(root):
     return index
 
 
-FAMILIES = {'lightgbm': lightgbm_cases}
+def xgboost_cases(root):
+    import xgboost
+    objectives = ['reg:squarederror', 'reg:absoluteerror', 'reg:pseudohubererror', 'reg:squaredlogerror', 'reg:quantileerror', 'reg:logistic',
+                  'binary:logistic', 'binary:logitraw', 'binary:hinge', 'count:poisson', 'reg:gamma', 'reg:tweedie', 'survival:cox', 'survival:aft',
+                  'multi:softmax', 'multi:softprob', 'rank:ndcg', 'rank:pairwise']
+    variants = [{}, {'booster': 'dart', 'rate_drop': 0.5}, {'booster': 'gblinear'}, {'num_parallel_tree': 3, 'subsample': 0.6}, {'max_depth': 8},
+                {'grow_policy': 'lossguide', 'max_leaves': 12, 'max_depth': 0}, {'multi_strategy': 'multi_output_tree'}]
+    index = 0
+    for objective, variant in itertools.product(objectives, variants):
+        linear = variant.get('booster') == 'gblinear'
+        several = 'multi_strategy' in variant
+        if several and objective not in ('reg:squarederror', 'binary:logistic', 'multi:softprob'):
+            continue
+        categorical = [] if index % 3 == 2 or linear or several else [3, 4]
+        x, y = table(index, 600, categorical)
+        random = np.random.RandomState(index)
+        kind = {'reg:logistic': 'cross_entropy', 'count:poisson': 'poisson', 'reg:gamma': 'gamma', 'reg:tweedie': 'poisson'}
+        kind.update({name: 'gamma' for name in ('survival:cox', 'survival:aft', 'reg:squaredlogerror')})
+        short = 'multiclass' if 'multi' in objective else 'lambdarank' if 'rank' in objective else 'binary' if 'binary' in objective else ''
+        target = label(kind.get(objective, short), y, random)
+        if several and objective == 'reg:squarederror':
+            target = np.stack([target, -2 * target + x[:, 3]], 1)
+        if several and objective == 'binary:logistic':
+            target = np.stack([target, 1 - target], 1)
+        types = ['c' if c in categorical else 'q' for c in range(x.shape[1])]
+
+        def matrix(values, **more):
+            return xgboost.DMatrix(values, feature_types=types, enable_categorical=True, **more)
+
+        data = matrix(x, label=target)
+        if 'rank' in objective:
+            data.set_group([20] * 30)
+        if objective == 'survival:aft':
+            data.set_float_info('label_lower_bound', target)
+            data.set_float_info('label_upper_bound', target)
+        parameters = {'objective': objective, 'max_depth': 3, 'nthread': 1, 'seed': index, 'learning_rate': 0.5, **variant}
+        if objective.startswith('multi'):
+            parameters['num_class'] = 3
+        if objective == 'reg:quantileerror':
+            parameters['quantile_alpha'] = [0.2, 0.7]
+        if index % 4 == 1 and objective not in ('multi:softmax', 'multi:softprob'):
+            parameters['base_score'] = 0.3
+        booster = xgboost.train(parameters, data, num_boost_round=12)
+        path = folder(root, 'xgboost', index)
+        name = 'model.ubj' if index % 2 else 'model.json'
+        booster.save_model(os.path.join(path, name))
+        thresholds = []
+        if not linear and not several:
+            nodes = booster.trees_to_dataframe()
+            nodes = nodes[(nodes['Feature'] != 'Leaf') & nodes['Split'].notna()]
+            thresholds = [(int(f[1:]), float(np.float32(t))) for f, t in zip(nodes['Feature'], nodes['Split'])]
+        if several:
+            trees = json.loads(bytes(booster.save_raw('json')))['learner']['gradient_booster']['model']['trees']
+            thresholds = [(f, float(np.float32(t))) for tree in trees for f, t, left in
+                          zip(tree['split_indices'], tree['split_conditions'], tree['left_children']) if left >= 0]
+        random.shuffle(thresholds)
+        thresholds = thresholds[:60]
+        # The doubles half way to the next floats, too, and beside them.
+        for column, t in thresholds[:20]:
+            for beside in (np.float32(np.inf), np.float32(-np.inf)):
+                thresholds.append((column, (t + float(np.nextafter(np.float32(t), beside))) / 2))
+        rows = probes(x, thresholds, index, categorical)
+        rounds = 5 if index % 5 == 0 and not linear else None
+        options = {'iteration_range': (0, rounds)} if rounds else {}
+        case = {'iterations': rounds} if rounds else {}
+        values = matrix(rows)
+        if not several:
+            case['contributions'] = booster.predict(values, pred_contribs=True, **options)
+        write(root, 'xgboost', index, name, rows=rows, scores=booster.predict(values, output_margin=True, **options),
+              outputs=booster.predict(values, **options), single=True, ulps=1, outputs_off=1e-6, contributions_off=2e-5, **case)
+        index += 1
+    return index
+
+
+FAMILIES = {'lightgbm': lightgbm_cases, 'xgboost': xgboost_cases}
 
 
 def main():

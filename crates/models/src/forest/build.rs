@@ -63,7 +63,6 @@ pub(crate) struct SplitTree {
 }
 
 /// A set's bits.
-#[cfg_attr(not(test), expect(dead_code, reason = "XGBoost lists categories"))]
 pub(crate) fn set_of(members: impl IntoIterator<Item = u32>) -> Vec<u32> {
     let mut words = Vec::new();
     for member in members {
@@ -171,12 +170,11 @@ impl Builder {
 
     /// How many numbers each of its leaves has.
     fn width(&self, tree: &SplitTree) -> Result<usize, Problem> {
-        let mut widths = tree.nodes.iter().filter_map(|node| match node {
-            TreeNode::Leaf { values, .. } => Some(values.len()),
-            TreeNode::Split { .. } => None,
+        let width = tree.leaf_width();
+        let same = tree.nodes.iter().all(|node| match node {
+            TreeNode::Leaf { values, .. } => values.len() == width,
+            TreeNode::Split { .. } => true,
         });
-        let width = widths.next().unwrap_or(0);
-        let same = widths.all(|w| w == width);
         if !same || width == 0 || tree.score + width > self.forest.scores {
             return Err(corrupt("Its leaves don't fit the model's scores"));
         }
@@ -278,5 +276,14 @@ impl SplitTree {
             )
         };
         self.nodes.iter().any(has)
+    }
+
+    /// Numbers of each leaf.
+    pub(crate) fn leaf_width(&self) -> usize {
+        let width = self.nodes.iter().find_map(|node| match node {
+            TreeNode::Leaf { values, .. } => Some(values.len()),
+            TreeNode::Split { .. } => None,
+        });
+        width.unwrap_or(0)
     }
 }

@@ -85,8 +85,14 @@ impl Forest {
             if value.is_nan() {
                 return has(MISSING_RIGHT);
             }
-            // Beyond 2³¹ nothing is a category; a fraction is cut off, so that −0.5 is 0.
-            if value <= -1.0 || value >= 2_147_483_648.0 {
+            // A fraction is cut off, so that −0.5 is 0; XGBoost rounds to floats first, and takes nothing below zero.
+            let (value, invalid) = if self.single {
+                let value = f64::from(value as f32);
+                (value, value < 0.0 || value >= 16_777_216.0)
+            } else {
+                (value, value <= -1.0 || value >= 2_147_483_648.0)
+            };
+            if invalid {
                 return has(INVALID_RIGHT);
             }
             let code = value as u32;
