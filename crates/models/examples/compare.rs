@@ -160,10 +160,21 @@ fn compare(folder: &Path, found: &mut BTreeMap<String, Found>) {
             found.wrong.push(format!("{name}: outputs are {off:e} off"));
         }
     }
+    let width = contract.inputs.len() + 1;
+    if contract.contributions.is_ok() {
+        let parts = model.explain(rows).unwrap();
+        let sums: Vec<f64> = parts.chunks(width).map(|c| c.iter().sum()).collect();
+        let off = apart(&sums, &ours.scores, 1);
+        if off > number("contributions_off") {
+            found.wrong.push(format!(
+                "{name}: contributions add up to {off:e} beside the scores"
+            ));
+        }
+    }
     if let Some(theirs) = doubles(&folder.join("contributions.f64")) {
         let ours = model.explain(rows).unwrap();
         assert_eq!(ours.len(), theirs.len(), "{name}: contributions");
-        let off = apart(&ours, &theirs, contract.inputs.len() + 1);
+        let off = apart(&ours, &theirs, width);
         found.contributions_max = found.contributions_max.max(off);
         found.explained += 1;
         if off > number("contributions_off") {

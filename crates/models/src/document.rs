@@ -1,5 +1,6 @@
 //! What JSON and UBJSON files hold, once read: one tree of values for both, with runs of numbers kept close.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -25,7 +26,8 @@ pub(crate) enum Document {
 impl Document {
     pub(crate) fn from_json(bytes: &[u8]) -> Result<Self, Problem> {
         crate::limits::at_most("bytes of JSON", bytes.len(), JSON_BYTES_MAX)?;
-        serde_json::from_slice(bytes).map_err(|e| corrupt(format!("It isn't JSON: {e}")))
+        let bytes = standard(bytes);
+        serde_json::from_slice(&bytes).map_err(|e| corrupt(format!("It isn't JSON: {e}")))
     }
 
     /// The member of that name, where this is a map that has it and it isn't null.
@@ -104,6 +106,33 @@ impl Document {
     }
 }
 
+/// XGBoost writes `NaN` and `Infinity`, which JSON doesn't have: null, and the largest double, which is endless as a float.
+fn standard(bytes: &[u8]) -> Cow<'_, [u8]> {
+    const WORDS: [(&[u8], &[u8]); 2] =
+        [(b"NaN", b"null"), (b"Infinity", b"1.7976931348623157e308")];
+    let contains = |word: &[u8]| bytes.windows(word.len()).any(|w| w == word);
+    if !WORDS.iter().any(|(word, _)| contains(word)) {
+        return Cow::Borrowed(bytes);
+    }
+    let mut out = Vec::with_capacity(bytes.len());
+    let (mut at, mut in_text) = (0, false);
+    while let Some(byte) = bytes.get(at) {
+        let found = WORDS
+            .iter()
+            .find(|(word, _)| !in_text && bytes[at..].starts_with(word));
+        if let Some((word, instead)) = found {
+            out.extend_from_slice(instead);
+            at += word.len();
+            continue;
+        }
+        in_text ^= *byte == b'"';
+        let end = (at + if in_text && *byte == b'\\' { 2 } else { 1 }).min(bytes.len());
+        out.extend_from_slice(&bytes[at..end]);
+        at = end;
+    }
+    Cow::Owned(out)
+}
+
 fn wrong(key: &str, wanted: &str) -> Problem {
     corrupt(format!("`{key}` isn't {wanted}"))
 }
@@ -112,7 +141,7 @@ pub(crate) fn whole(number: f64) -> Option<usize> {
     (number >= 0.0 && number <= u32::MAX.into() && number.fract() == 0.0).then_some(number as usize)
 }
 
-/// A list that grows: of numbers as long as nothing else comes.
+/// A list that grows: of numbers as long as nothing else comes; a null among them isn't a number.
 #[derive(Default)]
 pub(crate) struct Items {
     numbers: Vec<f64>,
@@ -123,6 +152,7 @@ impl Items {
     pub(crate) fn push(&mut self, item: Document) {
         match item {
             Document::Number(number) if self.others.is_empty() => self.numbers.push(number),
+            Document::Null if self.others.is_empty() => self.numbers.push(f64::NAN),
             other => {
                 let before = std::mem::take(&mut self.numbers);
                 self.others.extend(before.into_iter().map(Document::Number));
@@ -193,5 +223,21 @@ impl<'de> serde::de::Visitor<'de> for Reader {
             members.insert(key, value);
         }
         Ok(Document::Map(members))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_that_json_lacks_are_read_outside_of_text() {
+        let text = br#"{"a":[1,NaN,-Infinity],"b":"NaN \"NaN","c":[{},null],"d":[NaN,1]}"#;
+        let document = Document::from_json(text).unwrap();
+        let a = document.numbers("a").unwrap();
+        assert!(a[1].is_nan() && a[2] as f32 == f32::NEG_INFINITY);
+        assert_eq!(document.text("b"), Ok("NaN \"NaN"));
+        assert_eq!(document.list("c").unwrap().len(), 2);
+        assert!(document.numbers("d").unwrap()[0].is_nan());
     }
 }

@@ -9,6 +9,7 @@ mod shap;
 mod walk;
 
 pub(crate) use build::{Builder, Linear, SplitTree, Test, TreeNode, set_of};
+pub(crate) use shap::Players;
 
 /// Numbers with this absolute value or less are zero to LightGBM: the float nearest to 1e−35.
 pub(crate) const ZERO_MAX: f64 = 1e-35f32 as f64;

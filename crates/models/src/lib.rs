@@ -5,6 +5,7 @@
 //! keeps models, and who serves them, lies above. A predictor of another kind (SQL expressions, say) implements
 //! [`Predictor`] where its engine is.
 
+mod catboost;
 mod contract;
 mod document;
 mod forest;

@@ -3,7 +3,7 @@
 use headwater_schema::Problem;
 
 use crate::limits::{MODEL_BYTES_MAX, at_most};
-use crate::{Predictor, lightgbm, linear, xgboost};
+use crate::{Predictor, catboost, lightgbm, linear, xgboost};
 
 /// Who wrote a model file, and how.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -14,15 +14,18 @@ pub enum Format {
     XgboostJson,
     /// The same, as UBJSON, which is what XGBoost writes by default.
     XgboostUbjson,
+    /// `save_model(format="json", pool=…)`.
+    CatBoostJson,
     /// Coefficients in a small JSON file, `docs/models.md`.
     Linear,
 }
 
 /// Names, as a definition gives them.
-const NAMES: [(&str, Format); 4] = [
+const NAMES: [(&str, Format); 5] = [
     ("lightgbm", Format::LightGbm),
     ("xgboost-json", Format::XgboostJson),
     ("xgboost-ubj", Format::XgboostUbjson),
+    ("catboost-json", Format::CatBoostJson),
     ("linear", Format::Linear),
 ];
 
@@ -43,11 +46,12 @@ impl Format {
     /// What the first bytes look like.
     pub fn sniff(bytes: &[u8]) -> Result<Self, Problem> {
         type Looks = fn(&[u8]) -> bool;
-        let looks: [(Looks, Self); 4] = [
+        let looks: [(Looks, Self); 5] = [
             (lightgbm::looks_like, Self::LightGbm),
             (xgboost::looks_like_ubjson, Self::XgboostUbjson),
             (xgboost::looks_like, Self::XgboostJson),
             (linear::looks_like, Self::Linear),
+            (catboost::looks_like, Self::CatBoostJson),
         ];
         if let Some((_, format)) = looks.iter().find(|(looks_like, _)| looks_like(bytes)) {
             return Ok(*format);
@@ -87,6 +91,7 @@ pub fn load(bytes: &[u8], options: &LoadOptions) -> Result<Box<dyn Predictor>, P
         Format::LightGbm => lightgbm::load(bytes, options),
         Format::XgboostJson => xgboost::load_json(bytes, options),
         Format::XgboostUbjson => xgboost::load_ubjson(bytes, options),
+        Format::CatBoostJson => catboost::load(bytes, options),
         Format::Linear => linear::load(bytes),
     }
 }

@@ -209,7 +209,79 @@ def xgboost_cases(root):
     return index
 
 
-FAMILIES = {'lightgbm': lightgbm_cases, 'xgboost': xgboost_cases}
+def catboost_cases(root):
+    import catboost
+    import pandas
+    losses = ['RMSE', 'MAE', 'Quantile', 'Poisson', 'Logloss', 'CrossEntropy', 'MultiClass', 'MultiClassOneVsAll', 'MultiRMSE', 'YetiRank']
+    variants = [{}, {'grow_policy': 'Lossguide', 'max_leaves': 12}, {'grow_policy': 'Depthwise'}, {'one_hot_max_size': 60},
+                {'max_ctr_complexity': 3, 'one_hot_max_size': 2}, {'nan_mode': 'Max', 'depth': 6},
+                {'simple_ctr': ['Borders', 'Counter', 'Buckets', 'BinarizedTargetMeanValue'], 'combinations_ctr': ['Counter', 'Borders']}]
+    index = 0
+    for loss, variant in itertools.product(losses, variants):
+        # With several targets, CatBoost's JSON has the statistics of one of them.
+        if loss == 'MultiRMSE':
+            variant = {**{k: v for k, v in variant.items() if 'ctr' not in k}, 'one_hot_max_size': 60}
+        if 'simple_ctr' in variant and loss in ('MultiClass', 'MultiClassOneVsAll'):
+            variant = {'simple_ctr': ['Borders', 'Counter', 'Buckets'], 'combinations_ctr': ['Counter']}
+        x, y = table(index, 600, [])
+        random = np.random.RandomState(index)
+        kind = {'Logloss': 'binary', 'CrossEntropy': 'cross_entropy', 'Poisson': 'poisson', 'MultiClass': 'multiclass',
+                'MultiClassOneVsAll': 'multiclass', 'YetiRank': 'lambdarank'}
+        target = label(kind.get(loss, ''), y, random)
+        target = target / target.max() if loss == 'YetiRank' else target
+        target = np.stack([target, x[:, 3] - target], 1) if loss == 'MultiRMSE' else target
+        categorical = [] if index % 5 == 4 and 'grow_policy' not in variant else [3, 4]
+
+        def frame(values):
+            data = pandas.DataFrame(values, columns=[f'x{i}' for i in range(values.shape[1])])
+            for column in categorical:
+                words = data[f'x{column}'].fillna(7).astype(int)
+                data[f'x{column}'] = ('k' + words.astype(str)) if column == 3 else words
+            return data
+
+        def pool(values, **more):
+            return catboost.Pool(frame(values), cat_features=[f'x{c}' for c in categorical], **more)
+
+        groups = {'group_id': np.repeat(np.arange(30), 20)} if loss == 'YetiRank' else {}
+        data = pool(x, label=target, **groups)
+        model = catboost.CatBoost({'loss_function': loss, 'iterations': 12, 'depth': 4, 'learning_rate': 0.3, 'verbose': 0, 'thread_count': 1,
+                                   'random_seed': index, 'allow_writing_files': False, **variant})
+        model.fit(data)
+        path = folder(root, 'catboost', index)
+        model.save_model(os.path.join(path, 'model.json'), format='json', pool=data)
+        borders = [(f['flat_feature_index'], b) for f in json.load(open(os.path.join(path, 'model.json')))['features_info']['float_features']
+                   for b in f['borders']]
+        random.shuffle(borders)
+        rows = probes(x, borders[:60], index, categorical)
+        if categorical:
+            rows[:, categorical] = np.nan_to_num(rows[:, categorical]).astype(int)
+        written = json.load(open(os.path.join(path, 'model.json')))
+        treatment = {f['flat_feature_index']: f['nan_value_treatment'] for f in written['features_info']['float_features']}
+        for column, rule in treatment.items():
+            if rule == 'AsIs':
+                rows[np.isnan(rows[:, column]), column] = 0.5
+        values = pool(rows, **({'group_id': np.zeros(len(rows), int)} if groups else {}))
+        rounds = 5 if index % 5 == 0 else 0
+        case = {'iterations': rounds} if rounds else {}
+        # CatBoost's own contributions of trees that aren't symmetric don't add up to its scores.
+        if not rounds and 'grow_policy' not in variant:
+            case['contributions'] = model.get_feature_importance(values, type='ShapValues')
+        types = {'Logloss': 'Probability', 'CrossEntropy': 'Probability', 'MultiClass': 'Probability', 'Poisson': 'Exponent'}
+        if loss in types:
+            outputs = model.predict(values, prediction_type=types[loss], ntree_end=rounds)
+            case['outputs'] = outputs[:, 1] if types[loss] == 'Probability' and outputs.shape[1] == 2 else outputs
+        if categorical:
+            with open(os.path.join(path, 'rows.json'), 'w') as file:
+                json.dump([[None if v != v else v for v in row] for row in frame(rows).astype(object).values.tolist()], file)
+        else:
+            case['rows'] = rows
+        write(root, 'catboost', index, 'model.json', scores=model.predict(values, prediction_type='RawFormulaVal', ntree_end=rounds),
+              ulps=0, outputs_off=1e-12, contributions_off=1e-9, **case)
+        index += 1
+    return index
+
+
+FAMILIES = {'lightgbm': lightgbm_cases, 'xgboost': xgboost_cases, 'catboost': catboost_cases}
 
 
 def main():

@@ -26,7 +26,6 @@ pub(crate) enum Test {
         invalid_right: bool,
     },
     /// Whether the value is this one.
-    #[cfg_attr(not(test), expect(dead_code, reason = "CatBoost's one-hot splits"))]
     Equal { value: f64, member_right: bool },
 }
 

@@ -5,10 +5,18 @@
 use super::{COLUMN, Forest, Tree};
 use crate::Rows;
 
+/// Who shares in contributions: columns by default, or groups of them.
+#[derive(Debug)]
+pub(crate) struct Players {
+    pub(crate) count: usize,
+    /// The player of each column.
+    pub(crate) of_column: Vec<usize>,
+}
+
 /// One input on the way from the root to a node.
 #[derive(Debug, Clone, Copy, Default)]
 struct Step {
-    column: Option<usize>,
+    player: Option<usize>,
     /// The share of training data that goes this way when the input isn't known.
     zero: f64,
     /// One where the row goes this way, zero otherwise.
@@ -20,16 +28,17 @@ struct Step {
 /// Walks one tree for one row.
 struct Walk<'a> {
     forest: &'a Forest,
+    players: &'a Players,
     tree: &'a Tree,
     row: &'a [f64],
-    /// Numbers of one score: the inputs, and the expectation.
+    /// Numbers of one score: the players, and the expectation.
     stride: usize,
 }
 
 impl Forest {
-    /// Adds contributions of each row: `scores` runs of one number for each column and one for the expectation.
-    pub(crate) fn explain(&self, rows: Rows<'_>, out: &mut [f64]) {
-        let stride = rows.columns() + 1;
+    /// Contributions of each row: `scores` runs of one number for each player and one for the expectation.
+    pub(crate) fn explain(&self, rows: Rows<'_>, players: &Players, out: &mut [f64]) {
+        let stride = players.count + 1;
         let deepest = self.trees.iter().map(|t| t.depth).max().unwrap_or(0);
         // Each level of the walk keeps a path of its own.
         let mut steps = vec![Step::default(); (deepest + 2) * (deepest + 3)];
@@ -45,6 +54,7 @@ impl Forest {
                 }
                 let walk = Walk {
                     forest: self,
+                    players,
                     tree,
                     row: rows.row(index),
                     stride,
@@ -80,7 +90,7 @@ impl Forest {
 impl Step {
     fn root() -> Self {
         Self {
-            column: None,
+            player: None,
             zero: 1.0,
             one: 1.0,
             weight: 1.0,
@@ -104,11 +114,11 @@ impl Walk<'_> {
         } else {
             (left, left + 1)
         };
-        let column = (node.column & COLUMN) as usize;
+        let player = self.players.of_column[(node.column & COLUMN) as usize];
         let mut count = depth + 1;
         let (mut zero, mut one) = (1.0, 1.0);
         // An input that was met before counts once: its earlier step is taken out.
-        if let Some(before) = (1..=depth).find(|i| steps[*i].column == Some(column)) {
+        if let Some(before) = (1..=depth).find(|i| steps[*i].player == Some(player)) {
             (zero, one) = (steps[before].zero, steps[before].one);
             unwind(steps, depth, before);
             count = depth;
@@ -122,7 +132,7 @@ impl Walk<'_> {
             let (path, rest) = steps.split_at_mut(count);
             rest[..count].copy_from_slice(path);
             let step = Step {
-                column: Some(column),
+                player: Some(player),
                 zero: zero * share,
                 one,
                 weight: 0.0,
@@ -148,8 +158,8 @@ impl Walk<'_> {
         for (index, step) in steps.iter().enumerate().skip(1) {
             let share = unwound_sum(steps, depth, index) * (step.one - step.zero);
             for (score, value) in values.iter().enumerate() {
-                if let Some(column) = step.column {
-                    phi[(self.tree.score + score) * self.stride + column] += share * value;
+                if let Some(player) = step.player {
+                    phi[(self.tree.score + score) * self.stride + player] += share * value;
                 }
             }
         }

@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use super::{Builder, Forest, SplitTree, Test, TreeNode, set_of};
+use super::{Builder, Forest, Players, SplitTree, Test, TreeNode, set_of};
 use crate::Rows;
 
 const COLUMNS: usize = 5;
@@ -198,7 +198,8 @@ proptest! {
     fn contributions_are_shapley_values(shapes in prop::collection::vec(shape(), 1..4), row in row()) {
         let forest = forest(&shapes);
         let mut out = vec![0.0; 2 * (COLUMNS + 1)];
-        forest.explain(Rows::one(&row).unwrap(), &mut out);
+        let players = Players { count: COLUMNS, of_column: (0..COLUMNS).collect() };
+        forest.explain(Rows::one(&row).unwrap(), &players, &mut out);
         for (score, phi) in out.chunks(COLUMNS + 1).enumerate() {
             let own: Vec<&Shape> = shapes.iter().skip(score).step_by(2).collect();
             for (column, value) in phi[..COLUMNS].iter().enumerate() {

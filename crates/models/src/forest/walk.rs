@@ -88,7 +88,7 @@ impl Forest {
             // A fraction is cut off, so that −0.5 is 0; XGBoost rounds to floats first, and takes nothing below zero.
             let (value, invalid) = if self.single {
                 let value = f64::from(value as f32);
-                (value, value < 0.0 || value >= 16_777_216.0)
+                (value, !(0.0..16_777_216.0).contains(&value))
             } else {
                 (value, value <= -1.0 || value >= 2_147_483_648.0)
             };

@@ -27,16 +27,19 @@ pub(super) fn read(tree: &Document, group: usize, weight: f32) -> Result<SplitTr
     let columns = tree.counts("split_indices")?;
     let thresholds = tree.numbers("split_conditions")?;
     let default_left = flags(tree, "default_left")?;
-    let covers = tree.numbers("sum_hessian")?;
+    // Trees with several outputs have none before 3.2.
+    let covers = tree
+        .find("sum_hessian")
+        .map_or(Ok([].as_slice()), |_| tree.numbers("sum_hessian"))?;
     let lengths = [
         left.len(),
         right.len(),
         columns.len(),
         thresholds.len(),
         default_left.len(),
-        covers.len(),
     ];
-    if lengths.iter().any(|length| *length != nodes) || nodes == 0 {
+    let covered = covers.is_empty() || covers.len() == nodes;
+    if lengths.iter().any(|length| *length != nodes) || nodes == 0 || !covered {
         return Err(corrupt(format!(
             "It has {nodes} nodes and columns of {lengths:?}"
         )));
