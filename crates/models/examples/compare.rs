@@ -163,8 +163,11 @@ fn compare(folder: &Path, found: &mut BTreeMap<String, Found>) {
     let width = contract.inputs.len() + 1;
     if contract.contributions.is_ok() {
         let parts = model.explain(rows).unwrap();
-        let sums: Vec<f64> = parts.chunks(width).map(|c| c.iter().sum()).collect();
-        let off = apart(&sums, &ours.scores, 1);
+        let each = parts.chunks(width).zip(&ours.scores);
+        let off = each.fold(0f64, |most, (parts, score)| {
+            let scale = parts.iter().fold(1e-3f64, |m, v| m.max(v.abs()));
+            most.max((parts.iter().sum::<f64>() - score).abs() / scale)
+        });
         if off > number("contributions_off") {
             found.wrong.push(format!(
                 "{name}: contributions add up to {off:e} beside the scores"

@@ -170,7 +170,7 @@ def xgboost_cases(root):
         if objective == 'survival:aft':
             data.set_float_info('label_lower_bound', target)
             data.set_float_info('label_upper_bound', target)
-        parameters = {'objective': objective, 'max_depth': 3, 'nthread': 1, 'seed': index, 'learning_rate': 0.5, **variant}
+        parameters = {'objective': objective, 'max_depth': 3, 'nthread': 1, 'seed': index, 'verbosity': 0, 'learning_rate': 0.5, **variant}
         if objective.startswith('multi'):
             parameters['num_class'] = 3
         if objective == 'reg:quantileerror':
