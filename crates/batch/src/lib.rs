@@ -5,6 +5,7 @@
 
 mod columns;
 mod spine;
+pub mod sql;
 mod sweep;
 mod table;
 mod training_set;

@@ -25,6 +25,7 @@ mod run;
 mod store;
 mod write;
 
+pub use columns::archived_name;
 pub use entry::{ArchivedFile, ArchivedObject};
 pub use remote::RemoteStore;
 pub use run::ArchiveRun;

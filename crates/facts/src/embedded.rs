@@ -17,7 +17,7 @@ use crate::log::{LogReader, LogWriter};
 use crate::segment::{ContractSummary, file_problem};
 use crate::{
     AppendRequest, Appended, FactLog, FoundFacts, IndexSpec, Lookup, QuarantineQuery,
-    QuarantinedRow, Scan,
+    QuarantinedRow, Scan, Wanted,
 };
 
 mod append;
@@ -473,6 +473,32 @@ impl FactLog for EmbeddedFactLog {
         )?;
         offered?;
         self.fetch(&newest.into_positions())
+    }
+
+    fn read_of(
+        &self,
+        wanted: &Wanted,
+        from: Sequence,
+        facts_max: usize,
+    ) -> Result<(Vec<Arc<SequencedBatch>>, Sequence), Problem> {
+        let from = from.max(self.reader.first_sequence());
+        self.reader.read_of(wanted, from, facts_max)
+    }
+
+    fn removed(
+        &self,
+        contract: &str,
+        from: Sequence,
+        until: Sequence,
+    ) -> Result<Vec<(Sequence, Sequence)>, Problem> {
+        match self.reader.any_removed(contract) {
+            true => self.index.removed_among(from, until),
+            false => Ok(Vec::new()),
+        }
+    }
+
+    fn archive(&self) -> Option<&Archive> {
+        self.reader.archive()
     }
 
     fn quarantined(&self, query: &QuarantineQuery) -> Result<Vec<QuarantinedRow>, Problem> {

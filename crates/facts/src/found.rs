@@ -230,6 +230,27 @@ pub fn scan_all<L: FactLog + ?Sized>(log: &L, scan: &Scan) -> Result<FoundFacts,
     })
 }
 
+/// Facts of a contract that were revised or retracted, found in all that came after them.
+pub fn removed_among<L: FactLog + ?Sized>(
+    log: &L,
+    contract: &str,
+    from: Sequence,
+    until: Sequence,
+) -> Result<Vec<(Sequence, Sequence)>, Problem> {
+    let mut removed = Vec::new();
+    each_batch(log, |batch| {
+        let runs = batch.removed.iter();
+        for run in runs.filter(|run| run.facts.contract.as_ref() == contract) {
+            let pairs = run.sequences.iter().zip(&run.removed_at);
+            let pairs = pairs.filter(|(s, _)| (from..=until).contains(*s));
+            removed.extend(pairs.map(|(s, at)| (*s, *at)));
+        }
+        Ok(())
+    })?;
+    removed.sort_unstable();
+    Ok(removed)
+}
+
 /// A sequence that should be in the log and isn't.
 pub fn missing(sequence: Sequence) -> Problem {
     Problem::internal("missing-fact", "a fact that is known isn't in the log")

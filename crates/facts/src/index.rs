@@ -5,6 +5,7 @@
 //! order of their keys, together with the sequence they reach. After a crash the log is read again
 //! from that sequence.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -291,6 +292,35 @@ impl Index {
         let stored = stored.map_err(|e| failed(&e))?;
         let bytes = stored.and_then(|bytes| <[u8; 8]>::try_from(bytes.as_ref()).ok());
         Ok(bytes.map(Sequence::from_be_bytes))
+    }
+
+    /// The facts of the sequences `from..=until` that aren't seen any more, each with the sequence from
+    /// which it isn't; ascending.
+    pub fn removed_among(
+        &self,
+        from: Sequence,
+        until: Sequence,
+    ) -> Result<Vec<(Sequence, Sequence)>, Problem> {
+        let mut removed = BTreeMap::new();
+        let mut gather = |gathered: &Gathered| {
+            let pairs = gathered.removed.iter();
+            let pairs = pairs.filter(|(s, _)| (from..=until).contains(*s));
+            removed.extend(pairs.map(|(s, at)| (*s, *at)));
+        };
+        // In the order in which entries move, so that none is missed on its way.
+        gather(&lock(&self.gathered));
+        if let Some(writing) = lock(&self.writing).clone() {
+            gather(&writing);
+        }
+        for entry in self.removed.range(from.to_be_bytes()..=until.to_be_bytes()) {
+            let (key, at) = entry.into_inner().map_err(|e| failed(&e))?;
+            let key = <[u8; 8]>::try_from(key.as_ref()).ok();
+            let at = <[u8; 8]>::try_from(at.as_ref()).ok();
+            if let Some((key, at)) = key.zip(at) {
+                removed.insert(Sequence::from_be_bytes(key), Sequence::from_be_bytes(at));
+            }
+        }
+        Ok(removed.into_iter().collect())
     }
 
     /// Takes a batch in. `ids` are what it changes of ids, in order.

@@ -23,7 +23,7 @@ mod segment;
 
 pub use archive::{
     Archive, ArchiveListing, ArchiveOptions, ArchiveRun, ArchiveStats, ArchiveStore, ArchivedFile,
-    ArchivedObject, FolderStore, RemoteStore, open_archive_store,
+    ArchivedObject, FolderStore, RemoteStore, archived_name, open_archive_store,
 };
 pub use count::count_facts;
 pub use embedded::{
@@ -31,7 +31,7 @@ pub use embedded::{
 };
 pub use log_trait::{
     AppendRequest, Appended, Change, FactLog, Fault, FoundFacts, FoundRun, IndexSpec, Lookup,
-    Mends, QuarantineQuery, QuarantinedRow, Scan,
+    Mends, QuarantineQuery, QuarantinedRow, Scan, Wanted,
 };
 pub use memory::MemoryFactLog;
 pub use retention::{PAST_RETENTION, refuse_expired};

@@ -12,6 +12,7 @@ use crate::frame::Frame;
 use crate::segment::{Opened, Segment, file_problem};
 
 mod frames;
+mod pruned;
 mod quarantine;
 mod writer;
 

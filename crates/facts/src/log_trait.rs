@@ -9,6 +9,8 @@ use headwater_schema::decode::RejectedRow;
 use headwater_schema::{EntityKey, FactBatch, Micros, Position, Problem, Sequence, SequencedBatch};
 use serde::{Deserialize, Serialize};
 
+use crate::Archive;
+
 /// What a request changes.
 #[derive(Debug, Clone)]
 pub enum Change {
@@ -165,6 +167,18 @@ pub struct FoundRun {
     pub fact_ids: Option<Vec<String>>,
 }
 
+/// Facts that somebody goes through the log for.
+#[derive(Debug, Clone)]
+pub struct Wanted {
+    pub contract: Arc<str>,
+    /// The oldest event time.
+    pub time_min: Micros,
+    /// The newest event time.
+    pub time_max: Micros,
+    /// The last sequence.
+    pub until: Sequence,
+}
+
 /// The columns that facts of a contract are found by.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct IndexSpec {
@@ -282,6 +296,35 @@ pub trait FactLog: Send + Sync {
     /// Facts of a contract, whatever their entity. Reads the whole log unless a log knows better.
     fn scan(&self, scan: &Scan) -> Result<FoundFacts, Problem> {
         crate::found::scan_all(self, scan)
+    }
+
+    /// As [`FactLog::read`], for the facts that are wanted; and the sequence to go on from. Batches that
+    /// hold none of them may be left out, and facts that aren't wanted may be among them.
+    fn read_of(
+        &self,
+        wanted: &Wanted,
+        from: Sequence,
+        facts_max: usize,
+    ) -> Result<(Vec<Arc<SequencedBatch>>, Sequence), Problem> {
+        let batches = self.read(from, facts_max)?;
+        let next = batches.last().map_or(wanted.until, |b| b.last_sequence()) + 1;
+        Ok((batches, next))
+    }
+
+    /// Which facts of a contract, of the sequences `from..=until`, were revised or retracted, ascending;
+    /// each with the sequence from which it isn't seen.
+    fn removed(
+        &self,
+        contract: &str,
+        from: Sequence,
+        until: Sequence,
+    ) -> Result<Vec<(Sequence, Sequence)>, Problem> {
+        crate::found::removed_among(self, contract, from, until)
+    }
+
+    /// Where the oldest facts lie as Parquet files, if anywhere.
+    fn archive(&self) -> Option<&Archive> {
+        None
     }
 
     /// The last sequence that had arrived at an instant; the one before the oldest kept where none had.

@@ -58,7 +58,12 @@ impl LogReader {
         Ok(frames)
     }
 
-    fn decoded(&self, segment: &Arc<Segment>, span: usize) -> Result<Vec<Frame>, Problem> {
+    /// The frames of one span of an opened segment, not kept for the next reader.
+    pub(super) fn decoded(
+        &self,
+        segment: &Arc<Segment>,
+        span: usize,
+    ) -> Result<Vec<Frame>, Problem> {
         let (mut segment, mut tries) = (segment.clone(), 0);
         let bytes = loop {
             match self.bytes(&segment, span) {

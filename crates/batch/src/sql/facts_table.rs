@@ -1,0 +1,151 @@
+//! The facts of one contract as a table: those that live at the query's cursor, or all that ever were.
+
+use std::sync::Arc;
+
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
+use async_trait::async_trait;
+use datafusion::catalog::{Session, TableProvider};
+use datafusion::common::Result;
+use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
+use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_plan::streaming::{PartitionStream, StreamingTableExec};
+use headwater_facts::archived_name;
+use headwater_schema::{Contract, DataType as Type};
+
+use super::Snapshot;
+use super::bounds::Bounds;
+use super::log_scan::{LogPartition, LogScan};
+
+pub const EVENT_TIME: &str = "_event_time";
+pub const INGEST_TIME: &str = "_ingest_time";
+pub const SEQUENCE: &str = "_sequence";
+pub const FACT_ID: &str = "_fact_id";
+pub const UNKNOWN_FIELDS: &str = "_unknown_fields";
+pub const REMOVED_AT: &str = "_removed_at";
+
+/// Which facts of a contract.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kept {
+    /// Those that count at the cursor.
+    Live,
+    /// Those too that were revised or retracted, with the sequence from which they don't count.
+    All,
+}
+
+/// Facts of one contract.
+#[derive(Debug)]
+pub struct FactsTable {
+    snapshot: Arc<Snapshot>,
+    contract: Arc<Contract>,
+    kept: Kept,
+    schema: SchemaRef,
+}
+
+impl FactsTable {
+    pub fn new(snapshot: Arc<Snapshot>, contract: Arc<Contract>, kept: Kept) -> Self {
+        let schema = schema(&contract, kept);
+        Self {
+            snapshot,
+            contract,
+            kept,
+            schema,
+        }
+    }
+
+    /// The columns that say when a fact happened.
+    fn times(&self) -> Vec<&str> {
+        let own = &self.contract.fields[self.contract.event_time];
+        match own.data_type {
+            Type::Timestamp => vec![EVENT_TIME, own.name.as_ref()],
+            _ => vec![EVENT_TIME],
+        }
+    }
+}
+
+pub fn instant() -> DataType {
+    DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()))
+}
+
+/// The contract's columns, as the archive names them, and what Headwater knows of each fact.
+fn schema(contract: &Contract, kept: Kept) -> SchemaRef {
+    let own = contract.fields.iter();
+    let own = own.map(|f| Field::new(archived_name(&f.name), f.data_type.to_arrow(), true));
+    let mut fields: Vec<Field> = own.collect();
+    fields.extend([
+        Field::new(EVENT_TIME, instant(), false),
+        Field::new(INGEST_TIME, instant(), false),
+        Field::new(SEQUENCE, DataType::Int64, false),
+        Field::new(FACT_ID, DataType::Utf8, false),
+        Field::new(UNKNOWN_FIELDS, DataType::Utf8, true),
+    ]);
+    if kept == Kept::All {
+        fields.push(Field::new(REMOVED_AT, DataType::Int64, true));
+    }
+    Arc::new(Schema::new(fields))
+}
+
+#[async_trait]
+impl TableProvider for FactsTable {
+    fn schema(&self) -> SchemaRef {
+        self.schema.clone()
+    }
+
+    fn table_type(&self) -> TableType {
+        TableType::Base
+    }
+
+    fn supports_filters_pushdown(
+        &self,
+        filters: &[&Expr],
+    ) -> Result<Vec<TableProviderFilterPushDown>> {
+        let times = self.times();
+        let judge = |filter: &&Expr| {
+            let one = std::slice::from_ref(*filter);
+            match Bounds::of(one, &times, SEQUENCE) == Bounds::ALL {
+                true => TableProviderFilterPushDown::Unsupported,
+                false => TableProviderFilterPushDown::Inexact,
+            }
+        };
+        Ok(filters.iter().map(judge).collect())
+    }
+
+    async fn scan(
+        &self,
+        state: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        filters: &[Expr],
+        limit: Option<usize>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        let mut bounds = Bounds::of(filters, &self.times(), SEQUENCE);
+        let (first, last) = self.snapshot.facts.sequences();
+        bounds.sequence_min = bounds.sequence_min.max(first);
+        bounds.sequence_max = bounds.sequence_max.min(last).min(self.snapshot.known_at);
+        if let Some(as_of) = self.snapshot.as_of {
+            bounds.time_max = bounds.time_max.min(as_of);
+        }
+        let all = || (0..self.schema.fields().len()).collect();
+        let projection = projection.cloned().unwrap_or_else(all);
+        let scan = Arc::new(LogScan {
+            facts: self.snapshot.facts.clone(),
+            contract: self.contract.clone(),
+            kept: self.kept,
+            known_at: self.snapshot.known_at,
+            schema: Arc::new(self.schema.project(&projection)?),
+            projection,
+            rows_max: state.config().batch_size(),
+        });
+        let parts = state.config().target_partitions();
+        let partitions = LogPartition::split(&scan, bounds, parts);
+        let partitions = partitions
+            .into_iter()
+            .map(|p| Arc::new(p) as Arc<dyn PartitionStream>);
+        Ok(Arc::new(StreamingTableExec::try_new(
+            scan.schema.clone(),
+            partitions.collect(),
+            None,
+            [],
+            false,
+            limit,
+        )?))
+    }
+}
