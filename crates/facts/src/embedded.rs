@@ -9,21 +9,23 @@ use std::time::Duration;
 use headwater_env::{Durations, Env, Histogram};
 use headwater_schema::{Micros, Position, Problem, Sequence, SequencedBatch};
 
-use crate::archive::{Archive, ArchiveOptions, archived_segments};
+use crate::archive::{Archive, ArchiveOptions};
 use crate::found::{self, Newest};
 use crate::frame::Frame;
 use crate::index::Index;
 use crate::log::{LogReader, LogWriter};
-use crate::segment::{ContractSummary, file_problem};
+use crate::segment::ContractSummary;
 use crate::{
     AppendRequest, Appended, FactLog, FoundFacts, IndexSpec, Lookup, QuarantineQuery,
     QuarantinedRow, Scan, Wanted,
 };
 
 mod append;
+mod open;
 mod sync;
 
 use append::Group;
+use open::{open_archive, open_index};
 
 /// Facts read from the log at a time while indexes are brought up to date.
 const REPLAY_FACTS_MAX: usize = 65_536;
@@ -322,60 +324,12 @@ impl EmbeddedFactLog {
     }
 }
 
-/// The archive of the log in `folder`; an error where facts have left for one that isn't named.
-fn open_archive(
-    env: &Env,
-    folder: &Path,
-    options: Option<&ArchiveOptions>,
-) -> Result<Option<Archive>, Problem> {
-    if let Some(options) = options {
-        return Archive::open(env, folder, options.clone()).map(Some);
-    }
-    let first = crate::log::first_named(env, &folder.join("log"))?;
-    match archived_segments(env, folder, first.unwrap_or(Sequence::MAX))?.last() {
-        None => Ok(None),
-        Some(last) => Err(Problem::user(
-            "no-archive",
-            "facts have left for an archive that isn't named",
-        )
-        .field("archive.url")
-        .detail(format!(
-            "the facts up to sequence {} are no longer in {}",
-            last.next_sequence - 1,
-            folder.display()
-        ))
-        .hint("set `archive.url` in headwater.yaml to where they went")),
-    }
-}
-
 fn expired(sequence: Sequence, first: Sequence) -> Problem {
     Problem::user("past-retention", "facts that old are no longer kept")
         .detail(format!(
             "sequence {sequence} is asked for, the oldest kept is {first}"
         ))
         .hint("raise `headwater.retention` of the contract before the facts expire")
-}
-
-/// Opens the index; one that can't be opened, or is ahead of the log, is made again from the log.
-fn open_index(
-    env: &Env,
-    folder: &Path,
-    reader: &LogReader,
-) -> Result<(Index, Option<String>), Problem> {
-    let why = match Index::open(folder) {
-        Ok(index) if index.furthest()? <= reader.last_sequence() => return Ok((index, None)),
-        Ok(index) => format!(
-            "it reaches sequence {}, the log ends at {}",
-            index.furthest()?,
-            reader.last_sequence()
-        ),
-        Err(problem) => problem.detail,
-    };
-    env.files
-        .remove_dir_all(folder)
-        .map_err(|e| file_problem(&e))?;
-    let message = format!("the index of facts is made again from the log: {why}");
-    Ok((Index::open(folder)?, Some(message)))
 }
 
 impl FactLog for EmbeddedFactLog {
@@ -492,6 +446,7 @@ impl FactLog for EmbeddedFactLog {
         until: Sequence,
     ) -> Result<Vec<(Sequence, Sequence)>, Problem> {
         match self.reader.any_removed(contract) {
+            // The index has no contracts: it tells of all.
             true => self.index.removed_among(from, until),
             false => Ok(Vec::new()),
         }

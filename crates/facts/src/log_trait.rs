@@ -298,8 +298,9 @@ pub trait FactLog: Send + Sync {
         crate::found::scan_all(self, scan)
     }
 
-    /// As [`FactLog::read`], for the facts that are wanted; and the sequence to go on from. Batches that
-    /// hold none of them may be left out, and facts that aren't wanted may be among them.
+    /// As [`FactLog::read`], for the facts that are wanted; and the sequence to go on from, which is later than
+    /// `from`. Batches that hold none of them may be left out, and facts that aren't wanted may be among them: the
+    /// first batch may begin before `from`.
     fn read_of(
         &self,
         wanted: &Wanted,
@@ -311,8 +312,9 @@ pub trait FactLog: Send + Sync {
         Ok((batches, next))
     }
 
-    /// Which facts of a contract, of the sequences `from..=until`, were revised or retracted, ascending;
-    /// each with the sequence from which it isn't seen.
+    /// Which facts of a contract, of the sequences `from..=until`, were revised or retracted, ascending; each
+    /// with the sequence from which it isn't seen. Facts of other contracts may be among them: a sequence is one
+    /// fact's, so whoever has the contract's facts tells them apart.
     fn removed(
         &self,
         contract: &str,

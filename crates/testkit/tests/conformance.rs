@@ -9,7 +9,7 @@ use std::sync::Arc;
 use headwater_env::Env;
 use headwater_facts::{
     AppendRequest, Appended, ArchiveOptions, EmbeddedFactLog, FactLog, FactLogOptions, FolderStore,
-    FoundFacts, IndexSpec, Lookup, MemoryFactLog, QuarantineQuery, QuarantinedRow, Scan,
+    FoundFacts, IndexSpec, Lookup, MemoryFactLog, QuarantineQuery, QuarantinedRow, Scan, Wanted,
 };
 use headwater_features::{EmbeddedFeatureStore, FeatureStore, MemoryFeatureStore};
 use headwater_schema::{Micros, Problem, Sequence, SequencedBatch};
@@ -74,6 +74,24 @@ impl FactLog for Archived {
 
     fn scan(&self, scan: &Scan) -> Result<FoundFacts, Problem> {
         self.0.scan(scan)
+    }
+
+    fn read_of(
+        &self,
+        wanted: &Wanted,
+        from: Sequence,
+        facts_max: usize,
+    ) -> Result<(Vec<Arc<SequencedBatch>>, Sequence), Problem> {
+        self.0.read_of(wanted, from, facts_max)
+    }
+
+    fn removed(
+        &self,
+        contract: &str,
+        from: Sequence,
+        until: Sequence,
+    ) -> Result<Vec<(Sequence, Sequence)>, Problem> {
+        self.0.removed(contract, from, until)
     }
 
     fn known_by(&self, instant: Micros) -> Result<Sequence, Problem> {

@@ -1,12 +1,13 @@
 //! Random streams of requests, answered as the naive log answers them.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use headwater_env::Env;
 use headwater_facts::{
     AppendRequest, Appended, Change, FactLog, Fault, Lookup, MemoryFactLog, Mends, QuarantineQuery,
-    Scan,
+    Scan, Wanted,
 };
 use headwater_schema::Position;
 use proptest::prelude::*;
@@ -171,6 +172,74 @@ pub(super) fn equals_the_naive_log(start: impl Fn(&Env) -> Open) {
 
 type Read = (u64, i64, i64, usize);
 
+/// (sequence, time) of the facts that are wanted, from one sequence on, read on to the end; each once, in order.
+fn wanted_facts(log: &Arc<dyn FactLog>, wanted: &Wanted, from: u64) -> Vec<(u64, i64)> {
+    let (mut facts, mut next) = (Vec::new(), from);
+    while next <= wanted.until {
+        let (batches, then) = log.read_of(wanted, next, 3).expect("readable");
+        assert!(then > next, "it goes on");
+        for batch in batches
+            .iter()
+            .filter(|b| b.batch.contract == wanted.contract)
+        {
+            let times = batch.batch.event_times.iter();
+            let sequences = batch.first_sequence..;
+            facts.extend(sequences.zip(times).filter_map(|(sequence, time)| {
+                let within = (next..=wanted.until).contains(&sequence)
+                    && (wanted.time_min..=wanted.time_max).contains(time);
+                within.then_some((sequence, *time))
+            }));
+        }
+        next = then;
+    }
+    assert!(facts.is_sorted_by(|a, b| a.0 < b.0), "{facts:?}");
+    facts
+}
+
+/// Holds reading what is wanted, and what was removed of it, to a reading of everything.
+fn same_wanted(
+    log: &Arc<dyn FactLog>,
+    naive: &Arc<dyn FactLog>,
+    wanted: &Wanted,
+    from: u64,
+) -> Result<(), TestCaseError> {
+    let mut want = Vec::new();
+    for batch in naive.read(1, usize::MAX).expect("readable") {
+        if batch.batch.contract == wanted.contract {
+            let times = batch.batch.event_times.iter().copied();
+            want.extend((batch.first_sequence..).zip(times));
+        }
+    }
+    let of_contract: BTreeSet<u64> = want.iter().map(|fact| fact.0).collect();
+    want.retain(|(sequence, time)| {
+        (from..=wanted.until).contains(sequence)
+            && (wanted.time_min..=wanted.time_max).contains(time)
+    });
+    prop_assert_eq!(wanted_facts(log, wanted, from), want.clone());
+    prop_assert_eq!(wanted_facts(naive, wanted, from), want);
+    // Of other contracts it may tell too; of each fact that was removed it does.
+    let removed = |log: &Arc<dyn FactLog>| {
+        let removed = log.removed(&wanted.contract, from, wanted.until);
+        let mut removed = removed.expect("readable");
+        assert!(removed.is_sorted_by(|a, b| a.0 < b.0), "{removed:?}");
+        removed.retain(|(sequence, _)| of_contract.contains(sequence));
+        removed
+    };
+    let mut gone = Vec::new();
+    for batch in naive.read(1, usize::MAX).expect("readable") {
+        let runs = batch.removed.iter();
+        let pairs = runs.flat_map(|run| run.sequences.iter().zip(&run.removed_at));
+        gone.extend(pairs.map(|(sequence, at)| (*sequence, *at)));
+    }
+    gone.retain(|(sequence, _)| {
+        (from..=wanted.until).contains(sequence) && of_contract.contains(sequence)
+    });
+    gone.sort_unstable();
+    prop_assert_eq!(removed(log), gone.clone());
+    prop_assert_eq!(removed(naive), gone);
+    Ok(())
+}
+
 /// Asks both logs the same.
 fn same_answers(
     env: &Env,
@@ -184,6 +253,13 @@ fn same_answers(
         let instant = env.clock.now() - until.abs() * 500;
         prop_assert_eq!(log.known_by(instant), naive.known_by(instant));
         for contract in [WITH_ID, WITHOUT_ID] {
+            let wanted = Wanted {
+                contract: contract.into(),
+                time_min: from,
+                time_max: if known_at % 2 == 0 { i64::MAX } else { until },
+                until: naive.last_sequence().min(known_at),
+            };
+            same_wanted(log, naive, &wanted, newest as u64)?;
             let from = Position::before(from);
             let until = Position::after(until);
             let scan = Scan {
