@@ -8,14 +8,14 @@
 //! Sweep { env, facts, catalog, options }.features(&plan, moments) -> iterator of chunks of rows, in the moments' order
 //! ```
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use headwater_aggregate::{Outcome, Status};
 use headwater_env::Env;
 use headwater_facts::{FactLog, refuse_expired};
-use headwater_features::{Catalog, ReadPlan};
+use headwater_features::{Catalog, CompiledView, PreparedFacts, ReadPlan};
 use headwater_schema::{Cursor, EntityKey, Micros, Problem, Sequence, Value};
 
 mod gathering;
@@ -23,11 +23,13 @@ mod held;
 mod results;
 mod rows;
 mod spill;
+mod stop;
 
 use gathering::Gathering;
 use results::{Results, SortedRows};
 use rows::{Rows, rows_of};
 use spill::Spill;
+pub use stop::Stop;
 
 /// Rows of a chunk of the answer.
 const CHUNK_ROWS: usize = 1024;
@@ -65,6 +67,19 @@ pub struct Sweep<'a> {
 /// Chunks of rows of outcomes: see [`Sweep::features`].
 pub struct SweptRows {
     outcomes: Outcomes,
+    waiting: VecDeque<Vec<Outcome>>,
+}
+
+impl SweptRows {
+    /// The next rows, this many.
+    pub fn take_rows(&mut self, rows: usize) -> Result<Vec<Vec<Outcome>>, Problem> {
+        while self.waiting.len() < rows {
+            let chunk = self.next();
+            let too_few = || Problem::internal("sweep", "a sweep gave too few rows");
+            self.waiting.extend(chunk.ok_or_else(too_few)??);
+        }
+        Ok(self.waiting.drain(..rows).collect())
+    }
 }
 
 impl Iterator for SweptRows {
@@ -87,8 +102,36 @@ impl Sweep<'_> {
         plan: &ReadPlan,
         moments: impl Iterator<Item = Result<Moment, Problem>>,
     ) -> Result<SweptRows, Problem> {
-        let outcomes = self.outcomes(plan, Box::new(moments))?;
-        Ok(SweptRows { outcomes })
+        self.features_until(plan, moments, &Stop::default())
+    }
+
+    /// As [`Sweep::features`], unless it is told to stop before the first row is given.
+    pub fn features_until(
+        &self,
+        plan: &ReadPlan,
+        moments: impl Iterator<Item = Result<Moment, Problem>>,
+        stop: &Stop,
+    ) -> Result<SweptRows, Problem> {
+        Ok(SweptRows {
+            outcomes: self.outcomes(plan, Box::new(moments), stop)?,
+            waiting: VecDeque::new(),
+        })
+    }
+
+    /// The facts of a view's source up to a sequence that pass its `where` and name an entity, whatever became of them
+    /// since.
+    pub(crate) fn facts_of<'a>(
+        &'a self,
+        view: &'a CompiledView,
+        source: usize,
+        end: Sequence,
+    ) -> Result<impl Iterator<Item = Result<PreparedFacts, Problem>> + 'a, Problem> {
+        let rows = rows_of(self, view, source, end)?;
+        Ok(rows.filter_map(|rows| match rows {
+            Ok(Rows::Facts(facts)) => Some(Ok(facts)),
+            Ok(Rows::Removed(..)) => None,
+            Err(problem) => Some(Err(problem)),
+        }))
     }
 
     /// The same with an outcome per feature of the view; those that the plan doesn't need are null.
@@ -96,9 +139,10 @@ impl Sweep<'_> {
         &self,
         plan: &ReadPlan,
         moments: Box<dyn Iterator<Item = Result<Moment, Problem>> + '_>,
+        stop: &Stop,
     ) -> Result<Outcomes, Problem> {
         let spill = Spill::new(self.env, &self.options.spill_folder);
-        let mut results = Results::new(spill.clone(), self.options.memory_bytes_max / 4);
+        let mut results = Results::new(spill.clone(), self.options.memory_bytes_max / 4, stop);
         let end = self.facts.last_sequence();
         let pass = Pass {
             // A quarter is left for what a chunk and a state take.
@@ -237,7 +281,7 @@ impl Iterator for Outcomes {
     }
 }
 
-fn nothing() -> Outcome {
+pub(crate) fn nothing() -> Outcome {
     Outcome {
         value: Value::Null,
         status: Status::NotFound,

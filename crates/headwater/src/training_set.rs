@@ -3,7 +3,7 @@
 //! What is wrong with the spine is told before the first feature is read; a table is written beside its
 //! place and takes it only when it is whole.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap};
 use std::io::{self, Write};
 use std::path::Path;
 use std::sync::Arc;
@@ -11,7 +11,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use arrow::array::{ArrayRef, RecordBatch};
 use arrow::datatypes::{Field as ArrowField, Schema, SchemaRef};
-use headwater_aggregate::Outcome;
 use headwater_api::backend::{KnownAt, Names, TrainingKnownAt, TrainingSetRequest};
 use headwater_batch::{
     KeyShape, KnownRule, Manifest, Moment, OutputFormat, RowMoment, Spine, SpineColumns,
@@ -276,7 +275,7 @@ impl Engine {
     }
 
     /// What each view says of every row, in the rows' order.
-    fn swept(&self, made: &Made) -> Result<Vec<SweptView>, Problem> {
+    fn swept(&self, made: &Made) -> Result<Vec<SweptRows>, Problem> {
         let catalog = self.catalog();
         let sweep = self.sweep(&catalog);
         let mut views = Vec::new();
@@ -290,7 +289,7 @@ impl Engine {
                     Err(problem) => vec![Err(problem)],
                 }
             });
-            views.push(SweptView::new(sweep.features(&reads.plan, moments)?));
+            views.push(sweep.features(&reads.plan, moments)?);
         }
         Ok(views)
     }
@@ -328,7 +327,7 @@ impl Engine {
         for (first, rows) in made.chunks() {
             let mut found = vec![vec![None; made.plan.features]; rows.num_rows()];
             for (reads, view) in made.plan.views.iter().zip(&mut views) {
-                reads.place(view.take(rows.num_rows())?.into_iter(), &mut found);
+                reads.place(view.take_rows(rows.num_rows())?.into_iter(), &mut found);
             }
             let outcomes = made
                 .plan
@@ -380,37 +379,6 @@ impl Engine {
             manifest::refuse_other_bytes(again, &manifest)?;
         }
         Ok(manifest)
-    }
-}
-
-/// What a view says of the spine's rows, from the first to the last.
-struct SweptView {
-    chunks: SweptRows,
-    waiting: VecDeque<Vec<Outcome>>,
-}
-
-impl SweptView {
-    fn new(chunks: SweptRows) -> Self {
-        Self {
-            chunks,
-            waiting: VecDeque::new(),
-        }
-    }
-
-    /// The next rows.
-    fn take(&mut self, rows: usize) -> Result<Vec<Vec<Outcome>>, Problem> {
-        while self.waiting.len() < rows {
-            match self.chunks.next() {
-                Some(chunk) => self.waiting.extend(chunk?),
-                None => {
-                    return Err(Problem::internal(
-                        "training-set",
-                        "a sweep gave too few rows",
-                    ));
-                }
-            }
-        }
-        Ok(self.waiting.drain(..rows).collect())
     }
 }
 

@@ -12,7 +12,7 @@ mod project;
 use crate::{Contract, Problem};
 
 pub use compare::compare;
-pub use project::project;
+pub use project::{project, read_as};
 
 /// The part of a version that a change asks to be raised.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -1,28 +1,30 @@
 //! Answers as bytes: JSON, lines of JSON, CSV, an Arrow stream or a Parquet file, written as rows come.
+//!
+//! An answer that failed on its way never looks whole: JSON ends with the problem in the place of the count of
+//! rows, and whoever sends the bytes breaks off. Tables are written by [`TableWriter`].
 
 use std::io::Write;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
-use arrow::ipc::writer::StreamWriter;
 use headwater_schema::decode::value_to_json;
 use headwater_schema::{DataType, Problem, Value};
-use parquet::arrow::ArrowWriter;
 use serde_json::{Value as Json, json};
+
+use crate::{OutputFormat, TableWriter};
+
+/// Under this name the metadata of an Arrow stream say how much of the log the answer knows.
+pub const SEQUENCE_METADATA: &str = "headwater.sequence";
 
 /// How an answer is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
-    /// `{"columns":[{"name","type"}],"rows":[[…]],"row_count":n}`.
+    /// `{"columns":[{"name","type"}],"rows":[[…]],"row_count":n,"sequence":s}`.
     Json,
     /// An object per row.
     Ndjson,
-    /// A line of names, then a line per row; null is an empty field, the empty text `""`.
-    Csv,
-    /// An Arrow IPC stream.
-    Arrow,
-    Parquet,
+    Table(OutputFormat),
 }
 
 /// Writes one answer.
@@ -36,9 +38,7 @@ pub struct Encoder {
 enum Writer {
     Json { sequence: String },
     Ndjson,
-    Csv,
-    Arrow(Box<StreamWriter<Buffer>>),
-    Parquet(Box<ArrowWriter<Buffer>>),
+    Table(Option<TableWriter<'static>>),
 }
 
 /// Bytes that are written and not yet taken.
@@ -66,10 +66,6 @@ impl Write for Buffer {
     }
 }
 
-fn failed(error: impl std::fmt::Display) -> Problem {
-    Problem::internal("answer", "an answer can't be written").detail(error)
-}
-
 impl Encoder {
     /// Begins an answer with these columns; `sequence` is how much of the log it knows.
     pub fn new(format: Format, schema: &SchemaRef, sequence: u64) -> Result<Self, Problem> {
@@ -87,19 +83,12 @@ impl Encoder {
                 Writer::Json { sequence }
             }
             Format::Ndjson => Writer::Ndjson,
-            Format::Csv => {
-                let names = schema.fields().iter().map(|f| csv_text(f.name()));
-                out.push(&names.collect::<Vec<_>>().join(","));
-                out.push("\n");
-                Writer::Csv
-            }
-            Format::Arrow => {
-                let writer = StreamWriter::try_new(out.clone(), schema).map_err(failed)?;
-                Writer::Arrow(Box::new(writer))
-            }
-            Format::Parquet => {
-                let writer = ArrowWriter::try_new(out.clone(), schema.clone(), None);
-                Writer::Parquet(Box::new(writer.map_err(failed)?))
+            Format::Table(table) => {
+                let mut told = schema.as_ref().clone();
+                told.metadata
+                    .insert(SEQUENCE_METADATA.into(), sequence.to_string());
+                let writer = TableWriter::new(table, &Arc::new(told), Box::new(out.clone()))?;
+                Writer::Table(Some(writer))
             }
         };
         Ok(Self {
@@ -113,8 +102,11 @@ impl Encoder {
     /// Takes rows in.
     pub fn write(&mut self, rows: &RecordBatch) -> Result<(), Problem> {
         match &mut self.writer {
-            Writer::Arrow(writer) => writer.write(rows).map_err(failed)?,
-            Writer::Parquet(writer) => writer.write(rows).map_err(failed)?,
+            Writer::Table(writer) => {
+                if let Some(writer) = writer {
+                    writer.write(rows)?;
+                }
+            }
             Writer::Json { .. } => {
                 for row in 0..rows.num_rows() {
                     let values: Vec<Json> = row_of(rows, row).map(|v| value_to_json(&v)).collect();
@@ -130,12 +122,6 @@ impl Encoder {
                         .push(&format!("{}\n", Json::Object(members.collect())));
                 }
             }
-            Writer::Csv => {
-                for row in 0..rows.num_rows() {
-                    let cells: Vec<String> = row_of(rows, row).map(|v| csv_cell(&v)).collect();
-                    self.out.push(&format!("{}\n", cells.join(",")));
-                }
-            }
         }
         self.rows += rows.num_rows();
         Ok(())
@@ -145,16 +131,27 @@ impl Encoder {
     pub fn finish(&mut self) -> Result<(), Problem> {
         match &mut self.writer {
             Writer::Json { sequence } => {
-                let end = format!(
-                    "],\"row_count\":{},\"sequence\":\"{sequence}\"}}",
-                    self.rows
-                );
-                self.out.push(&end);
+                let end = json!({"row_count": self.rows, "sequence": sequence}).to_string();
+                self.out.push(&format!("],{}", end.trim_start_matches('{')));
                 Ok(())
             }
-            Writer::Ndjson | Writer::Csv => Ok(()),
-            Writer::Arrow(writer) => writer.finish().map_err(failed),
-            Writer::Parquet(writer) => writer.finish().map(drop).map_err(failed),
+            Writer::Ndjson => Ok(()),
+            Writer::Table(writer) => match writer.take() {
+                Some(writer) => writer.finish(),
+                None => Ok(()),
+            },
+        }
+    }
+
+    /// Says why the answer doesn't go on, where its format has words for that: in the place of what ends it.
+    /// `document` is the problem.
+    pub fn break_off(&mut self, document: &Json) {
+        let problem = json!({ "problem": document }).to_string();
+        match &mut self.writer {
+            Writer::Json { .. } => self.out.push(&format!("],{}", &problem[1..])),
+            Writer::Ndjson => self.out.push(&format!("{problem}\n")),
+            // Dropped without its end.
+            Writer::Table(writer) => drop(writer.take()),
         }
     }
 
@@ -168,40 +165,4 @@ fn row_of(rows: &RecordBatch, row: usize) -> impl Iterator<Item = Value> {
     rows.columns()
         .iter()
         .map(move |c| Value::from_array(c, row))
-}
-
-fn csv_cell(value: &Value) -> String {
-    match value {
-        Value::Null => String::new(),
-        value => match value_to_json(value) {
-            Json::String(text) => csv_text(&text),
-            other => csv_text(&other.to_string()),
-        },
-    }
-}
-
-/// A text as a field: quoted where it is empty or holds what parts fields.
-fn csv_text(text: &str) -> String {
-    let plain = !text.is_empty() && !text.contains(['"', ',', '\n', '\r']);
-    match plain && text.trim() == text {
-        true => text.to_owned(),
-        false => format!("\"{}\"", text.replace('"', "\"\"")),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::csv_text;
-
-    #[test]
-    fn a_field_is_quoted_where_it_must_be() {
-        for (text, want) in [
-            ("a", "a"),
-            ("", "\"\""),
-            ("a,b", "\"a,b\""),
-            ("a\"b", "\"a\"\"b\""),
-        ] {
-            assert_eq!(csv_text(text), want);
-        }
-    }
 }

@@ -9,10 +9,12 @@ use datafusion::common::Result;
 use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::streaming::{PartitionStream, StreamingTableExec};
+use datafusion::physical_plan::union::UnionExec;
 use headwater_facts::archived_name;
 use headwater_schema::{Contract, DataType as Type};
 
 use super::Snapshot;
+use super::archive_scan::{ArchiveScan, table_type};
 use super::bounds::Bounds;
 use super::log_scan::{LogPartition, LogScan};
 
@@ -69,14 +71,17 @@ pub fn instant() -> DataType {
 /// The contract's columns, as the archive names them, and what Headwater knows of each fact.
 fn schema(contract: &Contract, kept: Kept) -> SchemaRef {
     let own = contract.fields.iter();
-    let own = own.map(|f| Field::new(archived_name(&f.name), f.data_type.to_arrow(), true));
+    let own = own.map(|f| {
+        let stored = f.data_type.to_arrow();
+        Field::new(archived_name(&f.name), table_type(stored), true)
+    });
     let mut fields: Vec<Field> = own.collect();
     fields.extend([
         Field::new(EVENT_TIME, instant(), false),
         Field::new(INGEST_TIME, instant(), false),
         Field::new(SEQUENCE, DataType::Int64, false),
-        Field::new(FACT_ID, DataType::Utf8, false),
-        Field::new(UNKNOWN_FIELDS, DataType::Utf8, true),
+        Field::new(FACT_ID, DataType::Utf8View, true),
+        Field::new(UNKNOWN_FIELDS, DataType::Utf8View, true),
     ]);
     if kept == Kept::All {
         fields.push(Field::new(REMOVED_AT, DataType::Int64, true));
@@ -125,6 +130,35 @@ impl TableProvider for FactsTable {
         }
         let all = || (0..self.schema.fields().len()).collect();
         let projection = projection.cloned().unwrap_or_else(all);
+        let archived = ArchiveScan {
+            snapshot: &self.snapshot,
+            contract: &self.contract,
+            kept: self.kept,
+            schema: &self.schema,
+            projection: &projection,
+            bounds,
+        };
+        let (mut plans, through) = archived.plan(state).await?;
+        bounds.sequence_min = bounds.sequence_min.max(through + 1);
+        if plans.is_empty() || bounds.sequence_min <= bounds.sequence_max {
+            plans.push(self.log(state, projection, bounds, limit)?);
+        }
+        match plans.len() {
+            1 => Ok(plans.remove(0)),
+            _ => UnionExec::try_new(plans),
+        }
+    }
+}
+
+impl FactsTable {
+    /// A scan of what the archive hasn't got.
+    fn log(
+        &self,
+        state: &dyn Session,
+        projection: Vec<usize>,
+        bounds: Bounds,
+        limit: Option<usize>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
         let scan = Arc::new(LogScan {
             facts: self.snapshot.facts.clone(),
             contract: self.contract.clone(),

@@ -15,6 +15,7 @@ use datafusion::sql::sqlparser::tokenizer::{Token, Tokenizer};
 use headwater_schema::Problem;
 use headwater_schema::contract::nearest;
 
+use super::archive_scan::ARCHIVE_SCHEME;
 use super::problem::query_problem;
 use super::tables::{CATALOG, DEFAULT_SCHEMA, Kind, names};
 use super::{QueryOptions, Snapshot};
@@ -88,7 +89,11 @@ pub fn parse(state: &SessionState, sql: &str) -> Result<Statement, Problem> {
     let statement = parsed.map_err(|e| query_problem(&e))?;
     match reads(&statement) {
         true => Ok(statement),
-        false => Err(read_only()),
+        false => {
+            let text = statement.to_string();
+            let verb = text.split_whitespace().next().unwrap_or_default();
+            Err(read_only(&verb.to_uppercase()))
+        }
     }
 }
 
@@ -108,9 +113,10 @@ fn reads(statement: &Statement) -> bool {
     }
 }
 
-fn read_only() -> Problem {
+fn read_only(verb: &str) -> Problem {
     Problem::user("read-only", "queries only read")
         .field("sql")
+        .detail(format!("{verb} does something else"))
         .hint("write SELECT, EXPLAIN, SHOW TABLES or DESCRIBE; facts are sent to /v1/facts/{contract}")
 }
 
@@ -123,8 +129,10 @@ pub fn check_tables(
     let tables = state.resolve_table_references(statement);
     for table in tables.map_err(|e| query_problem(&e))? {
         let asked = table.clone().resolve(CATALOG, DEFAULT_SCHEMA);
+        let function = matches!(table, TableReference::Bare { .. })
+            && state.table_functions().contains_key(&*asked.table);
         let known = match Kind::named(&asked.schema) {
-            _ if &*asked.schema == "information_schema" => true,
+            _ if function || &*asked.schema == "information_schema" => true,
             Some(kind) => names(snapshot, kind)
                 .iter()
                 .any(|name| **name == *asked.table),
@@ -169,14 +177,16 @@ pub fn check_plan(plan: &LogicalPlan) -> Result<(), Problem> {
         .with_allow_ddl(false)
         .with_allow_dml(false)
         .with_allow_statements(false);
-    only_read.verify_plan(plan).map_err(|_| read_only())
+    only_read
+        .verify_plan(plan)
+        .map_err(|_| read_only("the statement"))
 }
 
-/// Finds no object store: whatever isn't given to a query by name can't be read by it.
+/// Finds the archive alone: whatever isn't given to a query by name can't be read by it.
 #[derive(Debug)]
-pub struct NoStores;
+pub struct OnlyArchive(pub Option<Arc<dyn object_store::ObjectStore>>);
 
-impl datafusion::execution::object_store::ObjectStoreRegistry for NoStores {
+impl datafusion::execution::object_store::ObjectStoreRegistry for OnlyArchive {
     fn register_store(
         &self,
         _: &url::Url,
@@ -187,8 +197,13 @@ impl datafusion::execution::object_store::ObjectStoreRegistry for NoStores {
 
     fn get_store(
         &self,
-        _: &url::Url,
+        url: &url::Url,
     ) -> datafusion::common::Result<Arc<dyn object_store::ObjectStore>> {
-        datafusion::common::plan_err!("queries read what is stored here, and no files")
+        match &self.0 {
+            Some(store) if url.scheme() == ARCHIVE_SCHEME => Ok(store.clone()),
+            _ => {
+                datafusion::common::plan_err!("queries read what is stored here, and no files")
+            }
+        }
     }
 }

@@ -7,7 +7,7 @@ use arrow::array::{
     ArrayRef, BooleanArray, Int64Array, RecordBatch, RecordBatchOptions, StringArray,
     TimestampMicrosecondArray, new_null_array,
 };
-use arrow::compute::filter_record_batch;
+use arrow::compute::{cast, filter_record_batch};
 use arrow::datatypes::{DataType, SchemaRef};
 use datafusion::common::{DataFusionError, Result};
 use datafusion::execution::TaskContext;
@@ -91,15 +91,31 @@ impl PartitionStream for LogPartition {
             scan: self.scan.clone(),
             bounds: self.bounds,
             next: self.bounds.sequence_min,
-            read: VecDeque::new(),
             ready: VecDeque::new(),
         };
         let stream = try_unfold(piece, |mut piece| async move {
-            Ok(piece.next_batch()?.map(|batch| (batch, piece)))
+            loop {
+                if let Some(batch) = piece.ready.pop_front() {
+                    return Ok(Some((batch, piece)));
+                }
+                if piece.next > piece.bounds.sequence_max {
+                    return Ok(None);
+                }
+                // Reading waits for a disk, so other threads do it; a query that is given up ends between two pieces.
+                piece = blocking(move || piece.read().map(|()| piece)).await?;
+            }
         });
         let schema = self.scan.schema.clone();
         Box::pin(RecordBatchStreamAdapter::new(schema, stream))
     }
+}
+
+/// Does on a thread for such work what waits for a disk.
+pub async fn blocking<T: Send + 'static>(
+    act: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
+    let done = tokio::task::spawn_blocking(act).await;
+    done.map_err(|e| DataFusionError::External(Box::new(e)))?
 }
 
 /// Where a partition's reader is.
@@ -107,36 +123,38 @@ struct Piece {
     scan: Arc<LogScan>,
     bounds: Bounds,
     next: Sequence,
-    read: VecDeque<Arc<SequencedBatch>>,
     ready: VecDeque<RecordBatch>,
 }
 
 impl Piece {
-    fn next_batch(&mut self) -> Result<Option<RecordBatch>> {
-        loop {
-            if let Some(batch) = self.ready.pop_front() {
-                return Ok(Some(batch));
+    /// Reads on.
+    fn read(&mut self) -> Result<()> {
+        let wanted = Wanted {
+            contract: self.scan.contract.name.clone(),
+            time_min: self.bounds.time_min,
+            time_max: self.bounds.time_max,
+            until: self.bounds.sequence_max,
+        };
+        let facts = &self.scan.facts;
+        let (batches, next) = facts
+            .read_of(&wanted, self.next, PIECE_FACTS_MAX)
+            .map_err(through)?;
+        let ends = batches.first().zip(batches.last());
+        let removed = match ends {
+            Some((first, last)) => {
+                let (first, last) = (first.first_sequence, last.last_sequence());
+                let removed = facts.removed(&self.scan.contract.name, first, last);
+                removed.map_err(through)?
             }
-            if let Some(batch) = self.read.pop_front() {
-                if let Some(rows) = self.rows(&batch)? {
-                    self.slice(&rows);
-                }
-                continue;
+            None => Vec::new(),
+        };
+        for batch in &batches {
+            if let Some(rows) = self.rows(batch, &removed)? {
+                self.slice(&rows);
             }
-            if self.next > self.bounds.sequence_max {
-                return Ok(None);
-            }
-            let wanted = Wanted {
-                contract: self.scan.contract.name.clone(),
-                time_min: self.bounds.time_min,
-                time_max: self.bounds.time_max,
-                until: self.bounds.sequence_max,
-            };
-            let read = self.scan.facts.read_of(&wanted, self.next, PIECE_FACTS_MAX);
-            let (batches, next) = read.map_err(through)?;
-            self.read.extend(batches);
-            self.next = next.max(self.next + 1);
         }
+        self.next = next.max(self.next + 1);
+        Ok(())
     }
 
     fn slice(&mut self, rows: &RecordBatch) {
@@ -149,7 +167,11 @@ impl Piece {
     }
 
     /// The rows of a batch that count, as the table's columns; none where no row does.
-    fn rows(&self, batch: &SequencedBatch) -> Result<Option<RecordBatch>> {
+    fn rows(
+        &self,
+        batch: &SequencedBatch,
+        removed: &[(Sequence, Sequence)],
+    ) -> Result<Option<RecordBatch>> {
         let facts = &batch.batch;
         if facts.is_empty() || facts.contract != self.scan.contract.name {
             return Ok(None);
@@ -159,14 +181,11 @@ impl Piece {
         if last < low || batch.first_sequence > high {
             return Ok(None);
         }
-        let removed = self
-            .scan
-            .facts
-            .removed(&facts.contract, batch.first_sequence, last);
         let mut removed_at = vec![None; facts.len()];
-        for (sequence, at) in removed.map_err(through)? {
-            if at <= self.scan.known_at {
-                removed_at[(sequence - batch.first_sequence) as usize] = Some(at as i64);
+        let after = removed.partition_point(|(sequence, _)| *sequence < batch.first_sequence);
+        for (sequence, at) in removed[after..].iter().take_while(|(s, _)| *s <= last) {
+            if *at <= self.scan.known_at {
+                removed_at[(sequence - batch.first_sequence) as usize] = Some(*at as i64);
             }
         }
         let counts = |row: usize| {
@@ -209,8 +228,8 @@ impl Piece {
         };
         let sequences = batch.first_sequence..batch.first_sequence + facts.len() as u64;
         let mut columns = Vec::with_capacity(self.scan.projection.len());
-        for place in &self.scan.projection {
-            columns.push(match (place.checked_sub(own), &projected) {
+        for (place, field) in self.scan.projection.iter().zip(self.scan.schema.fields()) {
+            let column: ArrayRef = match (place.checked_sub(own), &projected) {
                 (None, Some(projected)) => projected.column(*place).clone(),
                 (Some(0), _) => instants(facts.event_times.clone()),
                 (Some(1), _) => instants(vec![batch.ingest_time; facts.len()]),
@@ -231,6 +250,10 @@ impl Piece {
                 },
                 (Some(5), _) => Arc::new(Int64Array::from(removed_at.clone())),
                 _ => return Err(DataFusionError::Internal("no such column".into())),
+            };
+            columns.push(match column.data_type() == field.data_type() {
+                true => column,
+                false => cast(&column, field.data_type())?,
             });
         }
         Ok(columns)

@@ -1,7 +1,11 @@
 //! The limits of queries.
 
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
 /// What queries may take; `query` in `headwater.yaml`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
 pub struct QueryOptions {
     /// Memory of all queries together, for what they sort, join and group.
     pub memory_bytes_max: usize,

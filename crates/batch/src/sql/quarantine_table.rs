@@ -17,6 +17,7 @@ use headwater_facts::{QuarantineQuery, QuarantinedRow};
 
 use super::Snapshot;
 use super::facts_table::instant;
+use super::log_scan::blocking;
 use super::problem::through;
 
 /// Rows read at a time.
@@ -93,16 +94,19 @@ impl PartitionStream for QuarantineTable {
     fn execute(&self, _: Arc<TaskContext>) -> SendableRecordBatchStream {
         // The newest id that isn't read yet; none: nothing is read yet.
         let stream = try_unfold((self.clone(), None), |(table, newest)| async move {
-            let newest = match newest {
-                Some(newest) => newest,
-                None => table.page(None)?.first().map_or(0, |row| row.id),
-            };
-            if newest == 0 {
-                return Ok(None);
-            }
-            let oldest = newest.saturating_sub(PAGE_ROWS - 1).max(1);
-            let rows = table.page(Some(oldest..=newest))?;
-            Ok(Some((batch(&rows)?, (table, Some(oldest - 1)))))
+            blocking(move || {
+                let newest = match newest {
+                    Some(newest) => newest,
+                    None => table.page(None)?.first().map_or(0, |row| row.id),
+                };
+                if newest == 0 {
+                    return Ok(None);
+                }
+                let oldest = newest.saturating_sub(PAGE_ROWS - 1).max(1);
+                let rows = table.page(Some(oldest..=newest))?;
+                Ok(Some((batch(&rows)?, (table, Some(oldest - 1)))))
+            })
+            .await
         });
         Box::pin(RecordBatchStreamAdapter::new(SCHEMA.clone(), stream))
     }

@@ -10,10 +10,8 @@ use arrow::datatypes::SchemaRef;
 use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
 use datafusion::execution::memory_pool::FairSpillPool;
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
-use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
-use datafusion::logical_expr::{LogicalPlan, LogicalPlanBuilder};
 use datafusion::physical_plan::execute_stream;
-use datafusion::prelude::{SessionConfig, SessionContext};
+use datafusion::prelude::SessionContext;
 use futures_util::StreamExt;
 use headwater_schema::{Problem, Sequence};
 use tokio::runtime::{Handle, Runtime};
@@ -21,10 +19,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
+use super::planned::{plan, session};
 use super::problem::query_problem;
 use super::result::{answer_rows, answer_schema};
-use super::sized::sized;
-use super::tables::{CATALOG, DEFAULT_SCHEMA, Tables};
 use super::{QueryOptions, Snapshot, guard};
 
 /// Batches of an answer that wait for its reader.
@@ -56,6 +53,9 @@ impl Drop for Queries {
     }
 }
 
+/// Room for one query.
+pub struct Place(#[expect(dead_code, reason = "it is held")] OwnedSemaphorePermit);
+
 /// What a query says on its way.
 enum Event {
     Columns(SchemaRef),
@@ -70,6 +70,7 @@ pub struct Answer {
     /// How much of the log it knows.
     pub sequence: Sequence,
     events: mpsc::Receiver<Event>,
+    handle: Handle,
     task: AbortHandle,
     deadline: Instant,
     options: QueryOptions,
@@ -86,6 +87,12 @@ impl Answer {
     /// The columns, in the project's own types.
     pub fn schema(&self) -> &SchemaRef {
         &self.schema
+    }
+
+    /// As [`Answer::next`], for a thread that may wait.
+    pub fn next_and_wait(&mut self) -> Result<Option<RecordBatch>, Problem> {
+        let handle = self.handle.clone();
+        handle.block_on(self.next())
     }
 
     /// The next rows; none once the answer is whole.
@@ -126,7 +133,7 @@ impl Queries {
         let environment = RuntimeEnvBuilder::new()
             .with_memory_pool(Arc::new(FairSpillPool::new(options.memory_bytes_max)))
             .with_disk_manager_builder(disk)
-            .with_object_store_registry(Arc::new(guard::NoStores))
+            .with_object_store_registry(Arc::new(guard::OnlyArchive(None)))
             .build_arc()
             .map_err(|e| Problem::internal("query", "queries can't be run").detail(e))?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -145,6 +152,12 @@ impl Queries {
         })
     }
 
+    /// A place among the queries that run.
+    pub fn place(&self) -> Result<Place, Problem> {
+        let place = self.places.clone().try_acquire_owned();
+        place.map(Place).map_err(|_| busy(&self.options))
+    }
+
     /// How many queries run now.
     pub fn running(&self) -> usize {
         self.options.concurrent_max.max(1) - self.places.available_permits()
@@ -155,16 +168,24 @@ impl Queries {
         runtime.ok_or_else(|| Problem::internal("query", "queries aren't run any more"))
     }
 
-    /// Waits for what a query says, outside of any runtime.
-    pub fn wait<T>(&self, said: impl Future<Output = Result<T, Problem>>) -> Result<T, Problem> {
-        self.handle()?.block_on(said)
+    /// As [`Queries::run`], for a thread that may wait.
+    pub fn run_and_wait(
+        &self,
+        place: Place,
+        snapshot: Snapshot,
+        query: Query,
+    ) -> Result<Answer, Problem> {
+        self.handle()?.block_on(self.run(place, snapshot, query))
     }
 
     /// Begins a query; returns once its columns are known.
-    pub async fn run(&self, snapshot: Snapshot, query: Query) -> Result<Answer, Problem> {
+    pub async fn run(
+        &self,
+        place: Place,
+        snapshot: Snapshot,
+        query: Query,
+    ) -> Result<Answer, Problem> {
         guard::check_text(&query.sql, &self.options)?;
-        let place = self.places.clone().try_acquire_owned();
-        let place = place.map_err(|_| busy(&self.options))?;
         let deadline = Instant::now() + Duration::from_millis(self.options.timeout_ms);
         let (events, mut said) = mpsc::channel(WAITING_BATCHES_MAX);
         let sequence = snapshot.known_at;
@@ -175,10 +196,8 @@ impl Queries {
             events,
             _place: place,
         };
-        let task = self
-            .handle()?
-            .spawn(run.to_end(query, deadline))
-            .abort_handle();
+        let handle = self.handle()?;
+        let task = handle.spawn(run.finish(query, deadline)).abort_handle();
         let stop = StopUnlessTold(Some(task));
         let first = tokio::time::timeout_at(deadline, said.recv()).await;
         match first.map_err(|_| timed_out(&self.options))? {
@@ -186,6 +205,7 @@ impl Queries {
                 schema,
                 sequence,
                 events: said,
+                handle: handle.clone(),
                 task: stop.told().ok_or_else(broke_off)?,
                 deadline,
                 options: self.options.clone(),
@@ -227,11 +247,11 @@ struct Run {
     environment: Arc<RuntimeEnv>,
     snapshot: Arc<Snapshot>,
     events: mpsc::Sender<Event>,
-    _place: OwnedSemaphorePermit,
+    _place: Place,
 }
 
 impl Run {
-    async fn to_end(self, query: Query, deadline: Instant) {
+    async fn finish(self, query: Query, deadline: Instant) {
         let done = tokio::time::timeout_at(deadline, self.answer(query)).await;
         let last = match done {
             Ok(Ok(())) => Event::End,
@@ -243,8 +263,8 @@ impl Run {
     }
 
     async fn answer(&self, query: Query) -> Result<(), Problem> {
-        let state = self.state();
-        let plan = self.plan(&state, &query).await?;
+        let state = session(&self.options, &self.environment, &self.snapshot)?;
+        let plan = plan(&state, &self.snapshot, &query).await?;
         let context = SessionContext::new_with_state(state);
         let frame = context
             .execute_logical_plan(plan)
@@ -285,60 +305,6 @@ impl Run {
             }
         }
         Ok(())
-    }
-
-    async fn plan(&self, state: &SessionState, query: &Query) -> Result<LogicalPlan, Problem> {
-        let statement = guard::parse(state, &query.sql)?;
-        guard::check_tables(state, &statement, &self.snapshot)?;
-        let plan = state.statement_to_plan(statement).await;
-        let plan = plan.map_err(|e| query_problem(&e))?;
-        guard::check_plan(&plan)?;
-        let rows = !matches!(
-            plan,
-            LogicalPlan::Explain(_) | LogicalPlan::Analyze(_) | LogicalPlan::DescribeTable(_)
-        );
-        match query.limit.filter(|_| rows) {
-            Some(limit) => {
-                let limited = LogicalPlanBuilder::from(plan).limit(0, Some(limit));
-                let limited = limited.and_then(LogicalPlanBuilder::build);
-                limited.map_err(|e| query_problem(&e))
-            }
-            None => Ok(plan),
-        }
-    }
-
-    fn state(&self) -> SessionState {
-        let mut config = SessionConfig::new()
-            .with_default_catalog_and_schema(CATALOG, DEFAULT_SCHEMA)
-            .with_create_default_catalog_and_schema(false)
-            .with_information_schema(true)
-            .with_target_partitions(self.options.threads());
-        let options = config.options_mut();
-        options.sql_parser.enable_ident_normalization = false;
-        options.sql_parser.collect_spans = true;
-        options.execution.time_zone = Some("UTC".into());
-        let mut state = SessionStateBuilder::new()
-            .with_config(config)
-            .with_runtime_env(self.environment.clone())
-            .with_default_features()
-            .build();
-        let own: Vec<_> = state
-            .scalar_functions()
-            .values()
-            .filter_map(sized)
-            .collect();
-        for function in own {
-            // It takes the place of the one of the same name.
-            let _ = datafusion::execution::FunctionRegistry::register_udf(
-                &mut state,
-                Arc::new(function),
-            );
-        }
-        let tables = Arc::new(Tables(self.snapshot.clone()));
-        state
-            .catalog_list()
-            .register_catalog(CATALOG.into(), tables);
-        state
     }
 }
 

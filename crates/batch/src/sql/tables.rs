@@ -5,11 +5,12 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use datafusion::catalog::{CatalogProvider, SchemaProvider, TableProvider};
 use datafusion::common::Result;
-use headwater_schema::Contract;
 
-use super::Snapshot;
 use super::facts_table::{FactsTable, Kept};
+use super::feature_tables::ViewTable;
+use super::problem::through;
 use super::quarantine_table::QuarantineTable;
+use super::{Snapshot, about};
 
 /// How the catalog is called.
 pub const CATALOG: &str = "headwater";
@@ -25,17 +26,55 @@ pub enum Kind {
     History,
     /// Rows that broke their contract.
     Quarantine,
+    /// Features as they were at each fact, by view.
+    Views,
+    /// What the definitions say of all these.
+    About,
 }
 
 impl Kind {
-    pub const ALL: [Self; 3] = [Self::Facts, Self::History, Self::Quarantine];
+    pub const ALL: [Self; 5] = [
+        Self::Facts,
+        Self::History,
+        Self::Quarantine,
+        Self::Views,
+        Self::About,
+    ];
 
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Facts => DEFAULT_SCHEMA,
             Self::History => "history",
             Self::Quarantine => "quarantine",
+            Self::Views => "views",
+            Self::About => "about",
         }
+    }
+
+    /// A table by its name.
+    pub fn table(
+        self,
+        snapshot: &Arc<Snapshot>,
+        name: &str,
+    ) -> Result<Option<Arc<dyn TableProvider>>> {
+        let contract = || snapshot.catalog.contract(name).cloned();
+        let facts = |kept| {
+            let table = |contract| FactsTable::new(snapshot.clone(), contract, kept);
+            contract().map(|contract| provider(table(contract)))
+        };
+        Ok(match self {
+            Self::Facts => facts(Kept::Live),
+            Self::History => facts(Kept::All),
+            Self::Quarantine => contract()
+                .map(|contract| QuarantineTable::new(snapshot.clone(), contract.name.clone()))
+                .map(provider),
+            Self::Views => {
+                let view = snapshot.catalog.view(name);
+                let table = view.map(|view| ViewTable::new(snapshot.clone(), view));
+                table.transpose().map_err(through)?.map(provider)
+            }
+            Self::About => about::table(snapshot, name)?,
+        })
     }
 
     pub fn named(name: &str) -> Option<Self> {
@@ -66,19 +105,15 @@ struct TablesOf {
     snapshot: Arc<Snapshot>,
 }
 
-impl TablesOf {
-    fn contract(&self, name: &str) -> Option<&Arc<Contract>> {
-        self.snapshot.catalog.contract(name)
-    }
-}
-
 /// The names of a schema's tables.
 pub fn names(snapshot: &Snapshot, kind: Kind) -> Vec<String> {
+    let catalog = &snapshot.catalog;
     match kind {
         Kind::Facts | Kind::History | Kind::Quarantine => {
-            let contracts = snapshot.catalog.contracts();
-            contracts.map(|c| c.name.to_string()).collect()
+            catalog.contracts().map(|c| c.name.to_string()).collect()
         }
+        Kind::Views => catalog.views().map(|v| v.name.to_string()).collect(),
+        Kind::About => about::NAMES.map(str::to_owned).to_vec(),
     }
 }
 
@@ -89,18 +124,13 @@ impl SchemaProvider for TablesOf {
     }
 
     async fn table(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>> {
-        let snapshot = self.snapshot.clone();
-        let contract = self.contract(name).cloned();
-        let table = contract.map(|contract| match self.kind {
-            Kind::Facts => provider(FactsTable::new(snapshot, contract, Kept::Live)),
-            Kind::History => provider(FactsTable::new(snapshot, contract, Kept::All)),
-            Kind::Quarantine => provider(QuarantineTable::new(snapshot, contract.name.clone())),
-        });
-        Ok(table)
+        self.kind.table(&self.snapshot, name)
     }
 
     fn table_exist(&self, name: &str) -> bool {
-        self.contract(name).is_some()
+        names(&self.snapshot, self.kind)
+            .iter()
+            .any(|known| known == name)
     }
 }
 

@@ -10,8 +10,8 @@ use headwater_aggregate::{Outcome, Status};
 use headwater_schema::codec::{decode_value, encode_value};
 use headwater_schema::{Problem, Value};
 
-use super::nothing;
 use super::spill::{Records, Spill, SpillFile, read_u32};
+use super::{Stop, nothing};
 
 /// The least that a run is worth. Unit tests have short ones, so that few rows make several.
 const RUN_BYTES_MIN: usize = if cfg!(test) { 256 } else { 1 << 20 };
@@ -43,6 +43,7 @@ enum Kind {
 pub(super) struct Results {
     spill: Arc<Spill>,
     bytes_max: usize,
+    stop: Stop,
     held: Arenas,
     rows: Vec<(u64, Place)>,
     file: Option<SpillFile>,
@@ -52,10 +53,11 @@ pub(super) struct Results {
 
 impl Results {
     /// Holds about `bytes_max` bytes.
-    pub(super) fn new(spill: Arc<Spill>, bytes_max: usize) -> Self {
+    pub(super) fn new(spill: Arc<Spill>, bytes_max: usize, stop: &Stop) -> Self {
         Self {
             spill,
             bytes_max: bytes_max.max(RUN_BYTES_MIN),
+            stop: stop.clone(),
             held: Arenas::default(),
             rows: Vec::new(),
             file: None,
@@ -69,6 +71,7 @@ impl Results {
         row: u64,
         outcomes: impl Iterator<Item = &'o Outcome>,
     ) -> Result<(), Problem> {
+        self.stop.check()?;
         let place = self.held.record(|bytes| {
             bytes.extend_from_slice(&row.to_le_bytes());
             for outcome in outcomes {

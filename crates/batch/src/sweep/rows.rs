@@ -13,7 +13,7 @@ use headwater_schema::{
     Contract, Cursor, EntityKey, Position, Problem, Sequence, SequencedBatch, evolve,
 };
 
-use super::{Moment, Sweep, nothing};
+use super::{Moment, Stop, Sweep, nothing};
 
 /// Facts read from the log at a time.
 const READ_FACTS: usize = 65_536;
@@ -104,7 +104,9 @@ fn chained_rows<'a>(
         Err(problem) => Some(Err(problem)),
     });
     let moments = kept.flat_map(move |kept| moments_at(kept, end));
-    let mut outcomes = sweep.outcomes(&plan, Box::new(moments))?.flat_map(each);
+    let mut outcomes = sweep
+        .outcomes(&plan, Box::new(moments), &Stop::default())?
+        .flat_map(each);
     let width = upstream.view.features.len();
     Ok(Box::new(raw(needed_above)?.map(move |raw| match raw? {
         Raw::Facts(rows) => {

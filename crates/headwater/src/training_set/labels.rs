@@ -3,17 +3,17 @@
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatch};
-use headwater_batch::Moment;
+use headwater_batch::{Moment, SweptRows};
 use headwater_features::Label;
 use headwater_schema::{Problem, Value, array_from_values};
 
-use super::{Made, SweptView};
+use super::Made;
 use crate::Engine;
 
 /// What a label says of the spine's rows, from the first to the last.
 pub(super) struct SweptLabel {
     place: usize,
-    view: SweptView,
+    view: SweptRows,
 }
 
 impl Engine {
@@ -47,7 +47,7 @@ impl Engine {
                     Err(problem) => vec![Err(problem)],
                 }
             });
-            let view = SweptView::new(sweep.features(&label.plan(), moments)?);
+            let view = sweep.features(&label.plan(), moments)?;
             Ok(SweptLabel { place, view })
         };
         made.labels.iter().enumerate().map(swept).collect()
@@ -89,7 +89,7 @@ impl Engine {
     ) -> Result<ArrayRef, Problem> {
         let label = &made.labels[swept.place];
         let known = self.label_moments(made, swept.place, rows, first)?;
-        let outcomes = swept.view.take(rows.num_rows())?;
+        let outcomes = swept.view.take_rows(rows.num_rows())?;
         let values: Vec<Value> = known
             .iter()
             .zip(outcomes)

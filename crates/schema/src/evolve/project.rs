@@ -43,7 +43,8 @@ fn internal(name: &str, error: ArrowError) -> Problem {
     .detail(error)
 }
 
-fn read_as(column: &ArrayRef, wanted: &DataType) -> Result<ArrayRef, ArrowError> {
+/// A column as one of the type `wanted`: what [`project`] makes of each.
+pub fn read_as(column: &ArrayRef, wanted: &DataType) -> Result<ArrayRef, ArrowError> {
     let target = wanted.to_arrow();
     if *column.data_type() == target {
         return Ok(Arc::clone(column));
