@@ -117,6 +117,7 @@ pub const RULES: &[Rule] = &[
     rule("POST", "/v1/facts/{contract}/stream", WRITE, "facts_feed").feed(),
     rule("POST", "/v1/features", READ, "features"),
     rule("POST", "/v1/training-sets", READ, "training_sets"),
+    rule("POST", "/v1/query", READ, "query"),
     rule("GET", "/v1/archive", READ, "archive_get"),
     rule("POST", "/v1/archive", ADMIN, "archive_post"),
     rule("GET", "/v1/registry", READ, "registry"),

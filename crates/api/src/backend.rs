@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use headwater_aggregate::Status;
+use headwater_batch::sql::Answer;
 use headwater_env::Durations;
 use headwater_features::{DefinitionKind, Direction};
 use headwater_schema::decode::BodyFormat;
@@ -174,6 +175,18 @@ pub struct TrainingSetRequest {
     pub labels: Vec<String>,
     /// When somebody looks at them: those whose horizon hasn't come by then are unknown. Now by default.
     pub labels_as_of: Option<Micros>,
+}
+
+/// A query in SQL, and the cursor that it is answered at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct QueryRequest {
+    pub sql: String,
+    /// The newest event time that it sees; all by default.
+    pub as_of: Option<Micros>,
+    /// Everything that is visible by default.
+    pub known_at: Option<KnownAt>,
+    /// Rows after which the answer ends.
+    pub limit: Option<usize>,
 }
 
 /// A read of features at one cursor.
@@ -373,6 +386,9 @@ pub trait Backend: Send + Sync + 'static {
         format: BodyFormat,
         spine: &[u8],
     ) -> Result<Vec<u8>, Problem>;
+
+    /// Begins a query; its rows come on threads of its own. Waits until its columns are known.
+    fn query(&self, request: &QueryRequest) -> Result<Answer, Problem>;
 
     /// Lists facts, newest last.
     fn facts(&self, query: &FactsQuery) -> Result<Vec<FactRow>, Problem>;

@@ -36,6 +36,7 @@ pub(crate) fn status(problem: &Problem) -> StatusCode {
         | "unknown-label"
         | "unknown-entity"
         | "unknown-view"
+        | "unknown-table"
         | "not-found" => StatusCode::NOT_FOUND,
         "definitions-changed" | "version-too-low" => StatusCode::CONFLICT,
         "unauthenticated" => StatusCode::UNAUTHORIZED,
@@ -45,7 +46,7 @@ pub(crate) fn status(problem: &Problem) -> StatusCode {
         "url-too-large" => StatusCode::URI_TOO_LONG,
         "headers-too-large" => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
         "slow-body" => StatusCode::REQUEST_TIMEOUT,
-        "body-too-large" | "too-many-rows" => StatusCode::PAYLOAD_TOO_LARGE,
+        "body-too-large" | "too-many-rows" | "query-too-large" => StatusCode::PAYLOAD_TOO_LARGE,
         "unsupported-media-type" => StatusCode::UNSUPPORTED_MEDIA_TYPE,
         "past-retention" => StatusCode::GONE,
         "disk-full" => StatusCode::INSUFFICIENT_STORAGE,

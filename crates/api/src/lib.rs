@@ -25,6 +25,7 @@ mod limits;
 mod metrics;
 mod openapi;
 mod quarantine;
+mod query;
 mod registry;
 mod retract;
 mod server;

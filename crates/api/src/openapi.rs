@@ -22,6 +22,7 @@ pub fn openapi() -> Value {
     paths.extend(other_paths(&mut generator));
     paths.extend(crate::archive::paths());
     paths.extend(crate::training_sets::paths());
+    paths.extend(crate::query::paths(&mut generator));
     paths.extend(crate::registry::paths(&mut generator));
     paths.extend(foreign::paths(&mut generator));
     let mut schemas = generator.take_definitions(true);

@@ -30,6 +30,7 @@ use crate::limits::Limits;
 use crate::metrics::{HttpMetrics, render};
 use crate::openapi::openapi;
 use crate::quarantine::{get_quarantine, post_repair, post_replay};
+use crate::query::post_query;
 use crate::registry;
 use crate::retract::post_retract;
 use crate::tls::Tls;
@@ -198,6 +199,7 @@ fn router(shared: Shared) -> Router {
         .route("/v1/facts/{contract}/stream", post(post_feed))
         .route("/v1/features", post(read_features))
         .route("/v1/training-sets", post(post_training_set))
+        .route("/v1/query", post(post_query))
         .route(
             "/v1/archive",
             get(archive::get_state).post(archive::post_run),

@@ -7,9 +7,10 @@ use std::time::Duration;
 use headwater_api::Backend;
 use headwater_api::backend::{
     DefinitionsRequest, FactRow, FactsQuery, FeaturesReply, FeaturesRequest, IngestDone,
-    IngestOptions, Measure, MendReply, Mending, QuarantineRow, RegistryQuery, RetractDone,
-    TrainingSetRequest, WriteTarget,
+    IngestOptions, Measure, MendReply, Mending, QuarantineRow, QueryRequest, RegistryQuery,
+    RetractDone, TrainingSetRequest, WriteTarget,
 };
+use headwater_batch::sql::Answer;
 use headwater_facts::{FactLog, FoundFacts, Lookup, Scan};
 use headwater_features::{FeatureKind, Plan};
 use headwater_schema::decode::BodyFormat;
@@ -50,6 +51,10 @@ impl Backend for Engine {
         spine: &[u8],
     ) -> Result<Vec<u8>, Problem> {
         self.training_set(request, format, spine)
+    }
+
+    fn query(&self, request: &QueryRequest) -> Result<Answer, Problem> {
+        self.query(request)
     }
 
     fn facts(&self, query: &FactsQuery) -> Result<Vec<FactRow>, Problem> {

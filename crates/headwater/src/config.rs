@@ -4,6 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 use headwater_api::{KeyRecord, Limits};
+use headwater_batch::sql::QueryOptions;
 use headwater_facts::{FactLogOptions, SyncPolicy};
 use headwater_schema::decode::DecodeLimits;
 use headwater_stream::{PipelineOptions, ProcessorOptions};
@@ -60,6 +61,8 @@ pub struct Settings {
     pub archive: Option<ArchiveSettings>,
     /// How training sets are made.
     pub training_sets: TrainingSetSettings,
+    /// What queries in SQL may take.
+    pub query: QueryOptions,
     /// Limits of requests.
     pub limits: Limits,
     /// Who may call.
@@ -224,6 +227,7 @@ impl Default for Settings {
             state: StateSettings::default(),
             archive: None,
             training_sets: TrainingSetSettings::default(),
+            query: QueryOptions::default(),
             limits: Limits::default(),
             auth: AuthSettings::default(),
             audit: AuditSettings::default(),

@@ -36,6 +36,11 @@ impl DataFolder {
         self.folder.join("spill")
     }
 
+    /// The same for queries, whose files are DataFusion's.
+    pub fn query_spill(&self) -> PathBuf {
+        self.folder.join("query-spill")
+    }
+
     /// Sealed facts, unless the project keeps them elsewhere.
     pub fn archive(&self) -> PathBuf {
         self.folder.join("archive")
@@ -88,6 +93,12 @@ pub fn read_registry(env: &Env, data: &DataFolder) -> Result<Option<Registry>, P
         .read(&path)
         .map_err(|e| Problem::external("registry", "the registry can't be read").detail(e))?;
     Registry::from_bytes(&bytes).map(Some)
+}
+
+pub(crate) fn nothing_applied(folder: &Path) -> Problem {
+    Problem::user("nothing-applied", "no definitions have been applied yet")
+        .detail(format!("the data folder is {}", folder.display()))
+        .hint("run `headwater apply` first")
 }
 
 /// Compiles what is applied.

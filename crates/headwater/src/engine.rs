@@ -20,10 +20,13 @@ use headwater_stream::{Pipeline, Processor, ProcessorStats};
 use crate::Config;
 use crate::apply::{Filler, ReplayRate};
 use crate::archive::{Archiver, archive_options};
-use crate::data::{DataFolder, OpenedStore, compile_applied, open_store, read_registry};
+use crate::data::{
+    DataFolder, OpenedStore, compile_applied, nothing_applied, open_store, read_registry,
+};
 use crate::entity::read_as_typed;
 use crate::freshness::{stale, watched_contracts};
 use crate::quarantine::no_fact_id;
+use crate::query::Querying;
 use crate::reader::{ReadStats, Reader};
 use crate::training_set::Making;
 
@@ -43,6 +46,7 @@ pub struct Engine {
     /// Takes sealed segments to the archive.
     archiver: Option<Archiver>,
     pub(crate) making: Making,
+    pub(crate) querying: Querying,
     /// Held while definitions are replaced.
     pub(crate) changing: Mutex<()>,
     decode_limits: DecodeLimits,
@@ -117,6 +121,7 @@ impl Engine {
             archiver: Archiver::start(&env, config, facts.clone())?,
             filler: Filler::start(&env, facts.clone(), processor.clone(), rate)?,
             making: Making::new(config.spec.training_sets.clone()),
+            querying: Querying::new(config.spec.query.clone(), data.query_spill()),
             changing: Mutex::default(),
             data,
             reader: Reader::new(processor.clone(), log, registry),
@@ -442,12 +447,6 @@ pub(crate) fn id_field(contract: &Contract) -> Option<String> {
         .fact_id
         .first()
         .map(|i| contract.fields[*i].name.to_string())
-}
-
-fn nothing_applied(folder: &Path) -> Problem {
-    Problem::user("nothing-applied", "no definitions have been applied yet")
-        .detail(format!("the data folder is {}", folder.display()))
-        .hint("run `headwater apply` first")
 }
 
 /// The columns that facts are looked up by: the keys of every view's sources, and the keys of every

@@ -19,6 +19,7 @@ mod measures;
 mod parts;
 mod project;
 mod quarantine;
+mod query;
 mod reader;
 mod table_file;
 pub mod tls_files;

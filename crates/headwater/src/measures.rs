@@ -172,6 +172,11 @@ fn sources(engine: &Engine, out: &mut Vec<Measure>) {
 }
 
 fn reads(engine: &Engine, out: &mut Vec<Measure>) {
+    out.push(gauge(
+        "queries_running",
+        "Queries that run now.",
+        engine.querying.running() as f64,
+    ));
     let stats = engine.read_stats();
     out.push(Measure::durations(
         "feature_read_seconds",

@@ -68,6 +68,13 @@ impl Backend for Slow {
         nothing()
     }
 
+    fn query(
+        &self,
+        _: &crate::backend::QueryRequest,
+    ) -> Result<headwater_batch::sql::Answer, Problem> {
+        nothing()
+    }
+
     fn facts(&self, _: &FactsQuery) -> Result<Vec<FactRow>, Problem> {
         nothing()
     }

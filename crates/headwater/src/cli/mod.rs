@@ -21,6 +21,7 @@ mod init;
 mod keys;
 mod print;
 mod quarantine;
+mod query;
 mod registry;
 mod remote;
 mod replay;
@@ -96,6 +97,8 @@ enum Verb {
     Features(features::FeaturesVerb),
     /// Make a training set: a spine's rows, each with its features as of its own time.
     TrainingSet(training_set::TrainingSetArguments),
+    /// Ask in SQL, read-only, for what is stored: facts, their quarantine, features.
+    Query(query::QueryArguments),
     /// Look at what is applied: its history, its lineage.
     #[command(subcommand)]
     Registry(registry::RegistryVerb),
@@ -232,6 +235,7 @@ pub fn run() -> ExitCode {
         Verb::Facts(verb) => facts::run(&context, verb),
         Verb::Features(verb) => features::run(&context, verb),
         Verb::TrainingSet(arguments) => training_set::run(&context, &arguments),
+        Verb::Query(arguments) => query::run(&context, &arguments),
         Verb::Registry(verb) => registry::run(&context, verb),
         Verb::Archive(arguments) => archive::run(&context, &arguments),
         Verb::Doctor => doctor::run(&context),
@@ -251,11 +255,12 @@ pub fn run() -> ExitCode {
     }
 }
 
+/// 128 and the number of SIGPIPE, as shells tell it.
+const BY_SIGPIPE: i32 = 141;
+
 /// Ends quietly once nobody reads standard output any more (`headwater facts … | head`), as the signal would that
 /// Rust programs don't get.
 fn end_with_the_reader() {
-    /// 128 and the number of SIGPIPE, as shells tell it.
-    const BY_SIGPIPE: i32 = 141;
     let tell = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
         let said = panic.payload().downcast_ref::<String>();

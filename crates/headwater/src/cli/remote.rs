@@ -54,6 +54,36 @@ impl Remote {
         self.post_all(path, media_type, body).map_err(first)
     }
 
+    /// Sends JSON and gives what is answered as it comes, in the format that is accepted.
+    pub fn post_for_bytes(
+        &self,
+        path: &str,
+        accept: &str,
+        body: &serde_json::Value,
+    ) -> Result<impl std::io::Read + use<>, Problem> {
+        let mut request = self.agent.post(format!("{}{path}", self.base));
+        request = request.header("accept", accept);
+        if let Some(key) = &self.key {
+            request = request.header("authorization", key);
+        }
+        let answer = request.send_json(body);
+        let answer = answer.map_err(|e| self.unreachable(e))?;
+        if answer.status().is_success() {
+            return Ok(answer.into_body().into_reader());
+        }
+        match self.read(Ok(answer)) {
+            Err(problems) => Err(first(problems)),
+            Ok(_) => Err(first(Vec::new())),
+        }
+    }
+
+    fn unreachable(&self, error: ureq::Error) -> Problem {
+        Problem::external("unreachable", format!("{} doesn't answer", self.base))
+            .detail(error)
+            .hint("start it with `headwater serve`")
+            .retryable()
+    }
+
     /// As [`Remote::post`], with every problem that the reply lists.
     pub fn post_all(
         &self,
@@ -72,14 +102,7 @@ impl Remote {
         &self,
         answer: Result<ureq::http::Response<ureq::Body>, ureq::Error>,
     ) -> Result<Value, Vec<Problem>> {
-        let unreachable = |error: ureq::Error| {
-            vec![
-                Problem::external("unreachable", format!("{} doesn't answer", self.base))
-                    .detail(error)
-                    .hint("start it with `headwater serve`")
-                    .retryable(),
-            ]
-        };
+        let unreachable = |error: ureq::Error| vec![self.unreachable(error)];
         let mut answer = answer.map_err(unreachable)?;
         let status = answer.status();
         let body: Value = answer.body_mut().read_json().map_err(unreachable)?;

@@ -12,8 +12,8 @@ use serde_json::{Value, json};
 use crate::{BINARY, SHOP};
 
 /// Archives when it is told to, everything that there is, in small files.
-const ON_DEMAND: &str = "name: shop\nspec:\n  state: {checkpoint_facts: 100}\n  ingest: {segment_bytes_max: 2000}\n  archive: {every: 1h, after: 0s}\n";
-const HOUR: u64 = 3_600_000_000;
+pub const ON_DEMAND: &str = "name: shop\nspec:\n  state: {checkpoint_facts: 100}\n  ingest: {segment_bytes_max: 2000}\n  archive: {every: 1h, after: 0s}\n";
+pub const HOUR: u64 = 3_600_000_000;
 
 fn parquet_files(folder: &Path, found: &mut Vec<PathBuf>) {
     let Ok(entries) = std::fs::read_dir(folder) else {
@@ -71,7 +71,7 @@ fn archived(project: &TempProject) -> TempProject {
 }
 
 /// Facts of four days, some of them late, some corrected, one that breaks the contract.
-fn fill(server: &ServerProcess) {
+pub fn fill(server: &ServerProcess) {
     let fact = |id: u64, amount: u64| {
         json!({"id": format!("p{id}"), "customer": format!("c{}", id % 5), "amount": amount,
             "time": (id * 37 % 96) * HOUR + id, "colour": "red"})

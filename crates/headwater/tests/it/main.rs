@@ -29,6 +29,7 @@ mod observe;
 mod on_demand;
 mod oracle;
 mod quarantine;
+mod query;
 mod registry;
 mod training_set;
 mod windows;
