@@ -14,6 +14,7 @@ mod http;
 mod ingest;
 mod machine;
 mod memory;
+mod query;
 mod recovery;
 mod server;
 mod shop;
@@ -36,6 +37,9 @@ struct Arguments {
     /// Seconds of each load over HTTP.
     #[arg(long, default_value_t = 10, global = true)]
     seconds: u64,
+    /// A Python that has DuckDB, to compare with.
+    #[arg(long, default_value = "python3", global = true)]
+    python: String,
 }
 
 #[derive(Subcommand, Clone, Copy)]
@@ -54,6 +58,8 @@ enum What {
     Http,
     /// A million entities with ten windows; a state ten times its memory budget.
     Memory,
+    /// SQL over the archive, beside DuckDB on the same files.
+    Query,
     /// Serving again after SIGKILL.
     Recovery {
         /// Facts in the log.
@@ -82,6 +88,7 @@ fn main() -> Result<(), Problem> {
         What::Ingest,
         What::Http,
         What::Memory,
+        What::Query,
         What::Recovery { facts: 10_000_000 },
     ];
     let chosen = arguments.what.map_or(every.to_vec(), |what| vec![what]);
@@ -94,6 +101,7 @@ fn main() -> Result<(), Problem> {
             What::Ingest => ingest::measure(arguments.seconds)?,
             What::Http => http::measure(arguments.seconds)?,
             What::Memory => memory::measure()?,
+            What::Query => query::measure(&arguments.python)?,
             What::Recovery { facts } => recovery::measure(facts)?,
             What::Serve { .. } => {}
         }

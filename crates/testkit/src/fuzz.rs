@@ -6,6 +6,7 @@
 
 pub mod documents;
 mod mutate;
+mod sql;
 mod stored;
 mod text;
 
@@ -33,6 +34,7 @@ pub const TARGETS: &[Target] = &[
     text::ARROW,
     text::PARQUET,
     text::INFER,
+    sql::QUERIES,
     stored::REGISTRY,
     stored::BATCH,
     stored::VALUE,
