@@ -6,7 +6,8 @@
 
 use std::sync::Arc;
 
-use arrow::datatypes::{DataType, Schema, SchemaRef};
+use arrow::array::temporal_conversions::as_datetime;
+use arrow::datatypes::{DataType, Schema, SchemaRef, TimestampMicrosecondType};
 use datafusion::catalog::Session;
 use datafusion::common::stats::Precision;
 use datafusion::common::{ColumnStatistics, Result, ScalarValue, Statistics};
@@ -34,6 +35,9 @@ use super::removed::Removed;
 
 /// The store of an archive, to those who plan scans of it. No query can name it.
 pub const ARCHIVE_SCHEME: &str = "headwater-archive";
+
+/// Brings a checksum into the range of calendars.
+const VERSION_SHIFT: u32 = 8;
 
 /// A scan of what the archive has of a contract.
 pub struct ArchiveScan<'a> {
@@ -207,8 +211,15 @@ impl ArchiveScan<'_> {
 
 fn partitioned(schema: &SchemaRef, file: &ArchivedFile) -> PartitionedFile {
     let statistics = statistics(schema, std::slice::from_ref(file));
-    PartitionedFile::new(file.object.path.as_str(), file.object.bytes)
-        .with_statistics(Arc::new(statistics))
+    let mut planned = PartitionedFile::new(file.object.path.as_str(), file.object.bytes)
+        .with_statistics(Arc::new(statistics));
+    // What is remembered of a file holds for one of the same size and time alone. Its checksum stands for the time:
+    // another file in its place is another one.
+    let version = (file.object.checksum >> VERSION_SHIFT).cast_signed();
+    if let Some(version) = as_datetime::<TimestampMicrosecondType>(version) {
+        planned.object_meta.last_modified = version.and_utc();
+    }
+    planned
 }
 
 /// What the archive knows of files without opening them.

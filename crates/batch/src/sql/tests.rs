@@ -220,7 +220,7 @@ fn a_select_is_the_naive_listing_with_and_without_an_archive() {
     let queries = Queries::start(QueryOptions::default(), folder.path()).unwrap();
     let reads = prop::collection::vec((0u64..60, -9i64..18, -9i64..18), 5);
     let mut runner = TestRunner::new(ProptestConfig {
-        cases: 24,
+        cases: 12,
         max_shrink_iters: 100,
         failure_persistence: None,
         ..ProptestConfig::default()
