@@ -59,10 +59,18 @@ impl ReadFile for RealFile {
 
 /// Held by the open file: the system lets go of it when the process ends, however it ends.
 struct RealLock {
-    _file: File,
+    file: File,
 }
 
 impl FileLock for RealLock {}
+
+impl Drop for RealLock {
+    fn drop(&mut self) {
+        // Closing lets go only once every copy of the descriptor is closed, and a program that another thread is
+        // starting has one until it runs. Said aloud, it holds for all copies.
+        let _ = rustix::fs::flock(&self.file, rustix::fs::FlockOperation::Unlock);
+    }
+}
 
 impl Files for RealFiles {
     fn create_dir_all(&self, folder: &Path) -> Result<(), FileError> {
@@ -178,7 +186,7 @@ impl Files for RealFiles {
         }
         file.set_len(0).map_err(failed)?;
         writeln!(file, "{}", std::process::id()).map_err(failed)?;
-        Ok(Box::new(RealLock { _file: file }))
+        Ok(Box::new(RealLock { file }))
     }
 
     fn free_bytes(&self, folder: &Path) -> Result<u64, FileError> {

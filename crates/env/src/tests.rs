@@ -113,3 +113,30 @@ fn a_queue_is_bounded_and_says_so() {
     drop(sender);
     assert_eq!((receiver.recv(), receiver.recv().is_err()), (Ok(2), true));
 }
+
+/// A program that is being started holds copies of all open files until it runs, that of a lock among them.
+#[test]
+fn a_lock_that_was_let_go_is_free_while_programs_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("LOCK");
+    let done = std::sync::atomic::AtomicBool::new(false);
+    let done = &done;
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(move || {
+                while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                    let ran = std::process::Command::new("true").status();
+                    assert!(ran.is_ok_and(|status| status.success()));
+                }
+            });
+        }
+        for _ in 0..600 {
+            let locked = RealFiles.lock(&path).map_err(|e| e.kind);
+            if locked.is_err() {
+                done.store(true, std::sync::atomic::Ordering::Relaxed);
+            }
+            drop(locked.expect("nobody holds it"));
+        }
+        done.store(true, std::sync::atomic::Ordering::Relaxed);
+    });
+}
