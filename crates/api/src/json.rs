@@ -4,7 +4,7 @@ use headwater_schema::time::{format_date, format_timestamp};
 use headwater_schema::{Value, value_to_text};
 use serde::ser::{Serialize, SerializeMap, SerializeSeq, Serializer};
 
-/// A value that is written as JSON: times as RFC 3339 in UTC, bytes as hexadecimal digits, decimals as
+/// A value that is written as JSON: times as RFC 3339 in UTC, bytes in base64, decimals as
 /// strings (JSON's numbers are floats to many readers), floats that JSON can't hold as null.
 pub struct JsonValue<'a>(pub &'a Value);
 

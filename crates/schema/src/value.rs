@@ -9,6 +9,8 @@ use arrow::array::{
     Int64Array, ListArray, MapArray, StringArray, StructArray, TimestampMicrosecondArray,
 };
 use arrow::datatypes as arrow_types;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 
 use crate::Micros;
 
@@ -216,7 +218,7 @@ impl Hash for Value {
 }
 
 /// A value as text, the way it is written as the key of a map: strings as they are, timestamps as
-/// RFC 3339 in UTC, nested values in brackets.
+/// RFC 3339 in UTC, bytes in base64 (the standard alphabet), nested values in brackets.
 pub fn value_to_text(value: &Value) -> String {
     let join = |parts: Vec<String>| parts.join(",");
     match value {
@@ -231,7 +233,7 @@ pub fn value_to_text(value: &Value) -> String {
             midnight.split('T').next().unwrap_or_default().to_owned()
         }
         Value::String(v) => v.to_string(),
-        Value::Bytes(v) => v.iter().map(|b| format!("{b:02x}")).collect(),
+        Value::Bytes(v) => STANDARD.encode(v),
         Value::List(v) => format!("[{}]", join(v.iter().map(value_to_text).collect())),
         Value::Struct(v) => {
             let member = |(n, v): &(Arc<str>, Value)| format!("{n}:{}", value_to_text(v));
