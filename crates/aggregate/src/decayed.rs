@@ -60,6 +60,17 @@ impl Decayed {
         }
     }
 
+    /// Takes away what facts among these brought. A cell stays, though nothing may be left in it.
+    pub fn take_away(&mut self, other: &Self) {
+        for theirs in &other.cells {
+            let own = self.cells.iter_mut().find(|c| c.number == theirs.number);
+            if let Some(cell) = own {
+                cell.values.subtract(&theirs.values);
+                cell.weights.subtract(&theirs.weights);
+            }
+        }
+    }
+
     pub fn merge(&mut self, other: &Self) {
         for theirs in &other.cells {
             if let Some(cell) = self.cell(theirs.number) {

@@ -73,6 +73,17 @@ impl ExactSum {
         self.merge_shifted(other, 0);
     }
 
+    /// Takes `other` away, exactly.
+    pub fn subtract(&mut self, other: &Self) {
+        match &other.0 {
+            Repr::Small { mantissa, exponent } => match mantissa.checked_neg() {
+                Some(negative) => self.add_scaled(negative, *exponent),
+                None => self.add_big(&-BigInt::from(*mantissa), *exponent),
+            },
+            Repr::Big(big) => self.add_big(&-&big.0, big.1),
+        }
+    }
+
     /// Adds `other × 2^shift`, exactly.
     pub fn merge_shifted(&mut self, other: &Self, shift: i32) {
         match &other.0 {

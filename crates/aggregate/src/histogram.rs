@@ -28,6 +28,16 @@ impl Histogram {
         }
     }
 
+    /// Takes some of a value away again; a value of which none is left goes.
+    pub fn take_away(&mut self, value: &Value, count: u64) {
+        if let Some(known) = self.counts.get_mut(value) {
+            *known = known.saturating_sub(count);
+            if *known == 0 {
+                self.counts.remove(value);
+            }
+        }
+    }
+
     pub fn merge(&mut self, other: &Self, categories_max: usize) {
         if other.overflowed {
             self.overflowed = true;

@@ -26,6 +26,7 @@ mod quantile;
 mod slide;
 mod state;
 mod window;
+mod without;
 
 pub use block::InputBatch;
 pub use column::InputColumn;

@@ -187,6 +187,15 @@ impl Partial {
 }
 
 impl PartialData {
+    /// Whether two choices are the same: of values, or of the facts that have them.
+    pub(crate) fn chooses_as(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Min(a), Self::Min(b)) | (Self::Max(a), Self::Max(b)) => a == b,
+            (Self::Ranked(a), Self::Ranked(b)) => a == b,
+            _ => false,
+        }
+    }
+
     /// About how many bytes it takes beside itself.
     fn heap_bytes(&self) -> usize {
         /// A node of a tree holds more than its entry.
@@ -233,7 +242,7 @@ impl PartialData {
         }
     }
 
-    fn merge(&mut self, kind: SlotKind, other: &Self) {
+    pub(crate) fn merge(&mut self, kind: SlotKind, other: &Self) {
         match (self, other, kind) {
             (Self::Moments(sums), Self::Moments(others), _) => {
                 for (sum, other) in sums.iter_mut().zip(others) {
@@ -307,10 +316,10 @@ fn rank(list: &mut Vec<Value>, kind: SlotKind, value: &Value) {
     }
 }
 
-type ValueOrder = fn(&Value, &Value) -> Ordering;
+pub(crate) type ValueOrder = fn(&Value, &Value) -> Ordering;
 
 /// How many values a ranked slot keeps, and the order in which they come first.
-fn ranking(kind: SlotKind) -> Option<(usize, ValueOrder)> {
+pub(crate) fn ranking(kind: SlotKind) -> Option<(usize, ValueOrder)> {
     match kind {
         SlotKind::Top { n } => Some((n, |a, b| b.cmp(a))),
         SlotKind::Bottom { n } => Some((n, Ord::cmp)),

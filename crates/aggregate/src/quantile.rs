@@ -97,6 +97,21 @@ impl Samples {
         self.collapse(exact_up_to);
     }
 
+    /// Takes away the values of `other`, which are among these; whether what is left can be told. `many`: so many are
+    /// left that they stay a sketch.
+    pub fn take_away(&mut self, other: &Self, many: bool) -> bool {
+        match (&mut *self, other) {
+            (_, Self::None) => true,
+            (Self::Ints(list), Self::Ints(others)) => remove_each(list, others),
+            (Self::Floats(list), Self::Floats(others)) => remove_each(list, others),
+            (Self::Decimals(_, list), Self::Decimals(_, others)) => remove_each(list, others),
+            (Self::Sketch(sketch), exact) if many && exact.exact_len() > 0 => {
+                exact.floats().all(|value| sketch.take_away(value))
+            }
+            _ => false,
+        }
+    }
+
     /// How many values are kept one by one.
     fn exact_len(&self) -> usize {
         match self {
@@ -161,6 +176,13 @@ impl Samples {
     }
 }
 
+fn remove_each<T: PartialEq>(list: &mut Vec<T>, others: &[T]) -> bool {
+    others.iter().all(|other| {
+        let at = list.iter().position(|value| value == other);
+        at.map(|at| list.remove(at)).is_some()
+    })
+}
+
 impl Default for Sketch {
     fn default() -> Self {
         Self {
@@ -191,6 +213,21 @@ impl Sketch {
             *self.counts.entry(number).or_default() += count;
         }
         self.fit();
+    }
+
+    /// Takes one value away; whether what is left can be told.
+    fn take_away(&mut self, value: f64) -> bool {
+        if value == self.least || value == self.greatest {
+            return false;
+        }
+        match self.counts.get_mut(&bucket(value, self.level)) {
+            // Without a bucket finer ones might fit.
+            Some(count) if *count > 1 => {
+                *count -= 1;
+                true
+            }
+            _ => false,
+        }
     }
 
     fn fit(&mut self) {

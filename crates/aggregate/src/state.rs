@@ -11,6 +11,7 @@ use headwater_schema::{Micros, Position, Sequence, Value};
 
 use crate::block::{Block, InputBatch};
 use crate::partial::Partial;
+use crate::without::Doubt;
 use crate::{Layout, WindowRange};
 
 mod codec;
@@ -64,6 +65,12 @@ struct Base {
     newest: Position,
     /// A read as of an earlier sequence than this can't use the base.
     sequence_max: Sequence,
+    /// How many facts there are in it, where that is known: states that were stored before this was counted don't say. None
+    /// that is known of may still be some that are no longer kept.
+    facts: Option<u64>,
+    /// What can't be told of slots any more; empty but after corrections of facts that were folded with others which
+    /// are no longer kept.
+    doubts: Vec<(usize, Doubt)>,
 }
 
 impl EntityState {
@@ -182,6 +189,7 @@ impl EntityState {
         if folded == 0 {
             return;
         }
+        let unsure = self.base.as_ref().is_some_and(|b| b.facts == Some(0));
         let base = self.base.get_or_insert_with(|| {
             let slots = if layout.lifetime {
                 layout.slots.as_slice()
@@ -192,13 +200,19 @@ impl EntityState {
                 partials: slots.iter().map(Partial::empty).collect(),
                 newest: Position::MIN,
                 sequence_max: 0,
+                facts: Some(0),
+                doubts: Vec::new(),
             })
         });
+        if unsure {
+            base.facts = None;
+        }
         for sealed in self.sealed.drain(..folded) {
             base.newest = base
                 .newest
                 .max(sealed.block.last().unwrap_or(Position::MIN));
             base.sequence_max = base.sequence_max.max(sealed.block.sequence_max());
+            base.facts = base.facts.map(|facts| facts + sealed.block.len() as u64);
             for ((slot, total), partial) in layout
                 .slots
                 .iter()
@@ -219,24 +233,32 @@ impl EntityState {
             return Err(Aged);
         }
         if let Some(base) = &self.base {
-            return if base.newest < until && base.sequence_max <= known_at {
-                Ok(true)
-            } else {
-                Err(Aged)
-            };
+            let told = base.newest < until && base.sequence_max <= known_at;
+            if !told {
+                return Err(Aged);
+            }
+            // With none counted there may be some that are no longer kept, or none.
+            if base.facts != Some(0) {
+                return Ok(true);
+            }
         }
+        let unsure = self.base.is_some();
         let range = WindowRange::between(Position::MIN, until);
         if self.removed.iter().any(|r| r.visible(&range, known_at)) {
             return Ok(true);
         }
-        Ok(self.blocks().any(|block| {
+        let any = self.blocks().any(|block| {
             let rows = block.rows_before(until);
             if block.sequence_max() <= known_at {
                 rows > 0
             } else {
                 (0..rows).any(|row| block.position(row).sequence <= known_at)
             }
-        }))
+        });
+        match any || !unsure {
+            true => Ok(any),
+            false => Err(Aged),
+        }
     }
 
     fn blocks(&self) -> impl DoubleEndedIterator<Item = &Block> {
@@ -267,7 +289,7 @@ impl EntityState {
             },
             false => *range,
         };
-        self.add_base(layout, &range, known_at, slots, partials)?;
+        let with_base = self.add_base(layout, &range, known_at, slots, partials)?;
         let mut blocks = self.sealed_within(&range);
         let edge = |block: usize, partials: &mut [Partial]| {
             let block = &self.sealed[block].block;
@@ -297,7 +319,10 @@ impl EntityState {
         for removed in self.removed.iter().filter(|r| r.visible(&range, known_at)) {
             add_removed(removed, layout, slots, partials);
         }
-        Ok(())
+        match with_base {
+            Some(base) => base.settle(layout, slots, partials),
+            None => Ok(()),
+        }
     }
 
     /// The sealed blocks that a range touches.
@@ -311,6 +336,7 @@ impl EntityState {
         start..end.max(start)
     }
 
+    /// Adds the base where the range takes it in; the base, where it does.
     fn add_base(
         &self,
         layout: &Layout,
@@ -318,12 +344,12 @@ impl EntityState {
         known_at: Sequence,
         slots: &[usize],
         partials: &mut [Partial],
-    ) -> Result<(), Aged> {
+    ) -> Result<Option<&Base>, Aged> {
         let Some(base) = &self.base else {
-            return Ok(());
+            return Ok(None);
         };
         if range.from > base.newest {
-            return Ok(());
+            return Ok(None);
         }
         let whole = range.from == Position::MIN
             && range.until > base.newest
@@ -335,7 +361,7 @@ impl EntityState {
         for (slot, partial) in slots.iter().zip(partials) {
             partial.merge(&layout.slots[*slot], &base.partials[*slot]);
         }
-        Ok(())
+        Ok(Some(base))
     }
 
     /// The range that starts at the oldest fact that a session or the newest facts of `range` reach
@@ -409,6 +435,20 @@ impl EntityState {
         let removed = self.removed.len() * 96;
         let blocks = sealed + self.tail.size_bytes() + self.levels.size_bytes();
         size_of::<Self>() + blocks + base + removed
+    }
+}
+
+impl Base {
+    /// Whether the partials that it was added to are right, whatever can't be told of it.
+    fn settle(&self, layout: &Layout, slots: &[usize], partials: &[Partial]) -> Result<(), Aged> {
+        let settled = self.doubts.iter().all(|(slot, doubt)| {
+            let mut places = slots.iter().zip(partials).filter(|(s, _)| *s == slot);
+            places.all(|(_, partial)| doubt.is_settled(&layout.slots[*slot], partial))
+        });
+        match settled {
+            true => Ok(()),
+            false => Err(Aged),
+        }
     }
 }
 

@@ -399,7 +399,9 @@ impl FactLog for EmbeddedFactLog {
     }
 
     fn lookup(&self, lookup: &Lookup) -> Result<FoundFacts, Problem> {
-        self.fetch(&self.index.positions(lookup)?)
+        // The index goes on naming facts that retention let go.
+        let first = self.reader.first_sequence();
+        self.fetch(&self.index.positions(lookup, first)?)
     }
 
     fn scan(&self, scan: &Scan) -> Result<FoundFacts, Problem> {

@@ -375,8 +375,8 @@ impl Index {
         Ok(seen.map(|(sequence, _)| sequence).collect())
     }
 
-    /// The positions of an entity's live facts, ascending, without repeats.
-    pub fn positions(&self, lookup: &Lookup) -> Result<Vec<Position>, Problem> {
+    /// The positions of an entity's live facts from sequence `first` on, ascending, without repeats.
+    pub fn positions(&self, lookup: &Lookup, first: Sequence) -> Result<Vec<Position>, Problem> {
         let spec = IndexSpec {
             contract: lookup.contract.clone(),
             key_columns: lookup.key_columns.clone(),
@@ -417,7 +417,8 @@ impl Index {
         let removed = self.removed_by(&key, lookup.known_at)?;
         found.retain(|p| {
             let within = lookup.from <= *p && *p < lookup.until;
-            within && p.sequence <= lookup.known_at && !removed.contains(&p.sequence)
+            let known = (first..=lookup.known_at).contains(&p.sequence);
+            within && known && !removed.contains(&p.sequence)
         });
         found.sort_unstable();
         found.dedup();

@@ -30,6 +30,25 @@ pub struct ReadPlan {
     expressions: Vec<usize>,
 }
 
+/// What a state says of the features of a plan.
+#[derive(Debug, Clone)]
+pub struct Read {
+    /// An outcome per feature of the view, in the view's order; those that aren't needed, and derived ones until
+    /// [`ReadPlan::derive`], are null.
+    pub outcomes: Vec<Outcome>,
+    /// Features that the state can't tell; they are to be read from the facts.
+    pub aged: Vec<usize>,
+    /// Whether the entity had any fact, where the state can tell.
+    pub found: Option<bool>,
+}
+
+impl Read {
+    /// The outcomes, where the state tells all of them.
+    pub fn whole(self) -> Option<Vec<Outcome>> {
+        self.aged.is_empty().then_some(self.outcomes)
+    }
+}
+
 #[derive(Debug, Clone)]
 struct WindowReads {
     window: Window,
@@ -119,18 +138,52 @@ impl ReadPlan {
         features
     }
 
-    /// What one entity's state says at a cursor: an outcome per feature of the view, in the view's
-    /// order; those that aren't needed, and derived ones until [`ReadPlan::derive`], are null.
-    pub fn read(&self, state: Option<&EntityState>, cursor: &Cursor) -> Result<Vec<Outcome>, Aged> {
-        let mut outcomes = vec![absent(); self.view.features.len()];
-        let found = match state {
-            Some(state) => state.any_before(cursor.until, cursor.known_at)?,
-            None => false,
+    /// What one entity's state says at a cursor. `found`: whether the entity had any fact, where the caller knows.
+    pub fn read(&self, state: Option<&EntityState>, cursor: &Cursor, found: Option<bool>) -> Read {
+        let found = found.or_else(|| match state {
+            Some(state) => state.any_before(cursor.until, cursor.known_at).ok(),
+            None => Some(false),
+        });
+        let mut read = Read {
+            outcomes: vec![absent(); self.view.features.len()],
+            aged: Vec::new(),
+            found,
+        };
+        let Some(found) = found else {
+            read.aged = self.windowed();
+            return read;
         };
         for reads in &self.windows {
-            self.read_window(reads, state, cursor, found, &mut outcomes)?;
+            let told = self.read_window(reads, state, cursor, found, &mut read.outcomes);
+            if told.is_err() {
+                self.read_apart(reads, state, cursor, found, &mut read);
+            }
         }
-        Ok(outcomes)
+        read
+    }
+
+    /// Reads the aggregates of a window one by one, where the state can't tell them all.
+    fn read_apart(
+        &self,
+        reads: &WindowReads,
+        state: Option<&EntityState>,
+        cursor: &Cursor,
+        found: bool,
+        read: &mut Read,
+    ) {
+        for place in 0..reads.slots.len() {
+            let features = reads.features.iter().filter(|(_, p)| *p == place);
+            let one = WindowReads {
+                slots: vec![reads.slots[place]],
+                features: features.map(|(feature, _)| (*feature, 0)).collect(),
+                ..reads.clone()
+            };
+            let told = self.read_window(&one, state, cursor, found, &mut read.outcomes);
+            if told.is_err() {
+                read.aged
+                    .extend(one.features.iter().map(|(feature, _)| *feature));
+            }
+        }
     }
 
     /// What a view that is still being filled says: nothing yet, whatever the entity.

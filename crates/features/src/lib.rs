@@ -31,7 +31,7 @@ pub use catalog::{
 pub use chain::{CHAIN_DEPTH_MAX, Upstream};
 pub use definition::{API_VERSION, Definition, Storage, json_schemas, read as read_definition};
 pub use documents::{DefinitionDocument, DefinitionKind, Documents, definition_hash};
-pub use evaluate::{ForwardPlan, ReadPlan};
+pub use evaluate::{ForwardPlan, Read, ReadPlan};
 pub use expression::{EXPRESSION_CHARACTERS_MAX, Expression};
 pub use label::Label;
 pub use lineage::{Direction, Edge, Lineage, Node, NodeKind, Walk};

@@ -478,7 +478,7 @@ pub(crate) fn indexes(catalog: &Catalog) -> Vec<IndexSpec> {
     indexes.into_iter().map(spec).collect()
 }
 
-/// Lets facts past their contracts' retention go, once the views' states no longer need them.
+/// Lets facts past their contracts' retention go, once the views' states no longer need them: not while one is being filled.
 fn drop_expired(
     catalog: &Catalog,
     facts: &EmbeddedFactLog,
@@ -491,7 +491,7 @@ fn drop_expired(
         Some((contract.name.to_string(), cutoff))
     };
     let cutoffs: BTreeMap<String, i64> = catalog.contracts().filter_map(cutoff).collect();
-    if cutoffs.is_empty() {
+    if cutoffs.is_empty() || processor.in_force().is_filling() {
         return Ok(());
     }
     processor.checkpoint()?;

@@ -33,7 +33,6 @@ pub(crate) fn rebuild(
             Problem::internal("unknown-contract", "a view's contract is gone")
                 .detail(&source.contract)
         })?;
-        refuse_expired(facts, &contract, &view.name, oldest)?;
         let lookup = |from| Lookup {
             contract: source.contract.clone(),
             key_columns: source.key_columns.clone(),
@@ -56,6 +55,16 @@ pub(crate) fn rebuild(
         prepared.push(found);
     }
     Ok(state_of(view, &prepared))
+}
+
+/// Refuses a read of a view from event time `oldest` on (none: of all time) where facts that it needs are gone.
+pub(crate) fn refuse_gone(
+    facts: &dyn FactLog,
+    served: &ServedView,
+    oldest: Option<Micros>,
+) -> Result<(), Problem> {
+    let mut contracts = served.contracts();
+    contracts.try_for_each(|contract| refuse_expired(facts, contract, &served.view.name, oldest))
 }
 
 /// The facts of a lookup in one piece, with the columns of the contract.

@@ -23,6 +23,11 @@ impl InForce {
         &self.catalog
     }
 
+    /// Whether any view is being filled.
+    pub fn is_filling(&self) -> bool {
+        self.views.iter().any(|view| view.is_filling())
+    }
+
     /// A view by its name.
     pub fn view(&self, name: &str) -> Option<&Arc<ServedView>> {
         self.views.iter().find(|v| v.view.name.as_ref() == name)
@@ -115,6 +120,11 @@ impl ServedView {
         });
         let all = upstream.filter_map(|view| view.filled()).chain(own);
         all.min_by_key(|filled| filled.reached)
+    }
+
+    /// The contract of each source.
+    pub(crate) fn contracts(&self) -> impl Iterator<Item = &Arc<Contract>> {
+        self.contracts.iter()
     }
 
     pub(crate) fn contract(&self, name: &str) -> Option<Arc<Contract>> {

@@ -42,6 +42,14 @@ pub(crate) struct ViewCounters {
     pub bytes: u64,
 }
 
+/// The state of an entity, made from its facts again.
+pub(crate) enum Remade {
+    /// Of all of them.
+    Whole(EntityState),
+    /// Of those that are kept, which have sequences from this on.
+    Kept(EntityState, Sequence),
+}
+
 struct Entry {
     state: EntityState,
     bytes: usize,
@@ -132,8 +140,8 @@ impl Shard {
         Ok(())
     }
 
-    /// Takes a fact out of the state that has it, from sequence `at` on. A state that has folded the
-    /// fact away is replaced by what `remake` makes of its key, where it can.
+    /// Takes a fact out of the state that has it, from sequence `at` on. For a state that has folded the
+    /// fact away `remake` reads the facts of its key again.
     pub(crate) fn retract(
         &mut self,
         view: usize,
@@ -141,7 +149,7 @@ impl Shard {
         row: usize,
         at: Sequence,
         store: &dyn FeatureStore,
-        remake: impl FnOnce(&[u8]) -> Result<Option<EntityState>, Problem>,
+        remake: impl FnOnce(&[u8]) -> Result<Remade, Problem>,
     ) -> Result<(), Problem> {
         if self.views[view].dropped {
             return Ok(());
@@ -154,8 +162,13 @@ impl Shard {
             return Ok(());
         }
         match remake(key)? {
-            Some(state) => entry.state = state,
-            None => entry.state.lose_base(at),
+            Remade::Whole(state) => entry.state = state,
+            Remade::Kept(kept, from) => {
+                let fact = (&facts.rows, row);
+                entry
+                    .state
+                    .retract_folded(&compiled.layout, fact, at, &kept, from);
+            }
         }
         Ok(())
     }

@@ -9,14 +9,16 @@ use super::removed::{Forgotten, Removed};
 use super::{BLOCK_ROWS, Base, EntityState};
 use crate::Layout;
 use crate::block::Block;
+use crate::without::Doubt;
 
 mod partial;
 
-/// Version 1 knew fewer kinds of partial aggregates, and version 2 no retractions; they wrote the rest
-/// the same way.
-const FORMAT: u8 = 3;
+/// Version 1 knew fewer kinds of partial aggregates, version 2 no retractions, and version 3 didn't count the facts of
+/// the base; they wrote the rest the same way.
+const FORMAT: u8 = 4;
 const FORMAT_LEAST: u8 = 1;
 const FORMAT_WITH_RETRACTIONS: u8 = 3;
+const FORMAT_WITH_DOUBTS: u8 = 4;
 /// No list in a state is longer than this; a greater length in stored bytes is corruption.
 const LIST_MAX: u64 = 1 << 32;
 
@@ -40,6 +42,13 @@ impl EntityState {
                 put(out, base.sequence_max);
                 put(out, base.partials.len() as u64);
                 base.partials.iter().for_each(|p| put_partial(out, p));
+                put(out, base.facts.map_or(0, |facts| facts.saturating_add(1)));
+                put(out, base.doubts.len() as u64);
+                for (slot, doubt) in &base.doubts {
+                    put(out, *slot as u64);
+                    put_position(out, doubt.position);
+                    encode_value(out, doubt.category.as_ref().unwrap_or(&Value::Null));
+                }
             }
         }
         put(out, self.len() as u64);
@@ -86,7 +95,7 @@ impl EntityState {
         };
         let base = match byte(input)? {
             0 => None,
-            _ => Some(Box::new(get_base(layout, input)?)),
+            _ => Some(Box::new(get_base(layout, format, input)?)),
         };
         let rows = get_length(input)?;
         let mut positions = Vec::with_capacity(rows.min(input.len()));
@@ -134,7 +143,7 @@ impl Block {
     }
 }
 
-fn get_base(layout: &Layout, input: &mut &[u8]) -> Result<Base, Corrupt> {
+fn get_base(layout: &Layout, format: u8, input: &mut &[u8]) -> Result<Base, Corrupt> {
     let newest = get_position(input)?;
     let sequence_max = get(input)?;
     let count = get_length(input)?;
@@ -142,13 +151,34 @@ fn get_base(layout: &Layout, input: &mut &[u8]) -> Result<Base, Corrupt> {
         return Err(Corrupt("the base has another number of slots"));
     }
     let slots = layout.slots.iter().take(count);
+    let partials = slots
+        .map(|slot| get_partial(slot, input))
+        .collect::<Result<_, _>>()?;
+    let (facts, doubts) = match format {
+        ..FORMAT_WITH_DOUBTS => (None, Vec::new()),
+        _ => (get(input)?.checked_sub(1), get_doubts(count, input)?),
+    };
     Ok(Base {
         newest,
         sequence_max,
-        partials: slots
-            .map(|slot| get_partial(slot, input))
-            .collect::<Result<_, _>>()?,
+        partials,
+        facts,
+        doubts,
     })
+}
+
+fn get_doubts(slots: usize, input: &mut &[u8]) -> Result<Vec<(usize, Doubt)>, Corrupt> {
+    let count = get_length(input)?;
+    let doubt = |_| {
+        let slot = get_length(input)?;
+        if slot >= slots {
+            return Err(Corrupt("a doubt is about a slot that isn't there"));
+        }
+        let position = get_position(input)?;
+        let category = Some(get_value(input)?).filter(|category| !category.is_null());
+        Ok((slot, Doubt { category, position }))
+    };
+    (0..count).map(doubt).collect()
 }
 
 fn get_values(layout: &Layout, input: &mut &[u8]) -> Result<Vec<Value>, Corrupt> {

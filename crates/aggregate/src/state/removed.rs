@@ -3,13 +3,18 @@
 
 use headwater_schema::{Position, Sequence, Value};
 
-use super::{Aged, EntityState};
+use super::{Aged, Base, EntityState};
+use crate::block::{Block, InputBatch};
 use crate::partial::Partial;
+use crate::without::{Doubt, Known, without};
 use crate::{Layout, WindowRange};
 
 /// Retracted facts that are kept for reads as of before their retraction; older ones are forgotten,
 /// and those reads are answered [`Aged`].
 const REMOVED_MAX: usize = if cfg!(test) { 6 } else { 256 };
+
+/// Doubts that are kept of one slot; with more of them nothing of it counts as known.
+const DOUBTS_MAX: usize = if cfg!(test) { 3 } else { 64 };
 
 #[derive(Debug, Clone)]
 pub(super) struct Removed {
@@ -92,30 +97,67 @@ impl EntityState {
             self.levels.changed(index);
         }
         match (values, &self.base) {
-            (Some(values), _) => self.removed.push(Removed {
-                position,
-                removed_at: at,
-                values,
-            }),
+            (Some(values), _) => self.note_removed(position, at, values),
             (None, Some(base)) if position <= base.newest => return Err(Aged),
-            (None, _) => {}
-        }
-        self.retracted = at;
-        if self.removed.len() > REMOVED_MAX {
-            let latest = self.removed[REMOVED_MAX / 2].removed_at;
-            self.forget(|removed| removed.removed_at < latest);
+            (None, _) => self.retracted = at,
         }
         Ok(())
     }
 
-    /// Says that what was folded away can't be told any more: a fact of it was retracted at `at`, and
-    /// not all of it can be read again. Reads that need it are answered [`Aged`] from now on.
-    pub fn lose_base(&mut self, at: Sequence) {
-        self.retracted = self.retracted.max(at);
-        if let Some(base) = &mut self.base {
-            base.partials = Box::default();
-            base.sequence_max = Sequence::MAX;
+    fn note_removed(&mut self, position: Position, removed_at: Sequence, values: Vec<Value>) {
+        self.retracted = removed_at;
+        self.removed.push(Removed {
+            position,
+            removed_at,
+            values,
+        });
+        if self.removed.len() > REMOVED_MAX {
+            let latest = self.removed[REMOVED_MAX / 2].removed_at;
+            self.forget(|removed| removed.removed_at < latest);
         }
+    }
+
+    /// Takes out a fact that has been folded away, where not all the facts that were folded can be read again.
+    /// `kept` is made of those that can, as of `at`; they have sequences from `kept_from` on. What nothing can tell any more is
+    /// [`Aged`] to reads from now on.
+    pub fn retract_folded(
+        &mut self,
+        layout: &Layout,
+        (batch, row): (&InputBatch, usize),
+        at: Sequence,
+        kept: &Self,
+        kept_from: Sequence,
+    ) {
+        let position = batch.position(row);
+        let Some(newest) = self.base.as_ref().map(|base| base.newest) else {
+            self.retracted = self.retracted.max(at);
+            return;
+        };
+        let folded: Vec<(&Block, usize)> = kept
+            .blocks()
+            .flat_map(|block| (0..block.rows_before(after(newest))).map(move |row| (block, row)))
+            .filter(|(block, row)| !self.holds(block.position(*row)))
+            .collect();
+        let values: Vec<Value> = batch.columns.iter().map(|c| c.get(row)).collect();
+        let removed = Removed {
+            position,
+            removed_at: at,
+            values,
+        };
+        if let Some(base) = &mut self.base {
+            let empty = base.take_out(layout, &removed, &folded, kept_from);
+            if empty {
+                self.base = None;
+            }
+        }
+        self.note_removed(position, at, removed.values);
+    }
+
+    pub(super) fn holds(&self, position: Position) -> bool {
+        self.blocks().any(|block| {
+            let row = block.rows_before(position);
+            row < block.len() && block.position(row) == position
+        })
     }
 
     pub(super) fn forget(&mut self, which: impl Fn(&Removed) -> bool) {
@@ -128,6 +170,75 @@ impl EntityState {
             }
             true
         });
+    }
+}
+
+fn after(position: Position) -> Position {
+    Position::new(position.event_time, position.sequence.saturating_add(1))
+}
+
+impl Base {
+    /// Takes out a fact. `folded` are the others of the base that can be read again. Whether nothing is left.
+    fn take_out(
+        &mut self,
+        layout: &Layout,
+        removed: &Removed,
+        folded: &[(&Block, usize)],
+        kept_from: Sequence,
+    ) -> bool {
+        let left = folded.len() as u64;
+        if self.facts == Some(left) && left > 0 {
+            // It never was among them.
+            return false;
+        }
+        let only = self.facts == Some(1);
+        // One that is gone itself may have been taken out before it went.
+        let certain = removed.position.sequence >= kept_from;
+        for index in 0..self.partials.len() {
+            let slot = &layout.slots[index];
+            let mut fact = [Partial::empty(slot)];
+            add_removed(removed, layout, &[index], &mut fact);
+            let [fact] = fact;
+            let mut rest = Partial::empty(slot);
+            for (block, row) in folded {
+                block.add_row(slot, *row, &mut rest);
+            }
+            let mut all = rest.clone();
+            all.merge(slot, &fact);
+            let known = Known {
+                kept: &all,
+                left: &rest,
+                fact: &fact,
+                position: removed.position,
+                kept_from,
+            };
+            if fact.count > 0 && all.count == self.partials[index].count {
+                self.doubts.retain(|(s, _)| *s != index);
+            }
+            let (partial, mut doubts) = without(slot, &self.partials[index], &known);
+            if !certain && fact.count > 0 {
+                doubts = vec![Doubt::ALL];
+            }
+            self.partials[index] = partial;
+            self.doubts.extend(doubts.into_iter().map(|d| (index, d)));
+            self.bound_doubts(index);
+        }
+        self.facts = match self.facts {
+            Some(facts) if certain => Some(facts.saturating_sub(1)),
+            // How many are gone isn't known, but whether any is left may be.
+            _ => (left == 0).then_some(0),
+        };
+        only && certain
+    }
+
+    /// Joins what can't be told of a slot where it has become much.
+    fn bound_doubts(&mut self, slot: usize) {
+        let of_slot = |doubt: &(usize, Doubt)| doubt.0 == slot;
+        let many = self.doubts.iter().filter(|d| of_slot(d)).count() > DOUBTS_MAX;
+        if many || self.doubts.contains(&(slot, Doubt::ALL)) {
+            self.doubts.retain(|doubt| !of_slot(doubt));
+            self.doubts.push((slot, Doubt::ALL));
+        }
     }
 }
 

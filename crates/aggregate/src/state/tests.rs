@@ -33,6 +33,8 @@ enum Step {
     Revise(usize, Fact),
     Fold(i64),
     Store,
+    /// Lets the oldest facts go, as far as they have been folded away: at most this many.
+    Drop(usize),
 }
 
 fn facts() -> impl Strategy<Value = Fact> {
@@ -67,6 +69,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         2 => (0usize..60, facts()).prop_map(|(at, fact)| Step::Revise(at, fact)),
         1 => (-30i64..10).prop_map(Step::Fold),
         1 => Just(Step::Store),
+        1 => (0usize..60).prop_map(Step::Drop),
     ];
     proptest::collection::vec(step, 1..90)
 }
@@ -292,6 +295,8 @@ struct Run {
     /// Every input of each fact.
     facts: Vec<(OracleFact, Vec<Value>)>,
     sequence: u64,
+    /// Facts with smaller sequences are no longer kept.
+    kept_from: u64,
 }
 
 impl Run {
@@ -308,6 +313,7 @@ impl Run {
             features,
             facts: Vec::new(),
             sequence: 0,
+            kept_from: 0,
         }
     }
 
@@ -333,6 +339,7 @@ impl Run {
                     self.insert(fact);
                 }
             }
+            Step::Drop(most) => self.drop_oldest(*most),
             Step::Fold(floor) => self.state.fold(&self.layout, *floor),
             Step::Store => {
                 let mut bytes = Vec::new();
@@ -363,20 +370,39 @@ impl Run {
         }
     }
 
-    /// Whether there was such a fact, and it hadn't been folded away.
+    /// Whether there was such a fact.
     fn retract(&mut self, at: usize) -> bool {
-        let facts = self.facts.iter_mut().map(|(fact, _)| fact);
-        let mut live = facts.filter(|f| f.removed_at.is_none());
-        let Some(fact) = live.nth(at) else {
+        let kept = |f: &OracleFact| f.position.sequence >= self.kept_from;
+        let live = self.facts.iter().enumerate();
+        let mut live = live.filter(|(_, (f, _))| f.removed_at.is_none() && kept(f));
+        let Some((index, (fact, _))) = live.nth(at) else {
             return false;
         };
         let removed_at = self.sequence + 1;
         let retracted = self.state.retract(&self.layout, fact.position, removed_at);
-        if retracted.is_ok() {
-            self.sequence = removed_at;
-            fact.removed_at = Some(removed_at);
+        self.facts[index].0.removed_at = Some(removed_at);
+        if retracted == Err(Aged) {
+            let fact = self.batch(std::iter::once(&self.facts[index]));
+            let kept = self.facts.iter().filter(|(f, _)| f.removed_at.is_none());
+            let kept = kept.filter(|(f, _)| f.position.sequence >= self.kept_from);
+            let kept = self.batch(kept);
+            let mut left = EntityState::new(&self.layout);
+            (0..kept.sequences.len()).for_each(|row| left.insert(&self.layout, &kept, row));
+            let fact = (&fact, 0);
+            self.state
+                .retract_folded(&self.layout, fact, removed_at, &left, self.kept_from);
         }
-        retracted.is_ok()
+        self.sequence = removed_at;
+        true
+    }
+
+    /// Lets the oldest facts go that have been folded away.
+    fn drop_oldest(&mut self, most: usize) {
+        let gone = self.facts.iter().map(|(fact, _)| fact);
+        let gone = gone.take_while(|f| f.removed_at.is_some() || !self.state.holds(f.position));
+        if let Some(newest) = gone.take(most).last() {
+            self.kept_from = self.kept_from.max(newest.position.sequence + 1);
+        }
     }
 
     fn insert(&mut self, fact: &Fact) {
@@ -438,8 +464,6 @@ impl Run {
 
     /// Holds every feature to the oracle. `among`: windows are formed of the facts alone that count.
     fn check(&self, window: &Window, cursor: &Cursor, among: bool) {
-        let slots: Vec<usize> = (0..self.layout.slots.len()).collect();
-        let mut partials: Vec<Partial> = self.layout.slots.iter().map(Partial::empty).collect();
         let range = WindowRange {
             among: among.then_some(COUNTS),
             ..window.range(cursor)
@@ -447,22 +471,39 @@ impl Run {
         if let Some(reach) = window.reach() {
             assert!(range.from >= Position::before(cursor.as_of - reach));
         }
-        let answer = self
-            .state
-            .query(&self.layout, &range, cursor.known_at, &slots, &mut partials);
-        if answer.is_err() {
-            assert!(
-                self.state.base.is_some() || self.state.forgotten.removed_at > cursor.known_at,
-                "only folded and forgotten facts are out of reach"
-            );
-            return;
+        let query = |slots: &[usize]| {
+            let empty = slots.iter().map(|s| Partial::empty(&self.layout.slots[*s]));
+            let mut partials: Vec<Partial> = empty.collect();
+            let known_at = cursor.known_at;
+            let answer = self
+                .state
+                .query(&self.layout, &range, known_at, slots, &mut partials);
+            answer.map(|()| partials)
+        };
+        let slots: Vec<usize> = (0..self.layout.slots.len()).collect();
+        if let Ok(partials) = query(&slots) {
+            return self.hold(&partials, window, cursor, among, &slots);
         }
-        self.hold(&partials, window, cursor, among);
+        assert!(
+            self.state.base.is_some() || self.state.forgotten.removed_at > cursor.known_at,
+            "only folded and forgotten facts are out of reach"
+        );
+        let one_by_one = |slot: usize| Some((slot, query(&[slot]).ok()?));
+        for (slot, partials) in slots.into_iter().filter_map(one_by_one) {
+            self.hold(&partials, window, cursor, among, &[slot]);
+        }
     }
 
-    /// Holds the partial aggregates of all slots over a window to the oracle.
-    fn hold(&self, partials: &[Partial], window: &Window, cursor: &Cursor, among: bool) {
-        let features = self.features.iter().zip(partials);
+    /// Holds the partial aggregates of some slots over a window to the oracle.
+    fn hold(
+        &self,
+        partials: &[Partial],
+        window: &Window,
+        cursor: &Cursor,
+        among: bool,
+        slots: &[usize],
+    ) {
+        let features = slots.iter().map(|slot| &self.features[*slot]).zip(partials);
         for (feature, partial) in features.filter(|(f, _)| f.filtered || !among) {
             if feature.function == Aggregate::Rate && window.width().is_none() {
                 continue;
@@ -499,14 +540,19 @@ impl Run {
         let live = self.facts.iter().filter(|(f, _)| f.removed_at.is_none());
         let mut live: Vec<_> = live.collect();
         live.sort_by_key(|(fact, _)| fact.position);
+        self.batch(live.into_iter())
+    }
+
+    fn batch<'a>(&self, facts: impl Iterator<Item = &'a (OracleFact, Vec<Value>)>) -> InputBatch {
+        let facts: Vec<_> = facts.collect();
         let columns = self.layout.inputs.iter().enumerate();
         let columns = columns.map(|(index, input)| {
-            let values = live.iter().map(|(_, values)| &values[index]);
+            let values = facts.iter().map(|(_, values)| &values[index]);
             InputColumn::new(&array_from_values(input, values).expect("fits"))
         });
         InputBatch {
-            event_times: live.iter().map(|(f, _)| f.position.event_time).collect(),
-            sequences: live.iter().map(|(f, _)| f.position.sequence).collect(),
+            event_times: facts.iter().map(|(f, _)| f.position.event_time).collect(),
+            sequences: facts.iter().map(|(f, _)| f.position.sequence).collect(),
             columns: columns.collect(),
         }
     }
@@ -536,7 +582,8 @@ impl Run {
             if let (Some(last), false) = (&last, changed) {
                 assert_eq!(format!("{last:?}"), format!("{partials:?}"));
             }
-            self.hold(&partials, window, cursor, among);
+            let slots: Vec<usize> = (0..self.layout.slots.len()).collect();
+            self.hold(&partials, window, cursor, among, &slots);
             let any = self
                 .facts
                 .iter()
@@ -652,7 +699,7 @@ proptest! {
         jumps in any::<bool>(),
     ) {
         let mut run = Run::new(questions);
-        for step in steps.iter().filter(|s| !matches!(s, Step::Fold(_) | Step::Store)) {
+        for step in steps.iter().filter(|s| !matches!(s, Step::Fold(_) | Step::Store | Step::Drop(_))) {
             run.take(step);
         }
         let mut cursors: Vec<Cursor> = cursors.iter().map(|c| c.known_at(Sequence::MAX)).collect();
@@ -718,4 +765,88 @@ fn a_read_that_needs_folded_facts_says_so() {
         read(&lifetime, &Cursor::inclusive(30).known_at(3)),
         Err(Aged)
     );
+}
+
+/// Counts, sums and what else can be subtracted go on being told; a choice is until the fact that it fell on is taken back.
+#[test]
+fn what_was_folded_with_facts_that_are_gone_loses_no_more_than_it_must() {
+    let feature = |function: Aggregate, grouped| Feature {
+        input: function.needs_input().then_some(VALUE),
+        function,
+        filtered: false,
+        spread: Spread::Whole,
+        grouped,
+        largest: None,
+    };
+    let keep_nulls = false;
+    let histogram = Aggregate::Histogram {
+        n: None,
+        categories_max: 100,
+    };
+    let told = vec![
+        feature(Aggregate::Count, false),
+        feature(Aggregate::Count, true),
+        feature(Aggregate::Sum, false),
+        feature(Aggregate::Variance { sample: true }, true),
+        feature(histogram, false),
+        feature(Aggregate::DecayedSum { half_life: 7 }, false),
+        feature(Aggregate::Last { keep_nulls }, false),
+        feature(Aggregate::LastN { n: 3, keep_nulls }, true),
+        feature(Aggregate::First { keep_nulls }, false),
+        feature(Aggregate::Max, false),
+        feature(Aggregate::Min, false),
+    ];
+    let least = told.len() - 1;
+    let mut run = Run::new((DataType::Int64, told));
+    for time in 0..60 {
+        run.insert(&Fact {
+            time,
+            value: Some([5, 9, 3, 8, 1, 7][time as usize % 6] + if time < 30 { 10 } else { 0 }),
+            counts: Some(true),
+            order: None,
+            category: Some((time % 2) as u8),
+            items: None,
+        });
+    }
+    run.state.fold(&run.layout, 45);
+    run.drop_oldest(20);
+    assert_eq!(run.kept_from, 21);
+    let (lifetime, cursor) = (Window::new(WindowKind::Lifetime), Cursor::inclusive(99));
+    let told = |run: &Run| -> Vec<usize> {
+        let range = lifetime.range(&cursor);
+        let slots = 0..run.layout.slots.len();
+        let tells = |slot: &usize| {
+            let mut partials = [Partial::empty(&run.layout.slots[*slot])];
+            let known_at = cursor.known_at;
+            let state = &run.state;
+            let answer = state.query(&run.layout, &range, known_at, &[*slot], &mut partials);
+            answer.is_ok()
+        };
+        slots.filter(tells).collect()
+    };
+    // Of those that are kept: values 3, 8, 7 (twice), 5 and 9, none of them the least or the first.
+    for nth in [0, 0, 1, 4, 6] {
+        assert!(run.retract(nth));
+        run.check(&lifetime, &cursor, false);
+        let mut bytes = Vec::new();
+        run.state.encode(&mut bytes);
+        run.state = EntityState::decode(&run.layout, &bytes).expect("own bytes");
+        assert_eq!(told(&run).len(), run.layout.slots.len());
+    }
+    let value = |f: &(OracleFact, Vec<Value>)| (f.1[VALUE].clone(), f.0.position.event_time < 45);
+    let ones = |run: &Run| {
+        let kept = |f: &&(OracleFact, Vec<Value>)| {
+            f.0.removed_at.is_none() && f.0.position.sequence >= run.kept_from
+        };
+        let mut live = run.facts.iter().filter(kept);
+        live.position(|f| value(f) == (Value::Int(1), true))
+    };
+    // With the last of the least values that was folded it can't be told what the least of those that are gone is.
+    while let Some(at) = ones(&run) {
+        assert_eq!(told(&run).len(), run.layout.slots.len());
+        assert!(run.retract(at));
+        run.check(&lifetime, &cursor, false);
+    }
+    let still: Vec<usize> = (0..least).collect();
+    assert_eq!(told(&run), still);
 }

@@ -238,13 +238,17 @@ impl<'a> Reading<'a, '_> {
         let state = known.state_with_past(layout);
         for moment in moments {
             let cursor = &moment.cursor;
-            let read = self.plan.read(Some(&state), cursor).or_else(|_| {
-                // More was removed than a state keeps beside its facts.
-                let facts = known.counted_at(cursor.known_at);
-                let state = EntityState::of_sorted(layout, facts);
-                self.plan.read(Some(&state), cursor)
-            });
-            let outcomes = read.map_err(|_| {
+            let read = self
+                .plan
+                .read(Some(&state), cursor, None)
+                .whole()
+                .or_else(|| {
+                    // More was removed than a state keeps beside its facts.
+                    let facts = known.counted_at(cursor.known_at);
+                    let state = EntityState::of_sorted(layout, facts);
+                    self.plan.read(Some(&state), cursor, None).whole()
+                });
+            let outcomes = read.ok_or_else(|| {
                 Problem::internal("sweep", "a state made from all facts has folded some")
             })?;
             let outcomes = self.windowed.iter().map(|feature| &outcomes[*feature]);

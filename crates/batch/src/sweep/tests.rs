@@ -216,7 +216,11 @@ fn alone(log: &MemoryFactLog, catalog: &Catalog, plan: &ReadPlan, moment: &Momen
             state.insert(&view.layout, facts, row);
         }
     }
-    let mut rows = vec![plan.read(Some(&state), &moment.cursor).unwrap()];
+    let mut rows = vec![
+        plan.read(Some(&state), &moment.cursor, None)
+            .whole()
+            .unwrap(),
+    ];
     plan.derive(&mut rows).unwrap();
     plan.pick(&rows[0])
 }

@@ -31,7 +31,9 @@ mod oracle;
 mod quarantine;
 mod query;
 mod registry;
+mod retention;
 mod training_set;
+mod values;
 mod windows;
 
 use headwater::Env;
@@ -41,18 +43,8 @@ use headwater_batch::{Moment, Sweep, SweepOptions};
 use headwater_features::ReadPlan;
 use headwater_schema::{Cursor, EntityKey, Value};
 
-/// Opens an engine. A folder that this process had open a moment ago was once still locked, probably by
-/// a program that another test was starting and that inherited the lock: that is waited for.
 fn open_engine(config: &headwater::Config, data: &std::path::Path) -> headwater::Engine {
-    for _ in 0..200 {
-        match headwater::Engine::open(headwater::Env::real(), config, data, |_, _| {}) {
-            Err(problem) if problem.code == "data-folder-in-use" => {
-                std::thread::sleep(std::time::Duration::from_millis(10));
-            }
-            opened => return opened.expect("opens"),
-        }
-    }
-    panic!("the data folder stays in use")
+    headwater::Engine::open(headwater::Env::real(), config, data, |_, _| {}).expect("opens")
 }
 
 /// What is read once no view of it is being filled any more: a start goes on filling where the last process died.

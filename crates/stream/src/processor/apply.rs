@@ -15,7 +15,7 @@ use headwater_schema::{
 
 use super::{Processor, lock};
 use crate::in_force::{InForce, ServedView};
-use crate::shard::Shard;
+use crate::shard::{Remade, Shard};
 
 /// Batches smaller than this are applied on the calling thread.
 const PARALLEL_ROWS_MIN: usize = 2048;
@@ -165,7 +165,7 @@ impl Processor {
             let Prepared { served, facts, .. } = &changes[index];
             let (slot, store) = (served.runtime.slot, self.store.as_ref());
             shard.retract(slot, facts, row, at, store, |key| {
-                self.made_again(served, key, last)
+                self.made_again(served, key, last, at)
             })?;
         }
         Ok(())
@@ -181,28 +181,34 @@ impl Processor {
         shard.apply(slot, &change.facts, rows, self.store.as_ref())
     }
 
-    /// The state of an entity as of `known_at`, made from the fact store; none where some of its
-    /// facts are no longer kept.
+    /// The state of an entity as of the sequence `last`, made from the fact store; where some of its
+    /// facts are no longer kept, what those that are make as of `at`.
     fn made_again(
         &self,
         served: &ServedView,
         key: &[u8],
-        known_at: Sequence,
-    ) -> Result<Option<EntityState>, Problem> {
-        let cursor = Cursor {
+        last: Sequence,
+        at: Sequence,
+    ) -> Result<Remade, Problem> {
+        let cursor = |known_at| Cursor {
             as_of: Micros::MAX,
             until: Position::MAX,
             known_at,
         };
         let key = EntityKey::from_bytes(key);
-        let made = self.made_from_facts(served, &key, &cursor, None);
-        let made = match made {
-            Err(problem) if problem.code == PAST_RETENTION => return Ok(None),
-            made => made?,
-        };
-        let mut state = made.unwrap_or_else(|| EntityState::new(&served.view.layout));
-        state.made_at(known_at);
-        Ok(Some(state))
+        let nothing = || EntityState::new(&served.view.layout);
+        match self.made_from_facts(served, &key, &cursor(last), None) {
+            Err(problem) if problem.code == PAST_RETENTION => {
+                let from = self.facts.first_sequence();
+                let kept = self.made_from_kept(served, &key, &cursor(at), None)?;
+                Ok(Remade::Kept(kept.unwrap_or_else(nothing), from))
+            }
+            made => {
+                let mut state = made?.unwrap_or_else(nothing);
+                state.made_at(last);
+                Ok(Remade::Whole(state))
+            }
+        }
     }
 }
 

@@ -6,13 +6,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use headwater_aggregate::{Aged, EntityState, Outcome};
-use headwater_features::{KeptRows, ReadPlan, SourceRows, keep};
+use headwater_aggregate::{EntityState, Outcome};
+use headwater_facts::PAST_RETENTION;
+use headwater_features::{KeptRows, Read, ReadPlan, SourceRows, keep};
 use headwater_schema::{Cursor, EntityKey, Micros, Position, Problem, Sequence};
 
 use super::{Processor, lock};
-use crate::cold::rebuild;
+use crate::cold::{rebuild, refuse_gone};
 use crate::in_force::ServedView;
+
+/// A cursor, and whether the entity had any fact at it, where that is known.
+type Asked = (Cursor, Option<bool>);
 
 /// Facts that one read of a chained view goes through.
 const CHAINED_FACTS_MAX: usize = 1_000_000;
@@ -35,33 +39,90 @@ impl Processor {
             let mut shard = lock(&self.shards[self.shard_of(bytes)]);
             let slot = served.runtime.slot;
             let answer = shard.read(slot, bytes, self.store.as_ref(), |state| {
-                read_all(plan, state, cursors)
+                let cursors = cursors.iter();
+                cursors
+                    .map(|cursor| plan.read(state, cursor, None))
+                    .collect()
             })?;
             if let Err(problem) = self.settle(&mut shard) {
                 // The answer is right all the same; who brings facts will hear of it.
                 tracing::warn!(%problem, "states can't leave memory");
             }
             drop(shard);
-            if let Some(Ok(outcomes)) = answer {
-                return Ok(outcomes);
+            if let Some(reads) = answer {
+                return self.with_aged(served, plan, key, cursors, reads);
             }
         }
+        let cursors: Vec<Asked> = cursors.iter().map(|cursor| (*cursor, None)).collect();
+        self.read_cold(served, plan, key, &cursors)
+    }
+
+    /// Adds what a state couldn't tell, from the facts.
+    fn with_aged(
+        &self,
+        served: &ServedView,
+        plan: &ReadPlan,
+        key: &EntityKey,
+        cursors: &[Cursor],
+        mut reads: Vec<Read>,
+    ) -> Result<Vec<Vec<Outcome>>, Problem> {
+        let aged: BTreeSet<usize> = reads.iter().flat_map(|r| r.aged.iter().copied()).collect();
+        if !aged.is_empty() {
+            let plan = ReadPlan::new(plan.view().clone(), aged.into_iter().collect());
+            let places = (0..reads.len()).filter(|place| !reads[*place].aged.is_empty());
+            let places: Vec<usize> = places.collect();
+            let asked = places.iter().map(|p| (cursors[*p], reads[*p].found));
+            let cursors: Vec<Asked> = asked.collect();
+            let cold = self.read_cold(served, &plan, key, &cursors)?;
+            for (place, cold) in places.into_iter().zip(cold) {
+                let Read { outcomes, aged, .. } = &mut reads[place];
+                for feature in aged {
+                    outcomes[*feature] = cold[*feature].clone();
+                }
+            }
+        }
+        Ok(reads.into_iter().map(|read| read.outcomes).collect())
+    }
+
+    fn read_cold(
+        &self,
+        served: &ServedView,
+        plan: &ReadPlan,
+        key: &EntityKey,
+        cursors: &[Asked],
+    ) -> Result<Vec<Vec<Outcome>>, Problem> {
         served.runtime.count_cold_read();
-        let Some(newest) = cursors.iter().max_by_key(|cursor| cursor.until) else {
+        let newest = cursors.iter().map(|(cursor, _)| cursor);
+        let Some(newest) = newest.max_by_key(|cursor| cursor.until) else {
             return Ok(Vec::new());
         };
-        let oldest = cursors.iter().map(|cursor| plan.oldest(cursor));
+        let oldest = cursors.iter().map(|(cursor, _)| plan.oldest(cursor));
         let oldest = oldest.collect::<Option<Vec<Micros>>>();
         let oldest = oldest.and_then(|times| times.into_iter().min());
-        let state = self.made_from_facts(served, key, newest, oldest)?;
-        read_all(plan, state.as_ref(), cursors).map_err(|_| {
+        let state = self.made_from_facts(served, key, newest, oldest);
+        let state = state.map_err(|problem| name_features(problem, plan))?;
+        let read = |(cursor, found): &Asked| plan.read(state.as_ref(), cursor, *found).whole();
+        let read: Option<Vec<_>> = cursors.iter().map(read).collect();
+        read.ok_or_else(|| {
             Problem::internal("cold-read", "a state made from all facts has folded some")
         })
     }
 
     /// The state of an entity made from the fact store, as far as a read at `cursor` from event time
-    /// `oldest` on needs it.
+    /// `oldest` on needs it. Refused where some of its facts are no longer kept.
     pub(super) fn made_from_facts(
+        &self,
+        served: &ServedView,
+        key: &EntityKey,
+        cursor: &Cursor,
+        oldest: Option<Micros>,
+    ) -> Result<Option<EntityState>, Problem> {
+        refuse_gone(self.facts.as_ref(), served, oldest)?;
+        self.made_from_kept(served, key, cursor, oldest)
+    }
+
+    /// The same of the facts that are kept, whatever else there was.
+    pub(super) fn made_from_kept(
         &self,
         served: &ServedView,
         key: &EntityKey,
@@ -143,13 +204,14 @@ impl Processor {
     }
 }
 
-fn read_all(
-    plan: &ReadPlan,
-    state: Option<&EntityState>,
-    cursors: &[Cursor],
-) -> Result<Vec<Vec<Outcome>>, Aged> {
-    cursors
-        .iter()
-        .map(|cursor| plan.read(state, cursor))
-        .collect()
+/// Says which features can't be told, and what can be done.
+fn name_features(mut problem: Problem, plan: &ReadPlan) -> Problem {
+    if problem.code == PAST_RETENTION {
+        let names: Vec<&str> = plan.features().map(|f| f.full_name.as_ref()).collect();
+        problem.detail = format!("{}; asked for: {}", problem.detail, names.join(", "));
+        problem.hint = "read a later moment, or without these features; `headwater backfill --view` makes a view again from the facts that are kept; \
+            raise `headwater.retention` of the contract before facts expire"
+            .into();
+    }
+    problem
 }

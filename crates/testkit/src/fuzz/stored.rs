@@ -175,7 +175,7 @@ pub const STATE: Target = Target {
         for as_of in [i64::MIN / 2, 0, 1_769_855_000_000_000] {
             let cursor = Cursor::inclusive(as_of);
             // A state that has folded what the cursor needs says so.
-            let _aged = plan.read(Some(&state), &cursor);
+            let _aged = plan.read(Some(&state), &cursor, None);
         }
         true
     },

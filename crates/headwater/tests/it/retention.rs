@@ -1,0 +1,241 @@
+//! Corrections of facts that states have folded away, where the oldest facts have gone for good, and where they lie in the
+//! archive: what can be told stays right, and what can't is refused feature by feature.
+
+use headwater_testkit::{Reply, ServerProcess, TempProject};
+use serde_json::{Value, json};
+
+use crate::{BINARY, CONTRACTS};
+
+const HOUR: u64 = 3_600_000_000;
+const FACTS: u64 = 600;
+
+const FEATURES: &str = "\
+{apiVersion: headwater/v1, kind: Entity, name: customer, spec: {keys: [{name: customer, type: string}]}}
+---
+apiVersion: headwater/v1
+kind: FeatureView
+name: spending
+spec:
+  entity: customer
+  retention: 3h
+  sources: [{contract: purchase}]
+  features:
+    - {name: purchases, aggregate: count, windows: [2h, lifetime]}
+    - {name: spent, aggregate: sum, of: amount, windows: [lifetime]}
+    - {name: mean, aggregate: avg, of: amount, windows: [lifetime]}
+    - {name: largest, aggregate: max, of: amount, windows: [lifetime]}
+    - {name: least, aggregate: min, of: amount, windows: [lifetime]}
+    - {name: newest, of: amount}
+";
+
+/// Purchases of one customer, one an hour, as they should be: amount by number, while they live.
+struct Shop {
+    project: TempProject,
+    server: Option<ServerProcess>,
+    amounts: Vec<Option<u64>>,
+}
+
+/// The greatest amounts are the last of the first half; the least are all over.
+fn amount(number: u64) -> u64 {
+    match number {
+        n if n >= FACTS / 2 => 10 + n * 7 % 50,
+        n => 60 + n,
+    }
+}
+
+impl Shop {
+    fn new(settings: &str, retention: &str) -> Self {
+        let unit = "      - {property: headwater.timeUnit, value: us}\n";
+        let contract = CONTRACTS.replace(unit, &format!("{unit}{retention}"));
+        let config = format!(
+            "name: shop\nspec:\n  state: {{checkpoint_facts: 50}}\n  ingest: {{segment_bytes_max: 500}}\n{settings}"
+        );
+        let files = [
+            ("headwater.yaml", config.as_str()),
+            ("contract.yaml", &contract),
+            ("features.yaml", FEATURES),
+        ];
+        let project = TempProject::new(BINARY, &files);
+        project.run_ok(&["apply"]);
+        let mut shop = Self {
+            server: Some(ServerProcess::start(&project)),
+            project,
+            amounts: (0..FACTS).map(|n| Some(amount(n))).collect(),
+        };
+        for first in (0..FACTS).step_by(20) {
+            let facts = (first..first + 20).map(|n| fact(n, amount(n)));
+            let facts: Vec<Value> = facts.collect();
+            let reply = shop.server().post_json("/v1/facts/purchase", &json!(facts));
+            assert_eq!(reply.json()["accepted"], 20, "{}", reply.body);
+        }
+        shop.restart();
+        shop
+    }
+
+    fn server(&self) -> &ServerProcess {
+        self.server.as_ref().expect("started")
+    }
+
+    /// A start lets facts go whose time is over.
+    fn restart(&mut self) {
+        assert!(self.server.take().is_none_or(ServerProcess::stop));
+        self.server = Some(ServerProcess::start(&self.project));
+    }
+
+    /// Numbers of the facts that can be listed, by their customer.
+    fn listed(&self) -> Vec<u64> {
+        let reply = self
+            .server()
+            .get("/v1/facts/purchase?entity=customer:ada&limit=1000");
+        assert_eq!(reply.status, 200, "{}", reply.body);
+        let facts = reply.json();
+        let facts = facts["facts"].as_array().unwrap().iter();
+        facts
+            .map(|f| f["fact_id"].as_str().unwrap()[1..].parse().unwrap())
+            .collect()
+    }
+
+    fn read(&self, names: &[&str], known_at: Option<&Value>) -> Reply {
+        let names: Vec<String> = names.iter().map(|n| format!("spending.{n}")).collect();
+        let mut request = json!({"features": names, "entities": [{"customer": "ada"}],
+            "as_of": (FACTS - 1) * HOUR});
+        if let Some(known_at) = known_at {
+            request["known_at"] = known_at.clone();
+        }
+        self.server().post_json("/v1/features", &request)
+    }
+
+    fn values(&self, names: &[&str], known_at: Option<&Value>) -> Value {
+        let reply = self.read(names, known_at);
+        assert_eq!(reply.status, 200, "{names:?}: {}", reply.body);
+        reply.json()["rows"][0]["values"].clone()
+    }
+
+    /// Count, sum and mean of a lifetime.
+    fn sums(&self) -> Value {
+        let live: Vec<u64> = self.amounts.iter().flatten().copied().collect();
+        let spent = live.iter().sum::<u64>() as f64;
+        json!([live.len(), spent, spent / live.len() as f64])
+    }
+
+    fn largest(&self) -> Value {
+        json!(*self.amounts.iter().flatten().max().unwrap() as f64)
+    }
+
+    /// Takes back a fact; the sequence.
+    fn retract(&mut self, number: u64) -> Value {
+        let ids = json!({"fact_ids": [format!("p{number}")]});
+        let reply = self
+            .server()
+            .post_json("/v1/facts/purchase/retract", &ids)
+            .json();
+        assert_eq!(reply["retracted"], 1, "{reply}");
+        self.amounts[number as usize] = None;
+        reply["sequence"].clone()
+    }
+
+    fn revise(&mut self, number: u64, amount: u64) {
+        let facts = json!([fact(number, amount)]);
+        let reply = self
+            .server()
+            .post_json("/v1/facts/purchase?revise=true", &facts);
+        assert_eq!(reply.json()["accepted"], 1, "{}", reply.body);
+        self.amounts[number as usize] = Some(amount);
+    }
+}
+
+fn fact(number: u64, amount: u64) -> Value {
+    json!({"id": format!("p{number}"), "customer": "ada", "amount": amount, "time": number * HOUR})
+}
+
+const SUMS: [&str; 3] = ["purchases_lifetime", "spent_lifetime", "mean_lifetime"];
+
+#[test]
+fn what_can_be_told_without_facts_that_are_gone_stays_right() {
+    let retention = "      - {property: headwater.retention, value: 18d}\n";
+    let mut shop = Shop::new("", retention);
+    let kept = shop.listed();
+    // Eighteen days are 432 hours; a segment goes as a whole.
+    let oldest = kept[0];
+    assert!((60..=FACTS - 433).contains(&oldest), "{oldest}");
+    assert_eq!(shop.values(&SUMS, None), shop.sums());
+    assert_eq!(
+        shop.values(&["largest_lifetime"], None),
+        json!([shop.largest()])
+    );
+
+    // The kept fact is folded with others that are gone; the least value isn't its own.
+    let before = shop.sums();
+    let sequence = shop.retract(200);
+    assert_eq!(shop.values(&SUMS, None), shop.sums());
+    let earlier: u64 = sequence.as_str().unwrap().parse::<u64>().unwrap() - 1;
+    let earlier = json!(earlier.to_string());
+    assert_eq!(shop.values(&SUMS, Some(&earlier)), before);
+    shop.revise(210, 1);
+    assert_eq!(shop.values(&SUMS, None), shop.sums());
+    let chosen = [
+        "largest_lifetime",
+        "least_lifetime",
+        "newest",
+        "purchases_2h",
+    ];
+    let last = amount(FACTS - 1) as f64;
+    let expected = json!([shop.largest(), 1.0, last, 2]);
+    assert_eq!(shop.values(&chosen, None), expected);
+    shop.restart();
+    assert_eq!(shop.values(&SUMS, None), shop.sums());
+    assert_eq!(shop.values(&chosen, None), expected);
+
+    // The greatest value may have been that of a fact that is gone, too: nothing can tell.
+    shop.retract(FACTS / 2 - 1);
+    for _ in 0..2 {
+        assert_eq!(shop.values(&SUMS, None), shop.sums());
+        assert_eq!(shop.values(&chosen[1..], None), json!([1.0, last, 2]));
+        let refused = shop.read(&["spent_lifetime", "largest_lifetime"], None);
+        assert_eq!(refused.status, 410, "{}", refused.body);
+        for words in ["asked for: spending.largest_lifetime\"", "backfill --view"] {
+            assert!(refused.body.contains(words), "{}", refused.body);
+        }
+        shop.restart();
+    }
+    // Corrections go on being taken.
+    shop.retract(FACTS / 2 - 2);
+    shop.revise(220, 2);
+    assert_eq!(shop.values(&SUMS, None), shop.sums());
+
+    // Made again, the view knows the facts that are kept, and nothing else.
+    let url = shop.server().url.clone();
+    shop.project
+        .run_ok(&["--server", &url, "backfill", "--view", "spending"]);
+    let kept_from = shop.listed()[0] as usize;
+    shop.amounts[..kept_from].fill(None);
+    assert_eq!(shop.values(&SUMS, None), shop.sums());
+    assert_eq!(
+        shop.values(&["largest_lifetime"], None),
+        json!([shop.largest()])
+    );
+}
+
+#[test]
+fn what_is_corrected_in_the_archive_is_made_again_from_it() {
+    let archive = "  archive: {every: 1h, after: 0s}\n";
+    let mut shop = Shop::new(archive, "");
+    let url = shop.server().url.clone();
+    let told = shop
+        .project
+        .run_ok(&["--server", &url, "--json", "archive"]);
+    let told: Value = serde_json::from_str(&told).unwrap();
+    assert!(
+        told["segments_only_in_archive"].as_u64() > Some(3),
+        "{told}"
+    );
+    assert_eq!(shop.listed().len() as u64, FACTS);
+    shop.retract(0);
+    shop.revise(3, 1);
+    // The greatest of all, so that the next has to be found.
+    shop.retract(FACTS / 2 - 1);
+    shop.restart();
+    assert_eq!(shop.values(&SUMS, None), shop.sums());
+    let chosen = ["largest_lifetime", "least_lifetime"];
+    assert_eq!(shop.values(&chosen, None), json!([shop.largest(), 1.0]));
+}
