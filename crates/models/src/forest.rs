@@ -1,7 +1,7 @@
 //! Trees as they are walked: sixteen bytes a node, children side by side, leaves that lead to themselves.
 //!
-//! Every format's rule for going left or right is brought to one form when a model is loaded, so that walking
-//! knows one comparison of doubles. Scores of a row are added tree by tree, in the file's order, whether the row
+//! Every format's rule for going left or right is brought to one form when a model is loaded, so that walking most trees
+//! takes one comparison of doubles a step and no branch. Scores of a row are added tree by tree, in the file's order, whether the row
 //! comes alone or in a batch. `build` makes it from a format's own trees, `shap` explains it.
 
 mod build;
@@ -28,16 +28,15 @@ const ZERO_MISSING: u32 = 1 << 27;
 const CATEGORY: u32 = 1 << 28;
 /// The test is whether the value equals `threshold`.
 const EQUAL: u32 = 1 << 29;
-/// Anything but a plain comparison.
-const SPECIAL: u32 = ZERO_MISSING | CATEGORY | EQUAL;
 
 /// A split: left where `value <= threshold`, at `child`; right, at `child + 1`, otherwise. A leaf has an endless
 /// threshold and itself as a child, so that walking on stays there.
 #[derive(Debug, Clone, Copy)]
 struct Node {
     threshold: f64,
-    /// From the tree's first node.
+    /// In `nodes`.
     child: u32,
+    /// In a plain tree the column, or the number of columns more where a missing value goes right. With flags otherwise.
     column: u32,
 }
 
@@ -51,7 +50,7 @@ struct Tree {
     width: usize,
     /// The first score that it adds to.
     score: usize,
-    /// No node has one of the flags `SPECIAL`.
+    /// All its tests are comparisons.
     plain: bool,
     depth: usize,
 }
@@ -70,6 +69,8 @@ pub(crate) struct Forest {
     words: Vec<u32>,
     sets: Vec<(usize, usize)>,
     trees: Vec<Tree>,
+    /// A node looks at a column's second place.
+    twice: bool,
     /// Scores of a row.
     scores: usize,
     /// What the scores are before the first tree.

@@ -3,8 +3,7 @@
 use headwater_schema::Problem;
 
 use super::{
-    CATEGORY, EQUAL, Forest, INVALID_RIGHT, MEMBER_RIGHT, MISSING_RIGHT, Node, SPECIAL, Tree,
-    ZERO_MISSING,
+    CATEGORY, EQUAL, Forest, INVALID_RIGHT, MEMBER_RIGHT, MISSING_RIGHT, Node, Tree, ZERO_MISSING,
 };
 use crate::limits::{LEAF_VALUES_MAX, NODES_MAX, TREE_DEPTH_MAX, TREES_MAX, at_most};
 use crate::load::corrupt;
@@ -90,6 +89,7 @@ impl Builder {
             words: Vec::new(),
             sets: Vec::new(),
             trees: Vec::new(),
+            twice: false,
             scores: base.len(),
             base,
             single,
@@ -117,12 +117,12 @@ impl Builder {
         if !self.forest.linear.is_empty() || tree.is_linear() {
             self.forest.linear.resize_with(first + order.len(), || None);
         }
-        let (mut plain, mut next) = (true, 1u32);
+        let plain = tree.nodes.iter().all(TreeNode::is_plain);
+        let mut next = first as u32 + 1;
         for (at, &(node, _)) in order.iter().enumerate() {
             match &tree.nodes[node] {
                 TreeNode::Split { column, test, .. } => {
-                    let node = self.split(*column, test, next)?;
-                    plain &= node.column & SPECIAL == 0;
+                    let node = self.split(*column, test, next, plain)?;
                     self.forest.nodes.push(node);
                     next += 2;
                 }
@@ -132,7 +132,7 @@ impl Builder {
                 } => {
                     self.forest.nodes.push(Node {
                         threshold: f64::INFINITY,
-                        child: at as u32,
+                        child: (first + at) as u32,
                         column: 0,
                     });
                     let to = values + at * width;
@@ -190,10 +190,25 @@ impl Builder {
         }
     }
 
-    fn split(&mut self, column: usize, test: &Test, child: u32) -> Result<Node, Problem> {
+    fn split(
+        &mut self,
+        column: usize,
+        test: &Test,
+        child: u32,
+        plain: bool,
+    ) -> Result<Node, Problem> {
         self.check_columns([column])?;
         let flag = |yes: bool, flag: u32| if yes { flag } else { 0 };
         let (threshold, flags) = match test {
+            Test::AtMost {
+                threshold,
+                missing_right,
+                ..
+            } if plain => {
+                self.forest.twice |= missing_right;
+                let second = if *missing_right { self.columns } else { 0 };
+                (*threshold, second as u32)
+            }
             Test::AtMost {
                 threshold,
                 missing_right,
@@ -224,7 +239,7 @@ impl Builder {
         Ok(Node {
             threshold,
             child,
-            column: column as u32 | flags,
+            column: column as u32 + flags,
         })
     }
 
@@ -260,6 +275,23 @@ fn breadth_first(tree: &SplitTree) -> Result<Vec<(usize, usize)>, Problem> {
         at += 1;
     }
     Ok(order)
+}
+
+impl TreeNode {
+    /// Whether its test is one comparison. A missing value that goes right is endless, and so above any other threshold.
+    fn is_plain(&self) -> bool {
+        match self {
+            Self::Leaf { .. } => true,
+            Self::Split { test, .. } => match test {
+                Test::AtMost {
+                    threshold,
+                    missing_right,
+                    zero_missing,
+                } => !zero_missing && (!missing_right || *threshold < f64::INFINITY),
+                Test::InSet { .. } | Test::Equal { .. } => false,
+            },
+        }
+    }
 }
 
 impl SplitTree {

@@ -71,7 +71,7 @@ impl Forest {
         let all = self.covers[tree.first];
         let mut sums = vec![0.0; tree.width];
         for (at, node) in self.nodes[tree.first..tree.end].iter().enumerate() {
-            if node.child as usize == at {
+            if node.child as usize == tree.first + at {
                 let share = if tree.depth == 0 {
                     1.0
                 } else {
@@ -103,18 +103,18 @@ impl Walk<'_> {
     fn visit(&self, at: usize, steps: &mut [Step], depth: usize, step: Step, phi: &mut [f64]) {
         extend(steps, depth, step);
         let node = &self.forest.nodes[self.tree.first + at];
-        let left = node.child as usize;
+        let left = node.child as usize - self.tree.first;
         if left == at {
             self.add_leaf(at, &steps[..=depth], phi);
             return;
         }
-        let right = self.forest.goes_right(node, self.row);
+        let right = self.forest.goes_right(self.tree, node, self.row);
         let (hot, cold) = if right {
             (left + 1, left)
         } else {
             (left, left + 1)
         };
-        let player = self.players.of_column[(node.column & COLUMN) as usize];
+        let player = self.players.of_column[(node.column & COLUMN) as usize % self.row.len()];
         let mut count = depth + 1;
         let (mut zero, mut one) = (1.0, 1.0);
         // An input that was met before counts once: its earlier step is taken out.

@@ -1,4 +1,5 @@
-//! Down the trees: one row through all trees, or many rows through one tree at a time.
+//! Down the trees, several walks side by side: eight rows through one tree, or one row through eight trees. A single walk
+//! waits for memory and for comparisons; eight of them wait at the same time, and none of them branches.
 
 use super::{
     CATEGORY, COLUMN, EQUAL, Forest, INVALID_RIGHT, MEMBER_RIGHT, MISSING_RIGHT, Node, Tree,
@@ -6,40 +7,160 @@ use super::{
 };
 use crate::Rows;
 
+/// Walks side by side.
+const LANES: usize = 8;
+/// Groups of rows that go through a tree before the next one is fetched.
+const GROUPS: usize = 4;
+/// Columns of a single row for which no memory is asked for.
+const STACK: usize = 512;
+
 impl Forest {
-    /// Adds up the leaves that each row reaches; `out` has one number for each row and score.
+    /// Adds up the leaves that each row reaches, tree by tree in the file's order; `out` has one number for each row and score.
     pub(crate) fn score(&self, rows: Rows<'_>, out: &mut [f64]) {
-        for (index, sums) in out.chunks_exact_mut(self.scores).enumerate() {
-            let row = rows.row(index);
+        for sums in out.chunks_exact_mut(self.scores) {
             sums.copy_from_slice(&self.base);
-            for tree in &self.trees {
-                let leaf = self.leaf(tree, row);
-                self.add_leaf(tree, leaf, row, sums);
+        }
+        let together = rows.len() - rows.len() % LANES;
+        if together > 0 {
+            self.score_groups(rows, together, out);
+        }
+        let left = out.chunks_exact_mut(self.scores).enumerate().skip(together);
+        for (index, sums) in left {
+            let row = rows.row(index);
+            let wide = row.len() * if self.twice { 2 } else { 1 };
+            if wide <= STACK {
+                self.score_one(row, &mut [0.0; STACK][..wide], sums);
+            } else {
+                self.score_one(row, &mut vec![0.0; wide], sums);
             }
         }
     }
 
-    /// The leaf that a row reaches, from the tree's first node.
-    #[inline]
-    fn leaf(&self, tree: &Tree, row: &[f64]) -> usize {
-        let nodes = &self.nodes[tree.first..tree.end];
-        if tree.plain {
-            return descend(nodes, |node| {
-                plain_right(node, row[(node.column & COLUMN) as usize])
-            });
+    /// Rows that fill all lanes.
+    fn score_groups(&self, rows: Rows<'_>, count: usize, out: &mut [f64]) {
+        let columns = rows.columns();
+        let wide = columns * if self.twice { 2 } else { 1 };
+        let mut block = vec![[0.0; LANES]; wide * GROUPS.min(count / LANES)];
+        for begin in (0..count).step_by(LANES * GROUPS) {
+            let groups = ((count - begin) / LANES).min(GROUPS);
+            for row in begin..begin + groups * LANES {
+                let (group, lane) = ((row - begin) / LANES, row % LANES);
+                let block = &mut block[group * wide..(group + 1) * wide];
+                for (column, value) in rows.row(row).iter().enumerate() {
+                    block[column][lane] = *value;
+                    if self.twice {
+                        block[columns + column][lane] = missing_last(*value);
+                    }
+                }
+            }
+            for tree in &self.trees {
+                for group in 0..groups {
+                    let first = begin + group * LANES;
+                    let block = &block[group * wide..(group + 1) * wide];
+                    let leaves = if tree.plain {
+                        self.leaves_of_rows(tree, block)
+                    } else {
+                        std::array::from_fn(|lane| self.leaf(tree, rows.row(first + lane)))
+                    };
+                    let sums = &mut out[first * self.scores..(first + LANES) * self.scores];
+                    for (lane, sums) in sums.chunks_exact_mut(self.scores).enumerate() {
+                        self.add_leaf(tree, leaves[lane] as usize, || rows.row(first + lane), sums);
+                    }
+                }
+            }
         }
-        descend(nodes, |node| self.goes_right(node, row))
+    }
+
+    /// Where eight rows end in one tree.
+    #[inline]
+    fn leaves_of_rows(&self, tree: &Tree, block: &[[f64; LANES]]) -> [u32; LANES] {
+        let nodes = self.nodes.as_slice();
+        let mut at = [tree.first as u32; LANES];
+        for _ in 0..tree.depth {
+            for lane in 0..LANES {
+                let node = &nodes[at[lane] as usize];
+                let value = block[node.column as usize][lane];
+                at[lane] = node.child + u32::from(value > node.threshold);
+            }
+        }
+        at
+    }
+
+    /// One row, through eight trees at a time. `wide` takes its columns.
+    fn score_one(&self, row: &[f64], wide: &mut [f64], sums: &mut [f64]) {
+        wide[..row.len()].copy_from_slice(row);
+        for (to, value) in wide[row.len()..].iter_mut().zip(row) {
+            *to = missing_last(*value);
+        }
+        for trees in self.trees.chunks(LANES) {
+            let leaves = self.leaves_of_trees(trees, row, wide);
+            for (tree, leaf) in trees.iter().zip(leaves) {
+                self.add_leaf(tree, leaf as usize, || row, sums);
+            }
+        }
+    }
+
+    /// Where one row ends in up to eight trees.
+    #[inline]
+    fn leaves_of_trees(&self, trees: &[Tree], row: &[f64], wide: &[f64]) -> [u32; LANES] {
+        let nodes = self.nodes.as_slice();
+        let mut at = [0u32; LANES];
+        let mut depth = 0;
+        for (at, tree) in at.iter_mut().zip(trees) {
+            if tree.plain {
+                *at = tree.first as u32;
+                depth = depth.max(tree.depth);
+            } else {
+                // A leaf: it stays there.
+                *at = self.leaf(tree, row);
+            }
+        }
+        if trees.len() < LANES {
+            for (at, tree) in at.iter_mut().zip(trees) {
+                if tree.plain {
+                    *at = self.leaf(tree, row);
+                }
+            }
+            return at;
+        }
+        for _ in 0..depth {
+            for at in &mut at {
+                let node = &nodes[*at as usize];
+                let value = wide[node.column as usize & COLUMN as usize];
+                *at = node.child + u32::from(value > node.threshold);
+            }
+        }
+        at
+    }
+
+    /// The leaf that one row reaches in one tree.
+    fn leaf(&self, tree: &Tree, row: &[f64]) -> u32 {
+        let mut at = tree.first as u32;
+        loop {
+            let node = &self.nodes[at as usize];
+            let next = node.child + u32::from(self.goes_right(tree, node, row));
+            if next == at {
+                return at;
+            }
+            at = next;
+        }
     }
 
     #[inline]
-    fn add_leaf(&self, tree: &Tree, leaf: usize, row: &[f64], sums: &mut [f64]) {
-        let from = tree.values + leaf * tree.width;
-        let values = &self.values[from..from + tree.width];
-        let sums = &mut sums[tree.score..tree.score + tree.width];
+    fn add_leaf<'a>(
+        &self,
+        tree: &Tree,
+        leaf: usize,
+        row: impl Fn() -> &'a [f64],
+        sums: &mut [f64],
+    ) {
+        let from = tree.values + (leaf - tree.first) * tree.width;
         if !self.linear.is_empty() {
-            sums[0] += self.linear_value(tree.first + leaf, row, values[0]);
+            sums[tree.score] += self.linear_value(leaf, row(), self.values[from]);
             return;
         }
+        let values = &self.values[from..from + tree.width];
+        let sums = &mut sums[tree.score..tree.score + tree.width];
         for (sum, value) in sums.iter_mut().zip(values) {
             *sum = if self.single {
                 f64::from(*sum as f32 + *value as f32)
@@ -67,13 +188,16 @@ impl Forest {
         sum
     }
 
-    #[inline]
-    pub(super) fn goes_right(&self, node: &Node, row: &[f64]) -> bool {
-        let value = row[(node.column & COLUMN) as usize];
-        if node.column & super::SPECIAL == 0 {
-            return plain_right(node, value);
+    pub(super) fn goes_right(&self, tree: &Tree, node: &Node, row: &[f64]) -> bool {
+        if !tree.plain {
+            return self.special_right(node, row[(node.column & COLUMN) as usize]);
         }
-        self.special_right(node, value)
+        // In a plain tree, a column's second place is where missing values go right.
+        let column = node.column as usize;
+        match column.checked_sub(row.len()) {
+            None => row[column] > node.threshold,
+            Some(column) => missing_last(row[column]) > node.threshold,
+        }
     }
 
     fn special_right(&self, node: &Node, value: f64) -> bool {
@@ -101,27 +225,15 @@ impl Forest {
             let member = word.is_some_and(|w| w >> (code % 32) & 1 == 1);
             return member == has(MEMBER_RIGHT);
         }
-        if has(ZERO_MISSING) && value.abs() <= ZERO_MAX {
+        if value.is_nan() || (has(ZERO_MISSING) && value.abs() <= ZERO_MAX) {
             return has(MISSING_RIGHT);
         }
-        plain_right(node, value)
+        value > node.threshold
     }
 }
 
+/// A missing value is beyond all thresholds, where it otherwise is beyond none.
 #[inline]
-fn descend(nodes: &[Node], goes_right: impl Fn(&Node) -> bool) -> usize {
-    let mut at = 0;
-    loop {
-        let node = &nodes[at];
-        let next = node.child as usize + usize::from(goes_right(node));
-        if next == at {
-            return at;
-        }
-        at = next;
-    }
-}
-
-#[inline]
-fn plain_right(node: &Node, value: f64) -> bool {
-    value > node.threshold || (value.is_nan() && node.column & MISSING_RIGHT != 0)
+fn missing_last(value: f64) -> f64 {
+    if value.is_nan() { f64::INFINITY } else { value }
 }
