@@ -19,6 +19,7 @@ mod recovery;
 mod server;
 mod shop;
 mod sweep;
+mod trees;
 mod view;
 mod windows;
 
@@ -37,7 +38,7 @@ struct Arguments {
     /// Seconds of each load over HTTP.
     #[arg(long, default_value_t = 10, global = true)]
     seconds: u64,
-    /// A Python that has DuckDB, to compare with.
+    /// A Python that has what is compared with: DuckDB, lightgbm with numpy.
     #[arg(long, default_value = "python3", global = true)]
     python: String,
 }
@@ -50,6 +51,8 @@ enum What {
     Windows,
     /// Features of many moments in one pass over the facts, on one core.
     Sweep,
+    /// Tree models beside LightGBM and ONNX Runtime from Python.
+    Trees,
     /// The whole flights project through a durable engine, on one core.
     Flights,
     /// Durable ingestion over HTTP: batches, and facts one by one.
@@ -97,6 +100,7 @@ fn main() -> Result<(), Problem> {
             What::View => view::measure()?,
             What::Windows => windows::measure()?,
             What::Sweep => sweep::measure()?,
+            What::Trees => trees::measure(&arguments.python)?,
             What::Flights => flights::measure()?,
             What::Ingest => ingest::measure(arguments.seconds)?,
             What::Http => http::measure(arguments.seconds)?,

@@ -175,8 +175,8 @@ fn shapley(shape: &Shape, row: &[f64], column: usize) -> f64 {
 proptest! {
     #[test]
     fn walking_agrees_with_the_rules(
-        shapes in prop::collection::vec(shape(), 0..12),
-        rows in prop::collection::vec(row(), 1..40),
+        shapes in prop::collection::vec(shape(), 0..40),
+        rows in prop::collection::vec(row(), 1..70),
     ) {
         let forest = forest(&shapes);
         let flat = rows.concat();

@@ -1,5 +1,5 @@
-//! Down the trees, several walks side by side: eight rows through one tree, or one row through eight trees. A single walk
-//! waits for memory and for comparisons; eight of them wait at the same time, and none of them branches.
+//! Down the trees, sixteen walks side by side: of as many rows through one tree, or of one row through as many trees. A single
+//! walk waits for memory and for comparisons; these wait at the same time, and none of them branches.
 
 use super::{
     CATEGORY, COLUMN, EQUAL, Forest, INVALID_RIGHT, MEMBER_RIGHT, MISSING_RIGHT, Node, Tree,
@@ -8,9 +8,9 @@ use super::{
 use crate::Rows;
 
 /// Walks side by side.
-const LANES: usize = 8;
+const LANES: usize = 16;
 /// Groups of rows that go through a tree before the next one is fetched.
-const GROUPS: usize = 4;
+const GROUPS: usize = 2;
 /// Columns of a single row for which no memory is asked for.
 const STACK: usize = 512;
 
@@ -71,7 +71,7 @@ impl Forest {
         }
     }
 
-    /// Where eight rows end in one tree.
+    /// Where a group of rows ends in one tree.
     #[inline]
     fn leaves_of_rows(&self, tree: &Tree, block: &[[f64; LANES]]) -> [u32; LANES] {
         let nodes = self.nodes.as_slice();
@@ -86,7 +86,7 @@ impl Forest {
         at
     }
 
-    /// One row, through eight trees at a time. `wide` takes its columns.
+    /// One row, through all lanes' trees at a time. `wide` takes its columns.
     fn score_one(&self, row: &[f64], wide: &mut [f64], sums: &mut [f64]) {
         wide[..row.len()].copy_from_slice(row);
         for (to, value) in wide[row.len()..].iter_mut().zip(row) {
@@ -100,11 +100,12 @@ impl Forest {
         }
     }
 
-    /// Where one row ends in up to eight trees.
+    /// Where one row ends in some trees, one for each lane at most.
     #[inline]
     fn leaves_of_trees(&self, trees: &[Tree], row: &[f64], wide: &[f64]) -> [u32; LANES] {
         let nodes = self.nodes.as_slice();
-        let mut at = [0u32; LANES];
+        // The last node is a leaf: a walk without a tree stays there.
+        let mut at = [nodes.len().saturating_sub(1) as u32; LANES];
         let mut depth = 0;
         for (at, tree) in at.iter_mut().zip(trees) {
             if tree.plain {
@@ -114,14 +115,6 @@ impl Forest {
                 // A leaf: it stays there.
                 *at = self.leaf(tree, row);
             }
-        }
-        if trees.len() < LANES {
-            for (at, tree) in at.iter_mut().zip(trees) {
-                if tree.plain {
-                    *at = self.leaf(tree, row);
-                }
-            }
-            return at;
         }
         for _ in 0..depth {
             for at in &mut at {
