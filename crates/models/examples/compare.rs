@@ -160,15 +160,30 @@ fn compare(folder: &Path, found: &mut BTreeMap<String, Found>) {
             found.wrong.push(format!("{name}: outputs are {off:e} off"));
         }
     }
+    let most = number("contributions_off");
+    compare_parts(folder, model.as_ref(), rows, &ours.scores, most, found);
+}
+
+/// Contributions: whether they add up to the scores, and are the package's.
+fn compare_parts(
+    folder: &Path,
+    model: &dyn Predictor,
+    rows: Rows<'_>,
+    scores: &[f64],
+    most: f64,
+    found: &mut Found,
+) {
+    let contract = model.contract();
+    let name = folder.file_name().unwrap().to_string_lossy().into_owned();
     let width = contract.inputs.len() + 1;
     if contract.contributions.is_ok() {
         let parts = model.explain(rows).unwrap();
-        let each = parts.chunks(width).zip(&ours.scores);
+        let each = parts.chunks(width).zip(scores);
         let off = each.fold(0f64, |most, (parts, score)| {
             let scale = parts.iter().fold(1e-3f64, |m, v| m.max(v.abs()));
             most.max((parts.iter().sum::<f64>() - score).abs() / scale)
         });
-        if off > number("contributions_off") {
+        if off > most {
             found.wrong.push(format!(
                 "{name}: contributions add up to {off:e} beside the scores"
             ));
@@ -180,7 +195,7 @@ fn compare(folder: &Path, found: &mut BTreeMap<String, Found>) {
         let off = apart(&ours, &theirs, width);
         found.contributions_max = found.contributions_max.max(off);
         found.explained += 1;
-        if off > number("contributions_off") {
+        if off > most {
             found
                 .wrong
                 .push(format!("{name}: contributions are {off:e} off"));

@@ -120,7 +120,8 @@ pub(crate) fn load(bytes: &[u8]) -> Result<Box<dyn Predictor>, Problem> {
     let inputs = document.list("inputs")?;
     at_most("inputs", inputs.len(), INPUTS_MAX)?;
     let intercepts = document.numbers("intercepts")?;
-    if intercepts.len() != scores
+    if scores == 0
+        || intercepts.len() != scores
         || rows.iter().any(|r| r.len() != inputs.len())
         || inputs.is_empty()
     {
@@ -226,8 +227,7 @@ fn link(document: &Document, scores: usize) -> Result<(Task, Link, &'static str)
 mod tests {
     use crate::{LoadOptions, Rows, load};
 
-    const MODEL: &str = r#"{"format": "headwater-linear/1", "link": "logit", "inputs": ["amount", {"name": "age", "mean": 40, "scale": 10, "missing": 40}],
-        "coefficients": [2.0, -1.0], "intercepts": [0.5]}"#;
+    const MODEL: &str = include_str!("linear_small.json");
 
     #[test]
     fn standardised_inputs_add_up() {

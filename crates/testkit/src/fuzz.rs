@@ -5,6 +5,7 @@
 //! the folder `fuzz`. No target may panic, hang, or take memory out of proportion.
 
 pub mod documents;
+mod models;
 mod mutate;
 mod sql;
 mod stored;
@@ -43,6 +44,11 @@ pub const TARGETS: &[Target] = &[
     stored::FRAME,
     stored::SEGMENT,
     stored::SIDECAR,
+    models::LIGHTGBM,
+    models::XGBOOST,
+    models::UBJSON,
+    models::CATBOOST,
+    models::LINEAR,
 ];
 
 /// Runs one target, by name, on an input.

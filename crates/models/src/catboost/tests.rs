@@ -4,13 +4,7 @@ use headwater_schema::Value;
 
 use crate::{Format, LoadOptions, Rows, Task, load};
 
-const MODEL: &str = r#"{"features_info":{"cat_features_hash":[{"hash":3000000000,"value":"a"},{"hash":7,"value":"b"}],
-"categorical_features":[{"feature_id":"c","feature_index":0,"flat_feature_index":1,"values":[7]}],
-"float_features":[{"borders":[0.5],"feature_id":"x","feature_index":0,"flat_feature_index":0,"has_nans":true,"nan_value_treatment":"AsTrue"}]},
-"model_info":{"class_params":{"class_names":["no","yes"]},"params":{"loss_function":{"type":"Logloss","params":{}}}},
-"oblivious_trees":[{"leaf_values":[1,2,4,8],"leaf_weights":[1,1,1,1],"splits":[
-{"border":0.5,"float_feature_index":0,"split_index":0,"split_type":"FloatFeature"},
-{"cat_feature_index":0,"split_index":1,"split_type":"OneHotFeature","value":7}]}],"scale_and_bias":[2,[0.25]]}"#;
+const MODEL: &str = include_str!("small.json");
 
 #[test]
 fn rows_go_where_catboost_sends_them() {

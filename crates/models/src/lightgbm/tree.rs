@@ -76,7 +76,7 @@ fn tests(block: &Block<'_>, splits: usize) -> Result<Vec<Test>, Problem> {
             return numeric(threshold, kind);
         }
         let set = threshold as usize;
-        let words = match (bounds.get(set), bounds.get(set + 1)) {
+        let words = match (bounds.get(set), bounds.get(set.saturating_add(1))) {
             (Some(from), Some(to)) => words.get(*from..*to),
             _ => None,
         };

@@ -2,16 +2,7 @@
 
 use crate::{Format, LoadOptions, Predictor, Rows, Task, load};
 
-const MODEL: &str = r#"{"learner":{"attributes":{},"feature_names":["amount","kind"],"feature_types":["float","c"],
-"gradient_booster":{"model":{"gbtree_model_param":{"num_parallel_tree":"1","num_trees":"2"},"tree_info":[0,0],"trees":[
-{"base_weights":[0,1,2],"categories":[],"categories_nodes":[],"categories_segments":[],"categories_sizes":[],"default_left":[1,0,0],"left_children":[1,-1,-1],
-"right_children":[2,-1,-1],"split_conditions":[0.1,1E0,2E0],"split_indices":[0,0,0],"split_type":[0,0,0],"sum_hessian":[10,6,4],
-"tree_param":{"num_deleted":"0","num_feature":"2","num_nodes":"3","size_leaf_vector":"1"}},
-{"base_weights":[0,1,2],"categories":[1,33],"categories_nodes":[0],"categories_segments":[0],"categories_sizes":[2],"default_left":[0,0,0],"left_children":[1,-1,-1],
-"right_children":[2,-1,-1],"split_conditions":[1E-45,1E1,2E1],"split_indices":[1,0,0],"split_type":[1,0,0],"sum_hessian":[10,6,4],
-"tree_param":{"num_deleted":"0","num_feature":"2","num_nodes":"3","size_leaf_vector":"1"}}]},"name":"gbtree"},
-"learner_model_param":{"base_score":"5E-1","num_class":"0","num_feature":"2","num_target":"1"},
-"objective":{"name":"binary:logistic","reg_loss_param":{"scale_pos_weight":"1"}}},"version":[1,7,6]}"#;
+const MODEL: &str = include_str!("small.json");
 
 fn model(text: &str) -> Box<dyn Predictor> {
     load(text.as_bytes(), &LoadOptions::default()).unwrap()

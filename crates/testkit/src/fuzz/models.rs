@@ -1,0 +1,151 @@
+//! Targets of model files: whatever loads also scores, explains and says the same of a row alone and in a batch.
+
+use headwater_models::{Format, LoadOptions, Predictor, Rows, load};
+
+use super::Target;
+
+/// Inputs of a model that is tried, so that a long list of columns costs no time.
+const INPUTS_MAX: usize = 64;
+/// Scores of one row that are tried.
+const SCORES_MAX: usize = 64;
+/// What rows hold, one after another.
+const VALUES: [f64; 9] = [
+    0.0,
+    1.0,
+    -1.5,
+    7.0,
+    f64::NAN,
+    f64::INFINITY,
+    -0.0,
+    1e-36,
+    3e9,
+];
+
+fn run(input: &[u8], format: Format) -> bool {
+    let options = LoadOptions {
+        format: Some(format),
+        ..LoadOptions::default()
+    };
+    match load(input, &options) {
+        Ok(model) => {
+            try_rows(model.as_ref());
+            true
+        }
+        Err(_) => false,
+    }
+}
+
+fn try_rows(model: &dyn Predictor) {
+    let (inputs, scores) = (model.contract().inputs.len(), model.contract().scores);
+    if inputs == 0 || inputs > INPUTS_MAX || scores > SCORES_MAX {
+        return;
+    }
+    // More rows than are walked side by side.
+    let values: Vec<f64> = VALUES.iter().copied().cycle().take(inputs * 19).collect();
+    let rows = Rows::new(&values, inputs).expect("whole rows");
+    let all = model.predict(rows).expect("rows that fit");
+    for row in 0..rows.len() {
+        let one = Rows::one(rows.row(row)).expect("a row");
+        let alone = model.predict(one).expect("a row that fits");
+        let same = all.scores[row * scores..(row + 1) * scores]
+            .iter()
+            .zip(&alone.scores)
+            .all(|(a, b)| a.to_bits() == b.to_bits() || (a.is_nan() && b.is_nan()));
+        assert!(same, "row {row} differs alone");
+    }
+    if model.contract().contributions.is_ok() {
+        let one = Rows::one(rows.row(0)).expect("a row");
+        let width = scores * (inputs + 1);
+        assert_eq!(model.explain(one).expect("contributions").len(), width);
+    }
+}
+
+pub const LIGHTGBM: Target = Target {
+    name: "lightgbm",
+    seeds: || vec![include_bytes!("../../../models/src/lightgbm/small.txt").to_vec()],
+    words: &[
+        "Tree=0\n",
+        "num_leaves=",
+        "is_linear=1\nleaf_const=1 2\nnum_features=1 0\nleaf_features=0\nleaf_coeff=2\n",
+        "average_output\n",
+        "objective=multiclass num_class:2\n",
+        "num_tree_per_iteration=3\n",
+        "end of trees\n",
+        "nan",
+        "inf",
+        " 1",
+        "-2",
+    ],
+    run: |input| run(input, Format::LightGbm),
+};
+
+pub const XGBOOST: Target = Target {
+    name: "xgboost",
+    seeds: || vec![include_bytes!("../../../models/src/xgboost/small.json").to_vec()],
+    words: &[
+        "\"size_leaf_vector\":\"2\"",
+        "\"leaf_weights\":[1,2,3,4]",
+        "\"gblinear\"",
+        "\"weights\":[1,2,3]",
+        "\"dart\"",
+        "\"weight_drop\":[1,1]",
+        "\"num_class\":\"3\"",
+        "multi:softprob",
+        "[1E0,2E0,3E0]",
+        "NaN",
+        "-Infinity",
+        "null",
+        "-1",
+    ],
+    run: |input| run(input, Format::XgboostJson),
+};
+
+pub const UBJSON: Target = Target {
+    name: "ubjson",
+    seeds: || vec![include_bytes!("../../../models/src/xgboost/small.ubj").to_vec()],
+    words: &[
+        "[$d#L", "[$l#L", "{$S#l", "[#U", "[[[[", "{}", "Z", "T", "[$[#L", "N",
+    ],
+    run: |input| run(input, Format::XgboostUbjson),
+};
+
+pub const CATBOOST: Target = Target {
+    name: "catboost",
+    seeds: || {
+        vec![
+            include_bytes!("../../../models/src/catboost/small.json").to_vec(),
+            include_bytes!("../../../models/src/catboost/statistics.json").to_vec(),
+            include_bytes!("../../../models/src/catboost/nested.json").to_vec(),
+        ]
+    },
+    words: &[
+        "\"Counter\"",
+        "\"Buckets\"",
+        "\"BinarizedTargetMeanValue\"",
+        "\"target_border_idx\":9",
+        "\"cat_feature_exact_value\"",
+        "\"AsTrue\"",
+        "\"MultiClass\"",
+        "\"hash_stride\":2",
+        "18446744073709551615",
+        "[]",
+        "null",
+        "-1",
+    ],
+    run: |input| run(input, Format::CatBoostJson),
+};
+
+pub const LINEAR: Target = Target {
+    name: "linear",
+    seeds: || vec![include_bytes!("../../../models/src/linear_small.json").to_vec()],
+    words: &[
+        "\"softmax\"",
+        "[[1,2],[3,4]]",
+        "[]",
+        "null",
+        "1e308",
+        "\"scale\":0",
+        "\"missing\":1",
+    ],
+    run: |input| run(input, Format::Linear),
+};
