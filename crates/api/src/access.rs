@@ -120,6 +120,7 @@ pub const RULES: &[Rule] = &[
     rule("POST", "/v1/query", READ, "query"),
     rule("GET", "/v1/archive", READ, "archive_get"),
     rule("POST", "/v1/archive", ADMIN, "archive_post"),
+    rule("GET", "/v1/audit", ADMIN, "audit"),
     rule("GET", "/v1/registry", READ, "registry"),
     rule("GET", "/v1/registry/search", READ, "registry_search"),
     rule("GET", "/v1/registry/lineage", READ, "registry_lineage"),

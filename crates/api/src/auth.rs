@@ -14,7 +14,9 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use axum::http::{HeaderMap, Request, header};
-use headwater_schema::Problem;
+use headwater_env::{Clock, RealClock};
+use headwater_schema::time::{format_timestamp, parse_timestamp};
+use headwater_schema::{Micros, Problem};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -36,6 +38,24 @@ pub struct KeyRecord {
     pub roles: Vec<Role>,
     /// The SHA-256 of the key's text, in 64 hexadecimal digits.
     pub sha256: String,
+    /// When it goes out of force, in RFC 3339 with an offset; without it never.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires: Option<String>,
+}
+
+impl KeyRecord {
+    /// The instant from which it is refused.
+    pub fn expires_at(&self) -> Result<Option<Micros>, Problem> {
+        let read = |text: &String| {
+            parse_timestamp(text, None).map_err(|reason| {
+                Problem::user("invalid-key", format!("the key `{}` is no key", self.id))
+                    .field("expires")
+                    .detail(reason)
+                    .hint("write a time as in `2027-01-31T00:00:00Z`")
+            })
+        };
+        self.expires.as_ref().map(read).transpose()
+    }
 }
 
 /// A key's hash, as a [`KeyRecord`] has it.
@@ -59,6 +79,7 @@ struct Ring {
 struct Key {
     record: KeyRecord,
     digest: [u8; 32],
+    expires: Option<Micros>,
     requests: AtomicU64,
     in_flight: AtomicUsize,
 }
@@ -90,6 +111,7 @@ impl Key {
                 .map_err(|_| wrong("`sha256` has 64 hexadecimal digits".into()))?;
         }
         Ok(Self {
+            expires: record.expires_at()?,
             record,
             digest,
             requests: AtomicU64::new(0),
@@ -128,6 +150,7 @@ pub struct Authorizer {
     /// Whether keys have ever been in force: once they have, nothing opens the door again.
     required: std::sync::atomic::AtomicBool,
     per_key_max: usize,
+    clock: Arc<dyn Clock>,
     audit: Arc<dyn Audit>,
     refusals: Refusals,
     unauthenticated: AtomicU64,
@@ -141,12 +164,14 @@ impl Authorizer {
         keys: Vec<KeyRecord>,
         required: bool,
         per_key_max: usize,
+        clock: Arc<dyn Clock>,
         audit: Arc<dyn Audit>,
     ) -> Result<Self, Problem> {
         let authorizer = Self {
             ring: RwLock::default(),
             required: required.into(),
             per_key_max,
+            clock,
             audit,
             refusals: Refusals::default(),
             unauthenticated: AtomicU64::new(0),
@@ -162,6 +187,7 @@ impl Authorizer {
             ring: RwLock::default(),
             required: false.into(),
             per_key_max: usize::MAX,
+            clock: Arc::new(RealClock::default()),
             audit: Arc::new(crate::audit::Unheard),
             refusals: Refusals::default(),
             unauthenticated: AtomicU64::new(0),
@@ -236,6 +262,9 @@ impl Authorizer {
             Some(text) => self.known(text),
         };
         let key = key.ok_or_else(|| self.unauthenticated("the key isn't known", path))?;
+        if key.expires.is_some_and(|at| at <= self.clock.now()) {
+            return Err(self.expired(&key, path));
+        }
         match found.access() {
             Some(Access::Role(role)) if !key.holds(role) => Err(self.forbidden(&key, role, path)),
             Some(_) => self.enter(key),
@@ -282,6 +311,16 @@ impl Authorizer {
         Problem::user("unauthenticated", "this call needs a key")
             .detail(what)
             .hint("send `Authorization: Bearer KEY`; an administrator makes keys with `headwater keys create`")
+    }
+
+    fn expired(&self, key: &Key, path: &str) -> Problem {
+        self.unauthenticated.fetch_add(1, Ordering::Relaxed);
+        let (id, at) = (&key.record.id, key.expires.map(format_timestamp));
+        let what = format!("the key expired at {}", at.unwrap_or_default());
+        self.refuse(id, path, &what);
+        Problem::user("unauthenticated", "the key has expired")
+            .detail(format!("`{id}`: {what}"))
+            .hint("ask an administrator for another key: `headwater keys create`")
     }
 
     fn forbidden(&self, key: &Key, role: Role, path: &str) -> Problem {
@@ -366,12 +405,42 @@ mod tests {
             id: id.into(),
             roles: roles.to_vec(),
             sha256: hash_key(id),
+            expires: None,
         }
+    }
+
+    fn door(keys: Vec<KeyRecord>, per_key_max: usize, clock: Arc<dyn Clock>) -> Authorizer {
+        let audit = Arc::new(crate::audit::Unheard);
+        Authorizer::new(keys, false, per_key_max, clock, audit).unwrap()
+    }
+
+    #[test]
+    fn a_key_is_refused_from_the_moment_it_expires() {
+        let clock = Arc::new(headwater_env::SimulatedClock::default());
+        let mut key = record("r", &[Role::Read]);
+        key.expires = Some("1970-01-01T00:00:02Z".into());
+        let door = door(vec![key.clone()], 10, clock.clone());
+        let enter = || door.authorize(&mut call("/metrics", Some(("x-api-key", "r"))));
+        clock.set(1_999_999);
+        assert!(enter().is_ok());
+        clock.set(2_000_000);
+        let problem = enter().err().unwrap();
+        assert_eq!(problem.code, "unauthenticated");
+        assert!(problem.detail.contains("expired at 1970-01-01T00:00:02Z"));
+        let wrong = door.authorize(&mut call("/metrics", Some(("x-api-key", "q"))));
+        assert!(wrong.err().unwrap().detail.contains("isn't known"));
+        // The same key for longer is another entry of the file.
+        key.expires = Some("1970-01-01T00:00:03Z".into());
+        door.replace(vec![key.clone()]).unwrap();
+        assert!(enter().is_ok());
+        key.expires = Some("tomorrow".into());
+        assert_eq!(door.replace(vec![key]).unwrap_err().code, "invalid-key");
+        assert!(enter().is_ok(), "what can't be read changes nothing");
     }
 
     fn authorizer(per_key_max: usize) -> Authorizer {
         let keys = vec![record("r", &[Role::Read]), record("a", &[Role::Admin])];
-        Authorizer::new(keys, false, per_key_max, Arc::new(crate::audit::Unheard)).unwrap()
+        door(keys, per_key_max, Arc::new(RealClock::default()))
     }
 
     fn call(path: &str, header: Option<(&'static str, &str)>) -> Request<()> {
@@ -417,7 +486,7 @@ mod tests {
 
     #[test]
     fn the_door_never_opens_again_once_keys_were_in_force() {
-        let door = Authorizer::new(Vec::new(), false, 10, Arc::new(crate::audit::Unheard)).unwrap();
+        let door = door(Vec::new(), 10, Arc::new(RealClock::default()));
         assert!(door.authorize(&mut call("/metrics", None)).is_ok());
         door.replace(vec![record("r", &[Role::Read])]).unwrap();
         assert!(door.authorize(&mut call("/metrics", None)).is_err());

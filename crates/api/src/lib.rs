@@ -35,7 +35,7 @@ mod trace;
 mod training_sets;
 
 pub use access::{Access, RULES, Role, Rule};
-pub use audit::{Audit, AuditEvent, Unheard};
+pub use audit::{Audit, AuditEntry, AuditEvent, AuditPage, AuditQuery, Unheard};
 pub use auth::{Authorizer, Caller, KEYS_MAX, KeyRecord, hash_key};
 pub use backend::Backend;
 pub use features::entity_request;

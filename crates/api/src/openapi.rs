@@ -21,6 +21,7 @@ pub fn openapi() -> Value {
     paths.extend(quarantine_paths(&mut generator));
     paths.extend(other_paths(&mut generator));
     paths.extend(crate::archive::paths());
+    paths.extend(crate::audit::paths(&mut generator));
     paths.extend(crate::training_sets::paths());
     paths.extend(crate::query::paths(&mut generator));
     paths.extend(crate::registry::paths(&mut generator));

@@ -18,6 +18,7 @@ use tokio::sync::{Semaphore, watch};
 use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::archive;
+use crate::audit::get_audit;
 use crate::auth::{Authorizer, method_not_allowed, not_found};
 use crate::backend::Backend;
 use crate::connection::{Connections, Counters};
@@ -204,6 +205,7 @@ fn router(shared: Shared) -> Router {
             "/v1/archive",
             get(archive::get_state).post(archive::post_run),
         )
+        .route("/v1/audit", get(get_audit))
         .route("/v1/registry", get(registry::get_all))
         .route("/v1/registry/search", get(registry::get_search))
         .route("/v1/registry/lineage", get(registry::get_lineage))

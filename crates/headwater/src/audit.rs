@@ -8,29 +8,15 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-use headwater_api::{Audit, AuditEvent};
+use headwater_api::{Audit, AuditEntry, AuditEvent, AuditPage, AuditQuery};
 use headwater_env::{AppendFile, Env, FileError};
 use headwater_schema::Problem;
 use headwater_schema::time::format_timestamp;
-use serde::{Deserialize, Serialize};
 
 use crate::{AuditSettings, DataFolder};
 
 /// The format of lines.
 const VERSION: u32 = 1;
-
-/// One line.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct AuditEntry {
-    pub version: u32,
-    /// RFC 3339, UTC.
-    pub time: String,
-    /// The id of a key, `anyone`, or `command line`.
-    pub actor: String,
-    pub action: String,
-    pub target: String,
-    pub result: String,
-}
 
 /// The record of one data folder.
 pub struct AuditLog {
@@ -133,27 +119,80 @@ impl AuditLog {
         Ok(files)
     }
 
-    /// The newest `limit` entries that `keep` wants, oldest first. A torn last line is passed over.
-    pub fn read(
-        &self,
-        limit: usize,
-        keep: impl Fn(&AuditEntry) -> bool,
-    ) -> Result<Vec<AuditEntry>, Problem> {
+    /// A page of the record. Lines that aren't whole are passed over.
+    pub fn read(&self, query: &AuditQuery) -> Result<AuditPage, Problem> {
         let failed =
             |e: FileError| Problem::external("audit", "the audit log can't be read").detail(e);
-        let mut entries = Vec::new();
-        for (_, path) in self.files().map_err(failed)?.iter().rev() {
+        let before = query.before.as_deref().map(Place::read).transpose()?;
+        let is = |asked: &Option<String>, given: &str| asked.as_deref().is_none_or(|a| a == given);
+        let (mut found, mut oldest) = (Vec::new(), None);
+        for (number, path) in self.files().map_err(failed)?.iter().rev() {
+            if before.is_some_and(|before| *number > before.file) {
+                continue;
+            }
             let bytes = self.env.files.read(path).map_err(failed)?;
-            let lines = bytes.split(|b| *b == b'\n').rev();
-            let parsed = lines.filter_map(|line| serde_json::from_slice(line).ok());
-            let wanted = parsed.filter(|entry| keep(entry));
-            entries.extend(wanted.take(limit - entries.len()));
-            if entries.len() == limit {
-                break;
+            let end = before.filter(|b| b.file == *number).map(|b| b.offset);
+            let mut end = end.map_or(bytes.len(), |offset| offset.min(bytes.len()));
+            while end > 0 {
+                let line = &bytes[..end - 1];
+                let start = line
+                    .iter()
+                    .rposition(|b| *b == b'\n')
+                    .map_or(0, |at| at + 1);
+                let entry = serde_json::from_slice::<AuditEntry>(&bytes[start..end]).ok();
+                end = start;
+                let wanted =
+                    |e: &AuditEntry| is(&query.actor, &e.actor) && is(&query.action, &e.action);
+                let Some(entry) = entry.filter(wanted) else {
+                    continue;
+                };
+                if found.len() == query.limit {
+                    // There is one more: the next page begins before the last that is shown.
+                    found.reverse();
+                    return Ok(AuditPage {
+                        entries: found,
+                        before: oldest,
+                    });
+                }
+                found.push(entry);
+                let place = Place {
+                    file: *number,
+                    offset: start,
+                };
+                oldest = Some(place.to_text());
             }
         }
-        entries.reverse();
-        Ok(entries)
+        found.reverse();
+        Ok(AuditPage {
+            entries: found,
+            before: None,
+        })
+    }
+}
+
+/// Where an entry begins.
+#[derive(Clone, Copy)]
+struct Place {
+    file: u64,
+    offset: usize,
+}
+
+impl Place {
+    fn read(text: &str) -> Result<Self, Problem> {
+        let parts = text.split_once('-');
+        let parts =
+            parts.and_then(|(file, offset)| Some((file.parse().ok()?, offset.parse().ok()?)));
+        let (file, offset) = parts.ok_or_else(|| {
+            Problem::user("malformed-request", "`before` names no place of the record")
+                .field("before")
+                .detail(text)
+                .hint("take the `before` of a page, or leave it out for the newest entries")
+        })?;
+        Ok(Self { file, offset })
+    }
+
+    fn to_text(self) -> String {
+        format!("{}-{}", self.file, self.offset)
     }
 }
 
@@ -162,6 +201,10 @@ impl Audit for AuditLog {
         if let Err(problem) = self.append(event) {
             tracing::error!(action = event.action, actor = event.actor, target = event.target, %problem, "not audited");
         }
+    }
+
+    fn page(&self, query: &AuditQuery) -> Result<AuditPage, Problem> {
+        self.read(query)
     }
 }
 
@@ -193,9 +236,40 @@ mod tests {
             use headwater_env::Files;
             assert!(files.read(path).unwrap().len() <= 400);
         }
-        let last = log.read(3, |e| e.actor == "b").unwrap();
-        let targets: Vec<&str> = last.iter().map(|e| e.target.as_str()).collect();
-        assert_eq!(targets, ["37", "38", "39"]);
-        assert_eq!(last[2].time, "1970-01-01T00:00:39Z");
+        let mut query = AuditQuery {
+            limit: 3,
+            actor: Some("b".into()),
+            ..AuditQuery::default()
+        };
+        let last = log.read(&query).unwrap();
+        let targets = |page: &AuditPage| -> Vec<String> {
+            page.entries.iter().map(|e| e.target.clone()).collect()
+        };
+        assert_eq!(targets(&last), ["37", "38", "39"]);
+        assert_eq!(last.entries[2].time, "1970-01-01T00:00:39Z");
+        // Page by page, what comes meanwhile moving nothing, until there is no more.
+        let all = AuditQuery {
+            limit: 1000,
+            ..query.clone()
+        };
+        let all = targets(&log.read(&all).unwrap());
+        let mut pages = targets(&last);
+        query.before = last.before;
+        while query.before.is_some() {
+            log.append(&AuditEvent::new("b", "key.use", "later", "ok"))
+                .unwrap();
+            let page = log.read(&query).unwrap();
+            assert!((1..=3).contains(&page.entries.len()));
+            pages.splice(0..0, targets(&page));
+            query.before = page.before;
+        }
+        assert!(
+            all.ends_with(&pages) && pages.len() >= all.len() - 3,
+            "{pages:?} of {all:?}"
+        );
+        for wrong in ["", "1", "x-1", "1-x", "1--1"] {
+            query.before = Some(wrong.into());
+            assert_eq!(log.read(&query).unwrap_err().code, "malformed-request");
+        }
     }
 }

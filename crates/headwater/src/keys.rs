@@ -6,14 +6,15 @@ use std::sync::Arc;
 
 use headwater_api::{Audit, Authorizer, KEYS_MAX, KeyRecord, Role, hash_key};
 use headwater_env::{Env, FileError, FileErrorKind};
-use headwater_schema::Problem;
-use headwater_schema::time::format_timestamp;
+use headwater_schema::time::{format_timestamp, parse_timestamp};
+use headwater_schema::{Micros, Problem};
 use serde::{Deserialize, Serialize};
 
 use crate::{Config, DataFolder};
 
-/// The format of the file.
-const VERSION: u32 = 1;
+/// The format of the file. Version 1 knew no keys that expire.
+const VERSION: u32 = 2;
+const VERSION_LEAST: u32 = 1;
 /// Bytes of a key's secret part.
 const SECRET_BYTES: usize = 32;
 /// Bytes of a key's id.
@@ -30,6 +31,9 @@ pub struct StoredKey {
     /// RFC 3339, UTC.
     pub created: String,
     pub revoked: Option<String>,
+    /// RFC 3339, UTC; without it never.
+    #[serde(default)]
+    pub expires: Option<String>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -75,14 +79,28 @@ impl KeyFile {
             .hint("bring it back from a backup, or remove it and make keys again")
         };
         let stored: Stored = serde_json::from_slice(&bytes).map_err(|e| damaged(e.to_string()))?;
-        if stored.version != VERSION {
+        if !(VERSION_LEAST..=VERSION).contains(&stored.version) {
             return Err(damaged(format!("its version is {}", stored.version)));
         }
         Ok(stored.keys)
     }
 
-    /// Makes a key and keeps its hash. The key itself is in the answer and nowhere else.
-    pub fn create(&self, name: &str, roles: &[Role]) -> Result<(StoredKey, String), Problem> {
+    /// Makes a key, in force until `expires`, and keeps its hash. The key itself is in the answer and nowhere else.
+    pub fn create(
+        &self,
+        name: &str,
+        roles: &[Role],
+        expires: Option<Micros>,
+    ) -> Result<(StoredKey, String), Problem> {
+        let now = self.env.clock.now();
+        if let Some(past) = expires.filter(|at| *at <= now) {
+            return Err(
+                Problem::user("invalid-key", "the key would have expired already")
+                    .field("expires")
+                    .detail(format_timestamp(past))
+                    .hint("name a time to come, or a duration as in `90d`"),
+            );
+        }
         let mut random = [0; ID_BYTES + SECRET_BYTES];
         self.env.random.secret(&mut random).map_err(|e| {
             Problem::external("random", "the system gives no random bytes").detail(e)
@@ -99,12 +117,14 @@ impl KeyFile {
             name: name.to_owned(),
             roles,
             sha256: hash_key(&key),
-            created: format_timestamp(self.env.clock.now()),
+            created: format_timestamp(now),
             revoked: None,
+            expires: expires.map(format_timestamp),
         };
         self.change(|keys| {
             if keys.len() >= KEYS_MAX {
-                let spare = keys.iter().position(|k| k.revoked.is_some());
+                let over = |k: &StoredKey| k.expires.as_ref().is_some_and(|at| is_past(at, now));
+                let spare = keys.iter().position(|k| k.revoked.is_some() || over(k));
                 keys.remove(spare.ok_or_else(|| {
                     Problem::user("too-many-keys", "there are too many keys")
                         .detail(format!("{KEYS_MAX} are in force"))
@@ -161,7 +181,7 @@ impl KeyFile {
     }
 
     /// The keys in force, those of the settings and those of the file, and whether any was ever made.
-    fn in_force(&self, config: &Config) -> Result<(Vec<KeyRecord>, bool), Problem> {
+    pub fn in_force(&self, config: &Config) -> Result<(Vec<KeyRecord>, bool), Problem> {
         let stored = self.list()?;
         let mut keys = config.spec.auth.keys.clone();
         let any = !stored.is_empty() || !keys.is_empty();
@@ -170,6 +190,7 @@ impl KeyFile {
             id: k.id,
             roles: k.roles,
             sha256: k.sha256,
+            expires: k.expires,
         }));
         Ok((keys, any))
     }
@@ -192,7 +213,14 @@ pub fn authorizer(
 ) -> Result<Arc<Authorizer>, Problem> {
     let (keys, any) = file.in_force(config)?;
     let per_key_max = config.spec.limits.requests_per_key_max.max(1);
-    Ok(Arc::new(Authorizer::new(keys, any, per_key_max, audit)?))
+    let clock = file.env.clock.clone();
+    let authorizer = Authorizer::new(keys, any, per_key_max, clock, audit)?;
+    Ok(Arc::new(authorizer))
+}
+
+/// Whether a time that was written down has come. One that can't be read hasn't.
+pub fn is_past(text: &str, now: Micros) -> bool {
+    parse_timestamp(text, None).is_ok_and(|at| at <= now)
 }
 
 /// Whether an address is reached from this machine alone.
@@ -244,9 +272,12 @@ mod tests {
         let file = KeyFile::new(env.clone(), &config, Path::new("/p"), Path::new("/p/data"));
         assert_eq!(file.in_force(&config).unwrap(), (Vec::new(), false));
         let (stored, key) = file
-            .create("robot", &[Role::Write, Role::Read, Role::Read])
+            .create("robot", &[Role::Write, Role::Read, Role::Read], None)
             .unwrap();
-        let (_, other) = file.create("person", &[Role::Admin]).unwrap();
+        assert!(file.create("late", &[Role::Read], Some(0)).is_err());
+        let soon = Some(86_400_000_000);
+        let (person, other) = file.create("person", &[Role::Admin], soon).unwrap();
+        assert_eq!(person.expires.as_deref(), Some("1970-01-02T00:00:00Z"));
         assert_ne!(key, other);
         let bytes = env.files.read(file.path()).unwrap();
         let text = String::from_utf8(bytes).unwrap();
@@ -256,6 +287,17 @@ mod tests {
         assert!(any && keys.len() == 2);
         assert_eq!(keys[0].sha256, hash_key(&key));
         assert_eq!(keys[0].roles, [Role::Read, Role::Write]);
+        assert_eq!(keys[1].expires, person.expires);
+        // A file of the first version is read on.
+        let first = text.replace("\"version\": 2", "\"version\": 1");
+        let first = first
+            .replace("\n      \"expires\": null", "")
+            .replace("\"revoked\": null,\n    }", "\"revoked\": null\n    }");
+        assert!(first != text);
+        env.files
+            .write_atomic(file.path(), first.as_bytes())
+            .unwrap();
+        assert_eq!(file.in_force(&config).unwrap().0.len(), 2);
         file.revoke(&stored.id).unwrap();
         assert_eq!(file.revoke("nobody").unwrap_err().code, "unknown-key");
         assert_eq!(file.in_force(&config).unwrap().0.len(), 1);

@@ -23,6 +23,10 @@ const SYNC_MS_MAX: f64 = 50.0;
 const CLOCK_MIN: i64 = 1_577_836_800_000_000;
 /// Facts whose arrival lies this far in the future tell of a clock that went back, in microseconds.
 const CLOCK_BACK_MAX: i64 = 1_000_000;
+/// Microseconds of a day.
+const DAY: i64 = 86_400_000_000;
+/// A key that expires within two weeks is a warning.
+const EXPIRY_NOTICE: i64 = 14 * DAY;
 /// Files that the engine holds open besides connections.
 const FILES_BESIDE: u64 = 256;
 
@@ -195,11 +199,35 @@ impl Doctor<'_> {
                 format!("none are needed: {address} is this machine's own"),
             ),
         }
+        self.expiries(&file);
         if !keys::is_loopback(address.ip()) && self.config.spec.tls.is_none() {
             self.warn(
                 "tls",
                 format!("{address} is open to others without TLS: set `tls`"),
             );
+        }
+    }
+
+    /// Keys that will soon be refused, or are.
+    fn expiries(&mut self, file: &KeyFile) {
+        let now = self.context.env.clock.now();
+        let keys = file.in_force(&self.config).unwrap_or_default().0;
+        for key in keys {
+            let Some(at) = key.expires_at().unwrap_or_default() else {
+                continue;
+            };
+            let (id, when) = (&key.id, format_timestamp(at));
+            if at <= now {
+                self.warn(
+                    "keys",
+                    format!("`{id}` expired at {when}: calls with it are refused"),
+                );
+            } else if at.saturating_sub(now) <= EXPIRY_NOTICE {
+                let days = at.saturating_sub(now) / DAY;
+                let detail =
+                    format!("`{id}` expires at {when}, in {days} days: give its user another");
+                self.warn("keys", detail);
+            }
         }
     }
 

@@ -2,8 +2,10 @@
 
 use clap::{Args, Subcommand, ValueEnum};
 use headwater::KeyFile;
+use headwater::keys::is_past;
 use headwater_api::{AuditEvent, Role};
-use headwater_schema::Problem;
+use headwater_schema::time::{Duration, parse_timestamp};
+use headwater_schema::{Micros, Problem};
 use serde_json::json;
 
 use super::{Context, Failure, print};
@@ -29,6 +31,9 @@ pub struct CreateArguments {
     /// What it is for.
     #[arg(long, default_value = "")]
     name: String,
+    /// When it goes out of force: a time (RFC 3339), or how long from now, as in `90d`.
+    #[arg(long)]
+    expires: Option<String>,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -74,10 +79,14 @@ pub fn run(context: &Context, verb: KeysVerb) -> Result<(), Failure> {
         }
         KeysVerb::Create(arguments) => {
             let roles: Vec<Role> = arguments.role.into_iter().map(Role::from).collect();
-            let (stored, key) = file.create(&arguments.name, &roles)?;
+            let expires = arguments.expires.as_deref();
+            let expires = expires.map(|text| expiry(text, context.env.clock.now()));
+            let (stored, key) = file.create(&arguments.name, &roles, expires.transpose()?)?;
             note("key.create", &stored.id, &names(&stored.roles))?;
             if context.json {
-                print::json(&json!({"id": stored.id, "roles": stored.roles, "key": key}));
+                print::json(
+                    &json!({"id": stored.id, "roles": stored.roles, "expires": stored.expires, "key": key}),
+                );
             } else {
                 eprintln!("this key is shown once: keep it where secrets are kept");
                 println!("{key}");
@@ -91,13 +100,20 @@ fn list(context: &Context, file: &KeyFile) -> Result<(), Failure> {
     let keys = file.list()?;
     if context.json {
         let keys = keys.iter().map(|k| {
-            json!({"id": k.id, "name": k.name, "roles": k.roles, "created": k.created, "revoked": k.revoked})
+            json!({"id": k.id, "name": k.name, "roles": k.roles, "created": k.created, "revoked": k.revoked,
+                "expires": k.expires})
         });
         print::json(&json!(keys.collect::<Vec<_>>()));
         return Ok(());
     }
+    let now = context.env.clock.now();
     let row = |k: &headwater::keys::StoredKey| {
-        let state = k.revoked.as_ref().map(|at| format!("revoked {at}"));
+        let revoked = k.revoked.as_ref().map(|at| format!("revoked {at}"));
+        let expires = k.expires.as_ref().map(|at| match is_past(at, now) {
+            true => format!("expired {at}"),
+            false => format!("in force until {at}"),
+        });
+        let state = revoked.or(expires);
         vec![
             k.id.clone(),
             names(&k.roles),
@@ -109,6 +125,22 @@ fn list(context: &Context, file: &KeyFile) -> Result<(), Failure> {
     let rows: Vec<Vec<String>> = keys.iter().map(row).collect();
     print::table(&["id", "roles", "created", "state", "name"], &rows);
     Ok(())
+}
+
+/// A time, or a duration from now.
+fn expiry(text: &str, now: Micros) -> Result<Micros, Problem> {
+    let after = |d: Duration| now.saturating_add(d.0);
+    let read = text.parse().map(after);
+    read.or_else(|_| parse_timestamp(text, None))
+        .map_err(|reason| {
+            Problem::user(
+                "bad-usage",
+                format!("`{text}` is neither a time nor a duration"),
+            )
+            .field("--expires")
+            .detail(reason)
+            .hint("write `2027-01-31T00:00:00Z`, or `90d` for ninety days from now")
+        })
 }
 
 fn names(roles: &[Role]) -> String {

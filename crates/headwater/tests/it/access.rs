@@ -147,9 +147,9 @@ fn keys_come_and_go_while_the_server_runs_and_are_told_apart_in_the_record() {
     let listed: Value = serde_json::from_str(&project.run_ok(&["--json", "keys", "list"])).unwrap();
     assert!(listed[0]["revoked"].is_string(), "{listed}");
     let record = project.run_ok(&["--json", "audit"]);
-    let entries: Value = serde_json::from_str(&record).unwrap();
+    let page: Value = serde_json::from_str(&record).unwrap();
     let has = |actor: &str, action: &str| {
-        let entries = entries.as_array().unwrap();
+        let entries = page["entries"].as_array().unwrap();
         entries
             .iter()
             .any(|e| e["actor"] == actor && e["action"] == action)
@@ -170,6 +170,95 @@ fn keys_come_and_go_while_the_server_runs_and_are_told_apart_in_the_record() {
     let server = ServerProcess::start(&project);
     assert_eq!(try_call(&server, "GET", "/metrics", None).status, 401);
     assert_eq!(try_call(&server, "GET", "/health/ready", None).status, 200);
+}
+
+#[test]
+fn a_key_that_expires_is_refused_by_name_and_foretold() {
+    let project = TempProject::new(BINARY, SHOP);
+    project.run_ok(&["apply"]);
+    let create = |expires: &str| {
+        let made = project.run_ok(&["keys", "create", "--role", "admin", "--expires", expires]);
+        made.trim().to_owned()
+    };
+    let (soon, later) = (create("3s"), create("10d"));
+    let server = ServerProcess::start(&project);
+    let admin = |key: &str| try_call(&server, "GET", "/v1/audit?limit=2", Some(key));
+    assert_eq!(admin(&soon).status, 200);
+    let end = Instant::now() + Duration::from_secs(20);
+    let refused = loop {
+        let reply = admin(&soon);
+        if reply.status != 200 {
+            break reply;
+        }
+        assert!(Instant::now() < end, "it never expires");
+        std::thread::sleep(Duration::from_millis(50));
+    };
+    assert_eq!(refused.status, 401);
+    let id = |key: &str| key.split('_').nth(1).unwrap().to_owned();
+    for words in ["has expired", &id(&soon), "keys create"] {
+        assert!(refused.body.contains(words), "{}", refused.body);
+    }
+
+    // The record tells of it, page by page, to administrators alone.
+    let reader = key(&project, &["read", "write"]);
+    let end = Instant::now() + Duration::from_secs(20);
+    while admin(&reader).status != 403 {
+        assert!(Instant::now() < end, "the new key isn't known");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let url = server.url.clone();
+    let page = |more: &[&str]| -> Value {
+        let all = [
+            "--server", &url, "--key", &later, "--json", "audit", "--limit", "2",
+        ];
+        serde_json::from_str(&project.run_ok(&[all.as_slice(), more].concat())).unwrap()
+    };
+    let told = page(&["--action", "key.refused", "--actor", &id(&soon)]);
+    let entry = &told["entries"][0];
+    assert_eq!(
+        (&entry["target"], &told["before"]),
+        (&"/v1/audit".into(), &Value::Null)
+    );
+    assert!(entry["result"].as_str().unwrap().contains("expired"));
+    let (mut before, mut actions) = (None::<String>, Vec::new());
+    loop {
+        let shown: Value = match &before {
+            None => page(&[]),
+            Some(before) => page(&["--before", before]),
+        };
+        let entries = shown["entries"].as_array().unwrap();
+        assert!((1..=2).contains(&entries.len()));
+        actions.splice(0..0, entries.iter().map(|e| e["action"].to_string()));
+        match shown["before"].as_str() {
+            Some(place) => before = Some(place.to_owned()),
+            None => break,
+        }
+    }
+    assert_eq!(actions[0], "\"definitions.apply\"", "{actions:?}");
+    assert!(actions.len() > 6, "{actions:?}");
+    for wrong in ["limit=0", "limit=1000000", "before=x", "since=1"] {
+        let reply = try_call(&server, "GET", &format!("/v1/audit?{wrong}"), Some(&later));
+        assert_eq!(reply.status, 400, "{wrong}: {}", reply.body);
+    }
+
+    let doctor = project.run_ok(&["doctor"]);
+    for words in [
+        format!("`{}` expired at", id(&soon)),
+        format!("`{}` expires at", id(&later)),
+        "in 9 days".into(),
+    ] {
+        assert!(doctor.contains(&words), "no {words} in {doctor}");
+    }
+    assert!(!doctor.contains(&id(&reader)), "{doctor}");
+    let said = project.run_fails(&[
+        "keys",
+        "create",
+        "--role",
+        "read",
+        "--expires",
+        "2020-01-01T00:00:00Z",
+    ]);
+    assert!(said.contains("expired already"), "{said}");
 }
 
 #[test]
