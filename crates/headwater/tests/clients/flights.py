@@ -32,6 +32,8 @@ KEYS = ["tailnum", "carrier", "origin", "dest"]
 SPEED = 1_600_000
 HOUR = 3_600_000_000
 DAY = 24 * HOUR
+# Between two reads the replay goes on by this much.
+STEP = 3 * DAY
 YEAR_BEGINS = pd.Timestamp("2013-01-01T05:00:00Z").value // 1000
 # What an independent computation with features like these reached.
 AUC_MIN = {"without_weather": 0.752, "with_weather": 0.758, "shipped": 0.758}
@@ -68,8 +70,9 @@ class Replay:
 
     def front(self):
         """The event time that the replay has reached."""
-        facts = self.ask("/v1/facts/departure?limit=1")["facts"]
-        return pd.Timestamp(facts[0]["event_time"]).value // 1000 if facts else None
+        newest = {"features": ["origin_weather.temp"], "entities": [{"origin": "EWR"}], "as_of": "2014-01-02T00:00:00Z"}
+        time = self.ask("/v1/features", newest)["rows"][0]["event_times"][0]
+        return time and pd.Timestamp(time).value // 1000
 
     def stop(self):
         self.over.wait(120)
@@ -80,25 +83,25 @@ class Replay:
 def read_while_replayed(replay, flights):
     """Features of random flights at random cursors: rows for a spine, and what was read."""
     choose = random.Random(20130101)
-    rows, values, sequences, during = [], [], [], 0
+    rows, values, sequences, during, last = [], [], [], 0, 0
     while len(rows) < PAIRS:
-        front = replay.front()
-        if front is None:
-            time.sleep(0.05)
+        over, front = replay.over.is_set(), replay.front()
+        if front is None or (front < last + STEP and not over):
+            time.sleep(0.02)
             continue
-        old = choose.random() < 0.1
-        as_of = choose.randrange(YEAR_BEGINS if old else max(YEAR_BEGINS, front - 14 * DAY), front + HOUR)
-        some = [flights[choose.randrange(len(flights))] for _ in range(ENTITIES)]
+        last = front
+        as_of = choose.randrange(max(YEAR_BEGINS, front - 10 * DAY), front + HOUR)
+        some = choose.sample(flights, ENTITIES)
         request = {"feature_set": "flight_context", "as_of": as_of, "entities": some}
         if sequences and choose.random() < 0.3:
-            request["known_at"] = choose.choice(sequences)
+            request["known_at"] = choose.choice(sequences[-10:])
         reply = replay.ask("/v1/features", request)
         sequences.append(reply["sequence"])
         assert request.get("known_at", reply["sequence"]) == reply["sequence"]
         names = reply["names"]
         rows += [{**flight, "as_of": as_of, "known_at": int(reply["sequence"])} for flight in some]
         values += [row["values"] for row in reply["rows"]]
-        during += 0 if replay.over.is_set() else ENTITIES
+        during += 0 if over else len(some)
     assert during > PAIRS // 2, f"only {during} of {PAIRS} reads while facts came in"
     return names, rows, values, during
 
@@ -158,7 +161,7 @@ CHECKED = {
     "plane_delays.destinations_7d": ("departure", "departed", ["tailnum"], 168, "count(DISTINCT f.dest)", 0),
     "plane_delays.last_delays_rows_3": ("departure", "departed", ["tailnum"], None, "coalesce(list(f.dep_delay ORDER BY f.t DESC, f.n DESC) FILTER (f.t IS NOT NULL), [])[:3]", 0),
     "plane_delays.idle_7d": ("departure", "departed", ["tailnum"], 168, "(epoch_us(any_value(r.as_of)) - epoch_us(max(f.t))) / 1e6", 0),
-    "plane_delays.last_delay": ("departure", "departed", ["tailnum"], 8, "last(f.dep_delay ORDER BY f.t, f.n)", 0),
+    "plane_delays.last_delay": ("departure", "departed", ["tailnum"], 9, "last(f.dep_delay ORDER BY f.t, f.n) FILTER (f.t >= r.as_of - INTERVAL 8 HOUR)", 0),
     "plane_arrivals.diversions_7d": ("arrival", "arrived", ["tailnum"], 168, "count(*) FILTER (f.diverted)", 0),
     "plane_register.seats": ("plane", "registered", ["tailnum"], None, "last(f.seats ORDER BY f.t, f.n)", 0),
     "carrier_delays.mean_delay_2h": ("departure", "departed", ["carrier", "origin"], 2, "avg(f.dep_delay)", 0),
