@@ -53,6 +53,7 @@ def onnx(booster, columns):
         from onnxmltools.convert.common.data_types import FloatTensorType
         model = onnxmltools.convert_lightgbm(booster, initial_types=[('x', FloatTensorType([None, columns]))], zipmap=False)
         options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         session = onnxruntime.InferenceSession(model.SerializeToString(), options)
     except Exception as problem:  # Not installed, or it can't convert this model: LightGBM alone is compared.

@@ -45,7 +45,7 @@ pub enum InputKind {
 pub enum Categories {
     /// It is a whole number already, the one that it had in training.
     Codes,
-    /// Its place in the list that training used; one that isn't there is missing.
+    /// Its place in the list that training used; one that isn't there is missing. Empty for a column that the model doesn't use.
     Labels(BTreeMap<String, u32>),
 }
 

@@ -3,6 +3,7 @@
 //!
 //! Raw scores equal `Booster.predict(raw_score=True)` bit for bit.
 
+mod labels;
 mod text;
 mod tree;
 
@@ -103,18 +104,16 @@ fn inputs(header: &Block<'_>, categories: Option<&str>) -> Result<Vec<Input>, Pr
             infos.len()
         )));
     }
-    let is_category = |info: &str| info != "none" && !info.starts_with('[');
-    let lists = category_lists(categories)?;
-    let places: Vec<usize> = (0..columns).filter(|i| is_category(infos[*i])).collect();
-    // Lists stand in the order of the columns. Where a column of codes was among them it can't be told which is which.
-    let named = lists.len() == places.len();
-    let mut lists = lists.into_iter();
+    let mut labels = labels::by_column(&infos, category_lists(categories)?);
     let mut inputs = Vec::with_capacity(columns);
     for (index, name) in names.iter().enumerate() {
         at_most("bytes in a name", name.len(), NAME_BYTES_MAX)?;
         let mut input = Input::numeric(name);
-        if is_category(infos[index]) {
-            let labels = if named { lists.next() } else { None };
+        if infos[index] == "none" {
+            // Training found nothing in it. Any value will do: none is one of its categories.
+            input.kind = InputKind::Categorical(Categories::Labels(BTreeMap::new()));
+        } else if labels::is_category(infos[index]) {
+            let labels = labels.remove(&index);
             input.kind =
                 InputKind::Categorical(labels.map_or(Categories::Codes, Categories::Labels));
         }

@@ -224,7 +224,8 @@ fn contract(
     })
 }
 
-/// Categories of each column of the frame that it was trained on, where the file has them (3.1 and later).
+/// Categories of each column of the frame that it was trained on, where the file has them (3.1 and later). XGBoost cuts
+/// off names that aren't ASCII, by as many bytes as they have more than letters: of such columns only codes can be had.
 fn labels(model: &Document) -> Result<Vec<BTreeMap<String, u32>>, Problem> {
     let Some(columns) = model.find("cats") else {
         return Ok(Vec::new());
@@ -236,6 +237,9 @@ fn labels(model: &Document) -> Result<Vec<BTreeMap<String, u32>>, Problem> {
             let texts: Vec<String> = if column.find("offsets").is_some() {
                 let bytes: Vec<u8> = values.iter().map(|v| *v as i16 as u8).collect();
                 let ends = column.counts("offsets")?;
+                if !bytes.is_ascii() {
+                    return Ok(BTreeMap::new());
+                }
                 let part = |ends: &[usize]| {
                     let bytes = bytes.get(ends[0]..ends[1]);
                     bytes.map(|b| String::from_utf8_lossy(b).into_owned())
