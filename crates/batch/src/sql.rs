@@ -28,6 +28,7 @@ mod sized;
 mod snapshot;
 mod stoppable;
 mod tables;
+mod utc;
 
 pub use encode::{Encoder, Format, SEQUENCE_METADATA};
 pub use options::QueryOptions;

@@ -83,7 +83,7 @@ files, threads, runs, queries = json.load(sys.stdin)
 con = duckdb.connect()
 con.execute(f"SET threads = {threads}")
 con.execute("SET TimeZone = 'UTC'")
-for setting in ("SET parquet_metadata_cache = true", "SET enable_object_cache = true"):
+for setting in ("SET enable_progress_bar = false", "SET parquet_metadata_cache = true", "SET enable_object_cache = true"):
     try: con.execute(setting)
     except Exception: pass
 con.execute(f"CREATE VIEW trip AS SELECT * FROM read_parquet('{files}', hive_partitioning = false)")

@@ -155,7 +155,7 @@ fn usage(detail: impl std::fmt::Display) -> Problem {
     Problem::user("invalid-query", format!("`{AS_OF}` is called wrongly"))
         .field("sql")
         .detail(detail)
-        .hint("write features_as_of('flight_risk', TIMESTAMP '2013-06-01T10:00:00Z'): a feature set or a view, and a moment; the contract whose facts name the entities may follow")
+        .hint("write features_as_of('flight_context', TIMESTAMP '2013-06-01T10:00:00Z'): a feature set or a view, and a moment; the contract whose facts name the entities may follow")
 }
 
 fn text(argument: &Expr) -> Option<&str> {

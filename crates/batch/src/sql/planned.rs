@@ -14,6 +14,7 @@ use super::feature_tables::{AS_OF, FeaturesAsOf};
 use super::problem::query_problem;
 use super::sized::sized;
 use super::tables::{CATALOG, DEFAULT_SCHEMA, Tables};
+use super::utc::in_utc;
 use super::{Query, QueryOptions, Snapshot, guard};
 
 /// The plan of a query, where it is one that reads.
@@ -74,7 +75,7 @@ pub fn session(
     let own: Vec<_> = state
         .scalar_functions()
         .values()
-        .filter_map(sized)
+        .filter_map(|function| sized(function).or_else(|| in_utc(function)))
         .collect();
     for function in own {
         // It takes the place of the one of the same name.
