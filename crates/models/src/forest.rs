@@ -28,6 +28,8 @@ const ZERO_MISSING: u32 = 1 << 27;
 const CATEGORY: u32 = 1 << 28;
 /// The test is whether the value equals `threshold`.
 const EQUAL: u32 = 1 << 29;
+/// The test isn't one comparison.
+const SPECIAL: u32 = 1 << 30;
 
 /// A split: left where `value <= threshold`, at `child`; right, at `child + 1`, otherwise. A leaf has an endless
 /// threshold and itself as a child, so that walking on stays there.
@@ -36,7 +38,7 @@ struct Node {
     threshold: f64,
     /// In `nodes`.
     child: u32,
-    /// In a plain tree the column, or the number of columns more where a missing value goes right. With flags otherwise.
+    /// The column, or the number of columns more where a missing value goes right; with flags where the test is special.
     column: u32,
 }
 

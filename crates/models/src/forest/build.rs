@@ -3,7 +3,8 @@
 use headwater_schema::Problem;
 
 use super::{
-    CATEGORY, EQUAL, Forest, INVALID_RIGHT, MEMBER_RIGHT, MISSING_RIGHT, Node, Tree, ZERO_MISSING,
+    CATEGORY, EQUAL, Forest, INVALID_RIGHT, MEMBER_RIGHT, MISSING_RIGHT, Node, SPECIAL, Tree,
+    ZERO_MISSING,
 };
 use crate::limits::{LEAF_VALUES_MAX, NODES_MAX, TREE_DEPTH_MAX, TREES_MAX, at_most};
 use crate::load::corrupt;
@@ -122,7 +123,7 @@ impl Builder {
         for (at, &(node, _)) in order.iter().enumerate() {
             match &tree.nodes[node] {
                 TreeNode::Split { column, test, .. } => {
-                    let node = self.split(*column, test, next, plain)?;
+                    let node = self.split(*column, test, next)?;
                     self.forest.nodes.push(node);
                     next += 2;
                 }
@@ -190,13 +191,7 @@ impl Builder {
         }
     }
 
-    fn split(
-        &mut self,
-        column: usize,
-        test: &Test,
-        child: u32,
-        plain: bool,
-    ) -> Result<Node, Problem> {
+    fn split(&mut self, column: usize, test: &Test, child: u32) -> Result<Node, Problem> {
         self.check_columns([column])?;
         let flag = |yes: bool, flag: u32| if yes { flag } else { 0 };
         let (threshold, flags) = match test {
@@ -204,7 +199,7 @@ impl Builder {
                 threshold,
                 missing_right,
                 ..
-            } if plain => {
+            } if test.is_plain() => {
                 self.forest.twice |= missing_right;
                 let second = if *missing_right { self.columns } else { 0 };
                 (*threshold, second as u32)
@@ -215,7 +210,7 @@ impl Builder {
                 zero_missing,
             } => (
                 *threshold,
-                flag(*missing_right, MISSING_RIGHT) | flag(*zero_missing, ZERO_MISSING),
+                flag(*missing_right, MISSING_RIGHT) | flag(*zero_missing, ZERO_MISSING) | SPECIAL,
             ),
             Test::InSet {
                 words,
@@ -229,12 +224,12 @@ impl Builder {
                 let flags = flag(*missing_right, MISSING_RIGHT)
                     | flag(*invalid_right, INVALID_RIGHT)
                     | flag(*member_right, MEMBER_RIGHT);
-                (set as f64, flags | CATEGORY)
+                (set as f64, flags | CATEGORY | SPECIAL)
             }
             Test::Equal {
                 value,
                 member_right,
-            } => (*value, flag(*member_right, MEMBER_RIGHT) | EQUAL),
+            } => (*value, flag(*member_right, MEMBER_RIGHT) | EQUAL | SPECIAL),
         };
         Ok(Node {
             threshold,
@@ -277,19 +272,25 @@ fn breadth_first(tree: &SplitTree) -> Result<Vec<(usize, usize)>, Problem> {
     Ok(order)
 }
 
+impl Test {
+    /// Whether it is one comparison. A missing value that goes right is endless, and so above any other threshold.
+    fn is_plain(&self) -> bool {
+        match self {
+            Self::AtMost {
+                threshold,
+                missing_right,
+                zero_missing,
+            } => !zero_missing && (!missing_right || *threshold < f64::INFINITY),
+            Self::InSet { .. } | Self::Equal { .. } => false,
+        }
+    }
+}
+
 impl TreeNode {
-    /// Whether its test is one comparison. A missing value that goes right is endless, and so above any other threshold.
     fn is_plain(&self) -> bool {
         match self {
             Self::Leaf { .. } => true,
-            Self::Split { test, .. } => match test {
-                Test::AtMost {
-                    threshold,
-                    missing_right,
-                    zero_missing,
-                } => !zero_missing && (!missing_right || *threshold < f64::INFINITY),
-                Test::InSet { .. } | Test::Equal { .. } => false,
-            },
+            Self::Split { test, .. } => test.is_plain(),
         }
     }
 }

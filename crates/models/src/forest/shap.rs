@@ -108,7 +108,7 @@ impl Walk<'_> {
             self.add_leaf(at, &steps[..=depth], phi);
             return;
         }
-        let right = self.forest.goes_right(self.tree, node, self.row);
+        let right = self.forest.goes_right(node, self.row);
         let (hot, cold) = if right {
             (left + 1, left)
         } else {

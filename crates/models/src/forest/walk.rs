@@ -2,8 +2,8 @@
 //! walk waits for memory and for comparisons; these wait at the same time, and none of them branches.
 
 use super::{
-    CATEGORY, COLUMN, EQUAL, Forest, INVALID_RIGHT, MEMBER_RIGHT, MISSING_RIGHT, Node, Tree,
-    ZERO_MAX, ZERO_MISSING,
+    CATEGORY, COLUMN, EQUAL, Forest, INVALID_RIGHT, MEMBER_RIGHT, MISSING_RIGHT, Node, SPECIAL,
+    Tree, ZERO_MAX, ZERO_MISSING,
 };
 use crate::Rows;
 
@@ -58,9 +58,9 @@ impl Forest {
                     let first = begin + group * LANES;
                     let block = &block[group * wide..(group + 1) * wide];
                     let leaves = if tree.plain {
-                        self.leaves_of_rows(tree, block)
+                        self.leaves_of_rows::<true>(tree, block)
                     } else {
-                        std::array::from_fn(|lane| self.leaf(tree, rows.row(first + lane)))
+                        self.leaves_of_rows::<false>(tree, block)
                     };
                     let sums = &mut out[first * self.scores..(first + LANES) * self.scores];
                     for (lane, sums) in sums.chunks_exact_mut(self.scores).enumerate() {
@@ -73,17 +73,30 @@ impl Forest {
 
     /// Where a group of rows ends in one tree.
     #[inline]
-    fn leaves_of_rows(&self, tree: &Tree, block: &[[f64; LANES]]) -> [u32; LANES] {
-        let nodes = self.nodes.as_slice();
+    fn leaves_of_rows<const PLAIN: bool>(
+        &self,
+        tree: &Tree,
+        block: &[[f64; LANES]],
+    ) -> [u32; LANES] {
         let mut at = [tree.first as u32; LANES];
         for _ in 0..tree.depth {
-            for lane in 0..LANES {
-                let node = &nodes[at[lane] as usize];
-                let value = block[node.column as usize][lane];
-                at[lane] = node.child + u32::from(value > node.threshold);
+            for (lane, at) in at.iter_mut().enumerate() {
+                *at = self.step::<PLAIN>(*at, |column| block[column][lane]);
             }
         }
         at
+    }
+
+    /// Where a walk goes from a node. A plain tree has no special tests.
+    #[inline]
+    fn step<const PLAIN: bool>(&self, at: u32, value: impl Fn(usize) -> f64) -> u32 {
+        let node = &self.nodes[at as usize];
+        let right = if PLAIN || node.column & SPECIAL == 0 {
+            value(node.column as usize) > node.threshold
+        } else {
+            self.special_right(node, value((node.column & COLUMN) as usize))
+        };
+        node.child + u32::from(right)
     }
 
     /// One row, through all lanes' trees at a time. `wide` takes its columns.
@@ -93,7 +106,11 @@ impl Forest {
             *to = missing_last(*value);
         }
         for trees in self.trees.chunks(LANES) {
-            let leaves = self.leaves_of_trees(trees, row, wide);
+            let leaves = if trees.iter().all(|tree| tree.plain) {
+                self.leaves_of_trees::<true>(trees, wide)
+            } else {
+                self.leaves_of_trees::<false>(trees, wide)
+            };
             for (tree, leaf) in trees.iter().zip(leaves) {
                 self.add_leaf(tree, leaf as usize, || row, sums);
             }
@@ -102,41 +119,19 @@ impl Forest {
 
     /// Where one row ends in some trees, one for each lane at most.
     #[inline]
-    fn leaves_of_trees(&self, trees: &[Tree], row: &[f64], wide: &[f64]) -> [u32; LANES] {
-        let nodes = self.nodes.as_slice();
+    fn leaves_of_trees<const PLAIN: bool>(&self, trees: &[Tree], wide: &[f64]) -> [u32; LANES] {
         // The last node is a leaf: a walk without a tree stays there.
-        let mut at = [nodes.len().saturating_sub(1) as u32; LANES];
-        let mut depth = 0;
+        let mut at = [self.nodes.len().saturating_sub(1) as u32; LANES];
         for (at, tree) in at.iter_mut().zip(trees) {
-            if tree.plain {
-                *at = tree.first as u32;
-                depth = depth.max(tree.depth);
-            } else {
-                // A leaf: it stays there.
-                *at = self.leaf(tree, row);
-            }
+            *at = tree.first as u32;
         }
+        let depth = trees.iter().map(|tree| tree.depth).max().unwrap_or(0);
         for _ in 0..depth {
             for at in &mut at {
-                let node = &nodes[*at as usize];
-                let value = wide[node.column as usize & COLUMN as usize];
-                *at = node.child + u32::from(value > node.threshold);
+                *at = self.step::<PLAIN>(*at, |column| wide[column]);
             }
         }
         at
-    }
-
-    /// The leaf that one row reaches in one tree.
-    fn leaf(&self, tree: &Tree, row: &[f64]) -> u32 {
-        let mut at = tree.first as u32;
-        loop {
-            let node = &self.nodes[at as usize];
-            let next = node.child + u32::from(self.goes_right(tree, node, row));
-            if next == at {
-                return at;
-            }
-            at = next;
-        }
     }
 
     #[inline]
@@ -181,11 +176,11 @@ impl Forest {
         sum
     }
 
-    pub(super) fn goes_right(&self, tree: &Tree, node: &Node, row: &[f64]) -> bool {
-        if !tree.plain {
+    pub(super) fn goes_right(&self, node: &Node, row: &[f64]) -> bool {
+        if node.column & SPECIAL != 0 {
             return self.special_right(node, row[(node.column & COLUMN) as usize]);
         }
-        // In a plain tree, a column's second place is where missing values go right.
+        // In its second place, a column's missing values go right.
         let column = node.column as usize;
         match column.checked_sub(row.len()) {
             None => row[column] > node.threshold,
@@ -193,6 +188,7 @@ impl Forest {
         }
     }
 
+    #[inline]
     fn special_right(&self, node: &Node, value: f64) -> bool {
         let has = |flag: u32| node.column & flag != 0;
         if has(EQUAL) {
