@@ -153,6 +153,7 @@ fn definitions_change_under_facts_and_reads() {
     let project = project(FEATURES);
     let engine = Arc::new(open(&project));
     let done = Arc::new(AtomicBool::new(false));
+    let over = Arc::new(AtomicBool::new(false));
     let whole = Arc::new(AtomicU64::new(0));
     let filling = Arc::new(AtomicU64::new(0));
     let ingester = std::thread::spawn({
@@ -165,11 +166,11 @@ fn definitions_change_under_facts_and_reads() {
         }
     });
     let reader = std::thread::spawn({
-        let (engine, done) = (engine.clone(), done.clone());
+        let (engine, over) = (engine.clone(), over.clone());
         let (whole, filling) = (whole.clone(), filling.clone());
         move || {
             let mut customer = 0;
-            while !done.load(Ordering::SeqCst) {
+            while !over.load(Ordering::SeqCst) {
                 customer = (customer + 1) % CUSTOMERS;
                 match check_twin(&engine, customer) {
                     Some(true) => whole.fetch_add(1, Ordering::SeqCst),
@@ -180,9 +181,11 @@ fn definitions_change_under_facts_and_reads() {
         }
     });
     let shapes = ["amount", "amount + 1", "amount * 2", "amount"];
-    let mut round = 0;
-    while !done.load(Ordering::SeqCst) || round < 8 {
-        let features = match round % 5 {
+    let mut round = 0_u64;
+    // On a busy machine the reader may come late: a twin changes until both kinds of reads were seen.
+    let seen = || whole.load(Ordering::SeqCst) > 0 && filling.load(Ordering::SeqCst) > 0;
+    while !done.load(Ordering::SeqCst) || round < 8 || (round < 400 && !seen()) {
+        let features = match round as usize % 5 {
             4 => FEATURES.to_owned(),
             shape => format!("{FEATURES}{}", twin(shapes[shape])),
         };
@@ -190,9 +193,10 @@ fn definitions_change_under_facts_and_reads() {
         apply(&engine, &project);
         round += 1;
         // Some are filled before the next one comes, some aren't.
-        std::thread::sleep(Duration::from_millis(7 * (round as u64 % 4)));
+        std::thread::sleep(Duration::from_millis(7 * (round % 4) * (1 + round / 16)));
     }
     ingester.join().expect("facts go in");
+    over.store(true, Ordering::SeqCst);
     reader.join().expect("reads are whole");
     let last = format!("{FEATURES}{}", twin("amount + 7"));
     project.write("features/shop.yaml", &last);
