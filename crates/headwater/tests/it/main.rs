@@ -21,6 +21,7 @@ mod fixtures;
 mod functions;
 mod golden;
 mod grpc;
+mod grpc_bytes;
 mod http;
 mod import;
 mod labels;
