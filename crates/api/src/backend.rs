@@ -6,10 +6,14 @@ use std::sync::Arc;
 use headwater_aggregate::Status;
 use headwater_batch::sql::Answer;
 use headwater_env::Durations;
+pub use headwater_features::{ContextRow, EntityRequest, KeyValue};
 use headwater_features::{DefinitionKind, Direction};
 use headwater_schema::decode::BodyFormat;
 use headwater_schema::time::Duration;
 use headwater_schema::{Contract, DataType, Field, Micros, Problem, Sequence, Value};
+pub use headwater_serve::{
+    Candidates, InputRows, NewVersion, Pending, PredictDone, PredictReply, PredictRequest,
+};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -138,19 +142,6 @@ pub enum Names {
     /// A feature set.
     Set(String),
 }
-
-/// The entities of one row, by entity name or by key column.
-pub type EntityRequest = BTreeMap<String, KeyValue>;
-
-/// A key: one value, or several columns by name.
-#[derive(Debug, Clone, PartialEq)]
-pub enum KeyValue {
-    Scalar(Value),
-    Columns(BTreeMap<String, Value>),
-}
-
-/// A request's own fields of one row, by name.
-pub type ContextRow = BTreeMap<String, serde_json::Value>;
 
 /// How much every row of a training set may know.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -429,6 +420,35 @@ pub trait Backend: Send + Sync + 'static {
 
     /// Takes facts to the archive for a while; what that did, what the archive holds, and whether all is done.
     fn run_archive(&self) -> Result<serde_json::Value, Problem>;
+
+    /// Asks a model; `done` hears the answer once. Whoever waits gives up at the deadline.
+    fn predict(
+        &self,
+        request: PredictRequest,
+        done: PredictDone,
+    ) -> Result<Arc<dyn Pending>, Problem>;
+
+    /// The versions and aliases of one model, or of all.
+    fn models(&self, model: Option<&str>) -> Result<serde_json::Value, Problem>;
+
+    /// Adds a version of a model; the model then.
+    fn add_model(
+        &self,
+        model: &str,
+        file: Vec<u8>,
+        version: &NewVersion,
+    ) -> Result<serde_json::Value, Problem>;
+
+    /// Lets an alias of a model point at a version; the model then.
+    fn promote(
+        &self,
+        model: &str,
+        alias: &str,
+        version: &str,
+    ) -> Result<serde_json::Value, Problem>;
+
+    /// Lets an alias of a model point where it pointed before; the model then.
+    fn rollback(&self, model: &str, alias: &str) -> Result<serde_json::Value, Problem>;
 
     /// Makes views again from the facts, by their names; which are being filled then.
     fn backfill(&self, views: &[String]) -> Result<serde_json::Value, Problem>;

@@ -20,8 +20,8 @@ use crate::backend::{EntityRequest, FeatureRow, FeaturesReply, FeaturesRequest, 
 use crate::body::{read_body, read_json};
 use crate::error::{ApiError, Unsaid, status};
 use crate::features::{check_limit, json_reply, read_entity};
-use crate::json::JsonValue;
 use crate::server::Shared;
+use headwater_schema::JsonValue;
 
 /// The routes of Chronon's fetcher service.
 pub fn routes() -> Router<Shared> {

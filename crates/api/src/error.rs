@@ -34,11 +34,19 @@ pub(crate) fn status(problem: &Problem) -> StatusCode {
         | "unknown-feature-set"
         | "unknown-feature"
         | "unknown-label"
+        | "unknown-model"
+        | "unknown-version"
+        | "unknown-alias"
         | "unknown-entity"
         | "unknown-view"
         | "unknown-table"
         | "not-found" => StatusCode::NOT_FOUND,
-        "definitions-changed" | "version-too-low" => StatusCode::CONFLICT,
+        "definitions-changed"
+        | "version-too-low"
+        | "version-exists"
+        | "version-not-loaded"
+        | "no-earlier-version" => StatusCode::CONFLICT,
+        "features-changed" if problem.blame == Blame::User => StatusCode::CONFLICT,
         "unauthenticated" => StatusCode::UNAUTHORIZED,
         "forbidden" => StatusCode::FORBIDDEN,
         "too-many-requests" => StatusCode::TOO_MANY_REQUESTS,
@@ -51,7 +59,7 @@ pub(crate) fn status(problem: &Problem) -> StatusCode {
         "past-retention" => StatusCode::GONE,
         "disk-full" => StatusCode::INSUFFICIENT_STORAGE,
         "busy" | "stopping" => StatusCode::SERVICE_UNAVAILABLE,
-        "timeout" => StatusCode::GATEWAY_TIMEOUT,
+        "timeout" | "deadline" => StatusCode::GATEWAY_TIMEOUT,
         _ => match problem.blame {
             Blame::User => StatusCode::BAD_REQUEST,
             Blame::External => StatusCode::SERVICE_UNAVAILABLE,

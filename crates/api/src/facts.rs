@@ -19,8 +19,8 @@ use crate::body::{facts_format, instant, known_at, read_body};
 use crate::error::{ApiError, malformed};
 use crate::features::json_reply;
 use crate::feed;
-use crate::json::JsonValue;
 use crate::server::Shared;
+use headwater_schema::JsonValue;
 
 /// Facts listed unless the request says how many.
 const LISTED_DEFAULT: usize = 100;
@@ -96,6 +96,11 @@ pub async fn post_facts(
         revise,
     };
     let reply = ingest(&shared, &contract, format, body, options).await?;
+    ingested(reply)
+}
+
+/// What became of facts, as an answer.
+pub(crate) fn ingested(reply: IngestReply) -> Result<Response<Body>, ApiError> {
     let rejected = reply.rejected.into_iter().map(RejectedAnswer::from);
     json_reply(&IngestAnswer {
         accepted: reply.accepted,

@@ -16,9 +16,9 @@ use crate::arrow_stream;
 use crate::backend::{EntityRequest, FeatureRow, FeaturesReply, FeaturesRequest, KeyValue, Names};
 use crate::body::{instant, key_value, known_at, read_body, read_json};
 use crate::error::{ApiError, malformed};
-use crate::json::JsonValue;
 use crate::limits::Limits;
 use crate::server::Shared;
+use headwater_schema::JsonValue;
 
 /// The body of a feature read.
 #[derive(Debug, Deserialize, JsonSchema)]

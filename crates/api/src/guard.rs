@@ -20,11 +20,17 @@ use crate::trace::request_span;
 
 /// Bounds how many requests are worked on and for how long, lets in who may come in, counts them, and
 /// turns the framework's own refusals into problem documents.
-pub async fn guard(State(shared): State<Shared>, request: Request, next: Next) -> Response<Body> {
+pub async fn guard(
+    State(shared): State<Shared>,
+    mut request: Request,
+    next: Next,
+) -> Response<Body> {
     let start = tokio::time::Instant::now();
     let found = find(&request);
     let id = shared.ids.id(request.headers());
     let span = request_span(&request, found, &id);
+    // For whoever writes it down with what was answered.
+    request.headers_mut().insert("x-request-id", id.clone());
     let answered = admit(&shared, found, request, next).instrument(span.clone());
     let mut response = match answered.await {
         Ok(response) => response,

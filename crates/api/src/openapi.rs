@@ -24,6 +24,9 @@ pub fn openapi() -> Value {
     paths.extend(crate::audit::paths(&mut generator));
     paths.extend(crate::training_sets::paths());
     paths.extend(crate::query::paths(&mut generator));
+    paths.extend(crate::models::paths(&mut generator));
+    paths.extend(crate::predict::paths(&mut generator));
+    paths.extend(crate::outcomes::paths(&mut generator));
     paths.extend(crate::registry::paths(&mut generator));
     paths.extend(foreign::paths(&mut generator));
     let mut schemas = generator.take_definitions(true);

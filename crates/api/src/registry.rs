@@ -113,7 +113,10 @@ pub fn paths(generator: &mut SchemaGenerator) -> Paths {
     let definitions = generator.subschema_for::<DefinitionsRequest>();
     let (text, number) = (json!({"type": "string"}), json!({"type": "integer"}));
     let in_path = |name: &str, description: &str| json!({"name": name, "in": "path", "required": true, "schema": text, "description": description});
-    let kind = in_path("kind", "contracts, entities, views, feature_sets or labels");
+    let kind = in_path(
+        "kind",
+        "contracts, entities, views, feature_sets, labels or models",
+    );
     let name = in_path("name", "the definition's name");
     let version = query("version", number.clone(), "the document of this version");
     let q = query("q", text.clone(), "words");

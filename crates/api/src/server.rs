@@ -29,7 +29,10 @@ use crate::feed_lines::post_feed;
 use crate::guard::guard;
 use crate::limits::Limits;
 use crate::metrics::{HttpMetrics, render};
+use crate::models;
 use crate::openapi::openapi;
+use crate::outcomes::post_outcomes;
+use crate::predict::post_predict;
 use crate::quarantine::{get_quarantine, post_repair, post_replay};
 use crate::query::post_query;
 use crate::registry;
@@ -201,6 +204,13 @@ fn router(shared: Shared) -> Router {
         .route("/v1/features", post(read_features))
         .route("/v1/training-sets", post(post_training_set))
         .route("/v1/query", post(post_query))
+        .route("/v1/outcomes", post(post_outcomes))
+        .route("/v1/models", get(models::get_models))
+        .route("/v1/models/{model}", get(models::get_model))
+        .route("/v1/models/{model}/predict", post(post_predict))
+        .route("/v1/models/{model}/versions", post(models::post_version))
+        .route("/v1/models/{model}/promote", post(models::post_promote))
+        .route("/v1/models/{model}/rollback", post(models::post_rollback))
         .route(
             "/v1/archive",
             get(archive::get_state).post(archive::post_run),

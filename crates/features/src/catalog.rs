@@ -16,9 +16,11 @@ use crate::definition::{
     self, Definition, EntitySpec, KeyType, LabelSpec, SetSpec, Storage, ViewSpec,
 };
 use crate::label::{Label, compile_label};
+use crate::model::Model;
 use crate::set::{FeatureSet, compile_set};
 
 mod kinds;
+mod models;
 
 use kinds::sort;
 
@@ -144,6 +146,7 @@ pub struct Catalog {
     views: BTreeMap<String, Arc<CompiledView>>,
     sets: BTreeMap<String, Arc<FeatureSet>>,
     labels: BTreeMap<String, Arc<Label>>,
+    models: BTreeMap<String, Arc<Model>>,
 }
 
 impl Catalog {
@@ -152,6 +155,9 @@ impl Catalog {
         let mut problems = Vec::new();
         let sorted = sort(documents, &mut problems);
         let mut catalog = Self::default();
+        if !sorted.models.is_empty() {
+            catalog.add_built_in();
+        }
         for document in sorted.contracts {
             catalog.add_contracts(document, &mut problems);
         }
@@ -174,6 +180,11 @@ impl Catalog {
         }
         for document in sorted.labels {
             problems.extend(catalog.add_label(document).err().into_iter().flatten());
+        }
+        for document in sorted.models {
+            if let (Err(problem), true) = (catalog.add_model(document), whole) {
+                problems.push(problem);
+            }
         }
         if problems.is_empty() {
             Ok(catalog)
@@ -452,6 +463,7 @@ pub(crate) fn unknown<'a>(
         "feature-set" => "unknown-feature-set",
         "feature" => "unknown-feature",
         "label" => "unknown-label",
+        "model" => "unknown-model",
         "kind" => "unknown-kind",
         _ => "unknown-column",
     };

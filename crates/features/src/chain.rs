@@ -103,8 +103,13 @@ impl Upstream {
 
     /// The upstream's feature that a column of a row is, where it is one.
     pub fn feature(&self, place: usize) -> Option<&CompiledFeature> {
+        self.view.features.get(self.feature_index(place)?)
+    }
+
+    /// The same, as its place among the view's features.
+    pub fn feature_index(&self, place: usize) -> Option<usize> {
         match self.columns.get(place)? {
-            RowColumn::Feature(index) => self.view.features.get(*index),
+            RowColumn::Feature(index) => Some(*index),
             RowColumn::Column(_) => None,
         }
     }

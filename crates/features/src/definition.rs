@@ -8,6 +8,8 @@ use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::model::ModelSpec;
+
 /// The version that every definition names.
 pub const API_VERSION: &str = "headwater/v1";
 
@@ -417,5 +419,6 @@ pub fn json_schemas() -> Vec<(String, serde_json::Value)> {
         schema("feature-view", schemars::schema_for!(Definition<ViewSpec>)),
         schema("feature-set", schemars::schema_for!(Definition<SetSpec>)),
         schema("label", schemars::schema_for!(Definition<LabelSpec>)),
+        schema("model", schemars::schema_for!(Definition<ModelSpec>)),
     ]
 }

@@ -30,15 +30,17 @@ pub enum DefinitionKind {
     View,
     FeatureSet,
     Label,
+    Model,
 }
 
 impl DefinitionKind {
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::Contract,
         Self::Entity,
         Self::View,
         Self::FeatureSet,
         Self::Label,
+        Self::Model,
     ];
 
     /// How people speak of one.
@@ -49,6 +51,7 @@ impl DefinitionKind {
             Self::View => "view",
             Self::FeatureSet => "feature set",
             Self::Label => "label",
+            Self::Model => "model",
         }
     }
 
@@ -60,6 +63,7 @@ impl DefinitionKind {
             Self::View => "views",
             Self::FeatureSet => "feature_sets",
             Self::Label => "labels",
+            Self::Model => "models",
         }
     }
 
@@ -70,7 +74,7 @@ impl DefinitionKind {
         let sets = || matches!(text, "set" | "sets").then_some(Self::FeatureSet);
         found.or_else(sets).ok_or_else(|| {
             Problem::user("not-found", format!("the registry has no `{text}`"))
-                .hint("it has contracts, entities, views, feature_sets and labels")
+                .hint("it has contracts, entities, views, feature_sets, labels and models")
         })
     }
 }
@@ -217,6 +221,7 @@ impl Documents {
                 Some("FeatureView") => DefinitionKind::View,
                 Some("FeatureSet") => DefinitionKind::FeatureSet,
                 Some("Label") => DefinitionKind::Label,
+                Some("Model") => DefinitionKind::Model,
                 _ => continue,
             };
             definitions.push(DefinitionDocument {

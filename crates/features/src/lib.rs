@@ -3,6 +3,7 @@
 //!
 //! It doesn't tail the log (`stream` does) and knows nothing of HTTP.
 
+mod built_in;
 mod catalog;
 mod chain;
 mod compile;
@@ -11,11 +12,14 @@ mod definition;
 mod derive;
 mod derived;
 mod documents;
+mod entity_request;
 mod evaluate;
 mod expression;
 mod function;
 mod label;
 mod lineage;
+mod meaning;
+mod model;
 mod plan;
 mod prepare;
 mod registry;
@@ -24,6 +28,7 @@ mod set;
 mod store;
 mod window;
 
+pub use built_in::{OUTCOME, PREDICTION, built_in_contract, is_built_in};
 pub use catalog::{
     Catalog, CompiledFeature, CompiledSource, CompiledView, Entity, FeatureKind, FeatureRef,
     Resolved, VIEW_FEATURES_MAX,
@@ -31,13 +36,17 @@ pub use catalog::{
 pub use chain::{CHAIN_DEPTH_MAX, Upstream};
 pub use definition::{API_VERSION, Definition, Storage, json_schemas, read as read_definition};
 pub use documents::{DefinitionDocument, DefinitionKind, Documents, definition_hash};
+pub use entity_request::{EntityRequest, KeyValue};
 pub use evaluate::{ForwardPlan, Read, ReadPlan};
 pub use expression::{EXPRESSION_CHARACTERS_MAX, Expression};
+pub use headwater_aggregate::{Outcome, Status};
 pub use label::Label;
 pub use lineage::{Direction, Edge, Lineage, Node, NodeKind, Walk};
+pub use meaning::feature_meaning;
+pub use model::{Constant, ConstantOutput, Fallback, Model, ModelInputs, OnChangedFeatures};
 pub use plan::{Action, Affected, Cost, LogFacts, Plan, PlanItem, Replay, plan};
 pub use prepare::{KeptRows, Keys, PreparedFacts, SourceRows, keep, prepare, prepare_rows};
 pub use registry::{DefinitionVersion, Registry};
 pub use search::{FOUND_MAX, Found, search};
-pub use set::{ContextRow, FeatureSet, ON_DEMAND_MAX, OnDemand, SET_FEATURES_MAX, SetInput};
+pub use set::{ContextRow, FeatureSet, ON_DEMAND_MAX, OnDemand, Place, SET_FEATURES_MAX, SetInput};
 pub use store::{EmbeddedFeatureStore, FeatureStore, MemoryFeatureStore, StoreWrite, StoredState};

@@ -10,6 +10,7 @@ use headwater_schema::Problem;
 use headwater_schema::contract::nearest;
 
 use crate::catalog::{Catalog, CompiledFeature, CompiledSource, CompiledView, FeatureKind};
+use crate::model::Model;
 use crate::set::{FeatureSet, SetInput};
 
 /// What a node is.
@@ -29,10 +30,11 @@ pub enum NodeKind {
     Context,
     /// The outcome column of training sets.
     Label,
+    Model,
 }
 
 impl NodeKind {
-    const ALL: [Self; 9] = [
+    const ALL: [Self; 10] = [
         Self::Contract,
         Self::Column,
         Self::Entity,
@@ -42,6 +44,7 @@ impl NodeKind {
         Self::OnDemand,
         Self::Context,
         Self::Label,
+        Self::Model,
     ];
 
     pub const fn as_str(self) -> &'static str {
@@ -55,6 +58,7 @@ impl NodeKind {
             Self::OnDemand => "on_demand",
             Self::Context => "context",
             Self::Label => "label",
+            Self::Model => "model",
         }
     }
 }
@@ -87,7 +91,7 @@ pub struct Edge {
     pub from: Node,
     pub to: Node,
     /// What `from` is for `to`: `of`, `where`, `key`, `event time`, `rows` (a view's, that another counts),
-    /// `expression`, `member`, `column`, `entity`, `context`.
+    /// `expression`, `member`, `column`, `entity`, `context`, `input` and `inputs` (a model's).
     pub role: &'static str,
 }
 
@@ -143,6 +147,9 @@ impl Lineage {
                 lineage.add(entity, to.clone(), "entity");
             }
             lineage.add_feature(catalog, &label.view, &label.view.features[0], &to);
+        }
+        for model in catalog.models() {
+            lineage.add_model(model);
         }
         lineage
     }
@@ -210,18 +217,25 @@ impl Lineage {
         }
     }
 
+    /// A model reads the inputs that it names; all of its set where it takes them by their own names.
+    fn add_model(&mut self, model: &Model) {
+        let to = Node::new(NodeKind::Model, model.name.as_ref());
+        let places = model.named_places();
+        if places.is_empty() {
+            let set = Node::new(NodeKind::FeatureSet, model.set.name.as_ref());
+            self.add(set, to, "inputs");
+            return;
+        }
+        for place in places {
+            let from = set_node(&model.set, model.set.input_at(place));
+            self.add(from, to.clone(), "input");
+        }
+    }
+
     fn add_set(&mut self, set: &FeatureSet) {
         let node = Node::new(NodeKind::FeatureSet, set.name.as_ref());
         self.nodes.insert(node.clone());
-        let node_of = |input: SetInput<'_>| match input {
-            SetInput::Feature(feature) => Node::new(NodeKind::Feature, feature.full_name.as_ref()),
-            SetInput::Context(field) => {
-                Node::new(NodeKind::Context, format!("{}.{}", set.name, field.name))
-            }
-            SetInput::OnDemand(feature) => {
-                Node::new(NodeKind::OnDemand, feature.full_name.as_ref())
-            }
-        };
+        let node_of = |input: SetInput<'_>| set_node(set, input);
         for input in set.inputs() {
             let role = match input {
                 SetInput::Context(_) => "context",
@@ -299,7 +313,7 @@ impl Lineage {
             [] => {
                 let near = nearest(name, self.nodes.iter().map(|n| n.name.as_str()));
                 let hint = near.map_or_else(
-                    || "name a contract, contract.column, entity, view, view.feature, feature set, set.feature, set.field or label".to_owned(),
+                    || "name a contract, contract.column, entity, view, view.feature, feature set, set.feature, set.field, label or model".to_owned(),
                     |near| format!("did you mean `{near}`?"),
                 );
                 Err(Problem::user("not-found", format!("nothing is called `{name}`")).hint(hint))
@@ -369,6 +383,17 @@ impl Lineage {
             }
         }
         starts
+    }
+}
+
+/// What a value of a set's rows is.
+fn set_node(set: &FeatureSet, input: SetInput<'_>) -> Node {
+    match input {
+        SetInput::Feature(feature) => Node::new(NodeKind::Feature, feature.full_name.as_ref()),
+        SetInput::Context(field) => {
+            Node::new(NodeKind::Context, format!("{}.{}", set.name, field.name))
+        }
+        SetInput::OnDemand(feature) => Node::new(NodeKind::OnDemand, feature.full_name.as_ref()),
     }
 }
 

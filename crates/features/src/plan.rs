@@ -30,7 +30,7 @@ pub enum Action {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct PlanItem {
     pub action: Action,
-    /// `contract`, `entity`, `view`, `feature set` or `label`.
+    /// `contract`, `entity`, `view`, `feature set`, `label` or `model`.
     pub kind: String,
     pub name: String,
     pub owner: Option<String>,
@@ -48,7 +48,7 @@ pub struct PlanItem {
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Plan {
     pub items: Vec<PlanItem>,
-    /// Views, feature sets and labels downstream of what changes, with their owners.
+    /// Views, feature sets, labels and models downstream of what changes, with their owners.
     pub affected: Vec<Affected>,
     pub cost: Cost,
     /// Why the plan can't be applied.
@@ -91,6 +91,7 @@ pub fn plan(applied: &Catalog, wanted: &Catalog, log: &LogFacts) -> Plan {
     compare::views(&mut plan, applied, wanted);
     compare::sets(&mut plan, applied, wanted);
     compare::labels(&mut plan, applied, wanted);
+    compare::models(&mut plan, applied, wanted);
     plan.affected = affected::affected(&plan, applied, wanted);
     cost::add_costs(&mut plan, wanted, log);
     plan

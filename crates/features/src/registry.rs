@@ -169,6 +169,7 @@ impl Registry {
                 DefinitionKind::View => "view",
                 DefinitionKind::FeatureSet => "feature-set",
                 DefinitionKind::Label => "label",
+                DefinitionKind::Model => "model",
             };
             catalog::unknown(code, kind.as_str(), name, names)
         })

@@ -17,6 +17,10 @@ use crate::derive::evaluation_order;
 use crate::derived::{Derivation, work_out};
 use crate::documents::definition_hash;
 
+mod place;
+
+pub use place::Place;
+
 /// Features of one set or request.
 pub const SET_FEATURES_MAX: usize = 10_000;
 /// On-demand features of one set, and fields of a request's own.

@@ -16,7 +16,7 @@ use headwater_stream::{Filled, Processor};
 
 use crate::Engine;
 use crate::data::{check_planned_on, write_registry};
-use crate::engine::indexes;
+use crate::indexes::indexes;
 
 impl Engine {
     /// What applying definitions would change.
@@ -63,6 +63,7 @@ impl Engine {
         // Indexes may have been begun even where nothing else was.
         self.filler.wake();
         self.reader.replace(put.map_err(|p| vec![p])?, next);
+        self.serving.refresh();
         Ok(plan)
     }
 

@@ -7,8 +7,8 @@ use std::time::Duration;
 use headwater_api::Backend;
 use headwater_api::backend::{
     DefinitionsRequest, FactRow, FactsQuery, FeaturesReply, FeaturesRequest, IngestDone,
-    IngestOptions, Measure, MendReply, Mending, QuarantineRow, QueryRequest, RegistryQuery,
-    RetractDone, TrainingSetRequest, WriteTarget,
+    IngestOptions, Measure, MendReply, Mending, NewVersion, Pending, PredictDone, PredictRequest,
+    QuarantineRow, QueryRequest, RegistryQuery, RetractDone, TrainingSetRequest, WriteTarget,
 };
 use headwater_batch::sql::Answer;
 use headwater_facts::{FactLog, FoundFacts, Lookup, Scan};
@@ -121,6 +121,30 @@ impl Backend for Engine {
 
     fn backfill(&self, views: &[String]) -> Result<Json, Problem> {
         Ok(json!({"filling": self.backfill(views)?}))
+    }
+
+    fn predict(
+        &self,
+        request: PredictRequest,
+        done: PredictDone,
+    ) -> Result<Arc<dyn Pending>, Problem> {
+        self.serving.submit(request, done)
+    }
+
+    fn models(&self, model: Option<&str>) -> Result<Json, Problem> {
+        self.models(model)
+    }
+
+    fn add_model(&self, model: &str, file: Vec<u8>, version: &NewVersion) -> Result<Json, Problem> {
+        self.add_model(model, file, version)
+    }
+
+    fn promote(&self, model: &str, alias: &str, version: &str) -> Result<Json, Problem> {
+        self.serving.promote(model, alias, version)
+    }
+
+    fn rollback(&self, model: &str, alias: &str) -> Result<Json, Problem> {
+        self.serving.rollback(model, alias)
     }
 
     fn measures(&self) -> Vec<Measure> {

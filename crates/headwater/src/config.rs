@@ -7,6 +7,7 @@ use headwater_api::{KeyRecord, Limits};
 use headwater_batch::sql::QueryOptions;
 use headwater_facts::{FactLogOptions, SyncPolicy};
 use headwater_schema::decode::DecodeLimits;
+use headwater_serve::ServingSettings;
 use headwater_stream::{PipelineOptions, ProcessorOptions};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -63,6 +64,8 @@ pub struct Settings {
     pub training_sets: TrainingSetSettings,
     /// What queries in SQL may take.
     pub query: QueryOptions,
+    /// How models are served.
+    pub serving: ServingSettings,
     /// Limits of requests.
     pub limits: Limits,
     /// Who may call.
@@ -228,6 +231,7 @@ impl Default for Settings {
             archive: None,
             training_sets: TrainingSetSettings::default(),
             query: QueryOptions::default(),
+            serving: ServingSettings::default(),
             limits: Limits::default(),
             auth: AuthSettings::default(),
             audit: AuditSettings::default(),

@@ -51,6 +51,11 @@ impl DataFolder {
         self.folder.join("features")
     }
 
+    /// Model files, and what is told of them.
+    pub fn models(&self) -> PathBuf {
+        self.folder.join("models")
+    }
+
     /// Who did what.
     pub fn audit(&self) -> PathBuf {
         self.folder.join("audit")

@@ -89,6 +89,10 @@ impl Teller<'_> {
             DefinitionKind::View => self.catalog.view(name).map(|v| self.view(v)),
             DefinitionKind::FeatureSet => self.catalog.set(name).map(|s| feature_set(s)),
             DefinitionKind::Label => self.catalog.label(name).ok().map(|l| label(l)),
+            DefinitionKind::Model => self.catalog.model(name).ok().map(|m| {
+                let deadline = Duration(m.deadline).to_string();
+                json!({"feature_set": m.set.name, "deadline": deadline, "logged": m.logged})
+            }),
         };
         if let (Json::Object(item), Some(Json::Object(own))) = (&mut item, own) {
             item.extend(own);
@@ -177,6 +181,7 @@ impl Teller<'_> {
                 self.catalog.set(first)?.owner.as_ref()
             }
             NodeKind::Label => self.catalog.label(first).ok()?.owner.as_ref(),
+            NodeKind::Model => self.catalog.model(first).ok()?.owner.as_ref(),
         }
     }
 }

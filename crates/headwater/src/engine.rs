@@ -1,6 +1,6 @@
 //! The engine: every part opened in order over one data folder, and the verbs that act on it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
@@ -10,11 +10,12 @@ use headwater_api::backend::{
 };
 use headwater_env::{Env, FileLock};
 use headwater_facts::{
-    AppendRequest, Appended, Change, EmbeddedFactLog, FactLog, FactLogOptions, IndexSpec, Mends,
+    AppendRequest, Appended, Change, EmbeddedFactLog, FactLog, FactLogOptions, Mends,
 };
 use headwater_features::Catalog;
 use headwater_schema::decode::{BodyFormat, DecodeLimits, Decoded, decode, decode_each};
 use headwater_schema::{Contract, FactBatch, Problem, Sequence};
+use headwater_serve::Serving;
 use headwater_stream::{Pipeline, Processor, ProcessorStats};
 
 use crate::Config;
@@ -25,6 +26,8 @@ use crate::data::{
 };
 use crate::entity::read_as_typed;
 use crate::freshness::{stale, watched_contracts};
+use crate::indexes::indexes;
+use crate::models::start_serving;
 use crate::quarantine::no_fact_id;
 use crate::query::Querying;
 use crate::reader::{ReadStats, Reader};
@@ -39,10 +42,12 @@ pub struct Engine {
     pub(crate) data: DataFolder,
     pub(crate) facts: Arc<EmbeddedFactLog>,
     pub(crate) processor: Arc<Processor>,
-    pipeline: Pipeline,
+    /// Stops before the pipeline that it writes predictions to.
+    pub(crate) serving: Serving,
+    pipeline: Arc<Pipeline>,
     /// Fills views that were applied while facts come in.
     pub(crate) filler: Filler,
-    pub(crate) reader: Reader,
+    pub(crate) reader: Arc<Reader>,
     /// Takes sealed segments to the archive.
     archiver: Option<Archiver>,
     pub(crate) making: Making,
@@ -117,15 +122,18 @@ impl Engine {
         let replayed = recovered?.replayed;
         drop_expired(&catalog, &facts, &processor)?;
         let pipeline = Pipeline::start(log.clone(), processor.clone(), &config.pipeline_options())?;
+        let pipeline = Arc::new(pipeline);
+        let reader = Arc::new(Reader::new(processor.clone(), log, registry));
         Ok(Self {
+            serving: start_serving(&env, config, &data, &reader, &pipeline)?,
             archiver: Archiver::start(&env, config, facts.clone())?,
             filler: Filler::start(&env, facts.clone(), processor.clone(), rate)?,
             making: Making::new(config.spec.training_sets.clone()),
             querying: Querying::new(config.spec.query.clone(), data.query_spill()),
             changing: Mutex::default(),
             data,
-            reader: Reader::new(processor.clone(), log, registry),
             decode_limits: config.decode_limits(),
+            reader,
             read_stats: ReadStats::default(),
             env,
             facts,
@@ -362,7 +370,10 @@ impl Engine {
 
     /// Answers everything that waits, writes a checkpoint and lets the data go.
     pub fn close(mut self) -> Result<(), Problem> {
-        self.pipeline.stop();
+        self.serving.stop();
+        if let Some(pipeline) = Arc::get_mut(&mut self.pipeline) {
+            pipeline.stop();
+        }
         self.filler.stop();
         if let Some(archiver) = &mut self.archiver {
             archiver.stop();
@@ -447,35 +458,6 @@ pub(crate) fn id_field(contract: &Contract) -> Option<String> {
         .fact_id
         .first()
         .map(|i| contract.fields[*i].name.to_string())
-}
-
-/// The columns that facts are looked up by: the keys of every view's sources, and the keys of every
-/// entity whose columns a contract has.
-pub(crate) fn indexes(catalog: &Catalog) -> Vec<IndexSpec> {
-    let mut indexes = BTreeSet::new();
-    for view in catalog.views() {
-        for source in &view.sources {
-            indexes.insert((source.contract.clone(), source.key_columns.clone()));
-        }
-    }
-    for contract in catalog.contracts() {
-        for entity in catalog.entities() {
-            let same = |key: &headwater_schema::Field| {
-                contract
-                    .field_index(&key.name)
-                    .is_some_and(|i| contract.fields[i].data_type == key.data_type)
-            };
-            if entity.keys.iter().all(same) {
-                let columns = entity.keys.iter().map(|k| k.name.clone()).collect();
-                indexes.insert((contract.name.clone(), columns));
-            }
-        }
-    }
-    let spec = |(contract, key_columns)| IndexSpec {
-        contract,
-        key_columns,
-    };
-    indexes.into_iter().map(spec).collect()
 }
 
 /// Lets facts past their contracts' retention go, once the views' states no longer need them: not while one is being filled.

@@ -14,8 +14,10 @@ mod engine;
 mod entity;
 mod fixture;
 mod freshness;
+mod indexes;
 pub mod keys;
 mod measures;
+mod models;
 mod parts;
 mod project;
 mod quarantine;
@@ -42,6 +44,7 @@ pub use fixture::{CaseOutcome, Difference, FixtureTest, TestOutcome, run_test, t
 pub use headwater_api as api;
 pub use headwater_env::Env;
 pub use headwater_schema as schema;
+pub use headwater_serve as serve;
 pub use keys::{KeyFile, authorizer, check_address};
 pub use parts::{Part, parts_of_lines, read_parts};
 pub use project::{PROJECT_FILE, Project, read_definitions};

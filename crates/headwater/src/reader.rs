@@ -6,12 +6,13 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use headwater_aggregate::Outcome;
 use headwater_api::backend::{
-    EntityShape, FeatureRow, FeaturesReply, FeaturesRequest, KnownAt, Names, ReadShape,
+    ContextRow, EntityRequest, EntityShape, FeatureRow, FeaturesReply, FeaturesRequest, KnownAt,
+    Names, ReadShape,
 };
 use headwater_env::Histogram;
 use headwater_facts::FactLog;
-use headwater_features::{FeatureSet, ReadPlan, Registry, Resolved};
-use headwater_schema::{Cursor, Problem, Sequence, Value};
+use headwater_features::{Catalog, FeatureSet, ReadPlan, Registry, Resolved};
+use headwater_schema::{Cursor, EntityKey, Problem, Sequence, Value};
 
 use headwater_stream::{InForce, Processor, ServedView};
 
@@ -54,6 +55,8 @@ impl ReadStats {
 
 /// How to answer one list of features.
 pub(crate) struct Plan {
+    /// The definitions that it was made of.
+    pub(crate) catalog: Arc<Catalog>,
     pub(crate) names: Arc<[Arc<str>]>,
     /// How far estimated values may be off, by full name.
     error_bounds: Arc<BTreeMap<Arc<str>, f64>>,
@@ -160,13 +163,7 @@ impl Reader {
         };
         let cursor = cursor.known_at(known_at);
         let plan = self.plan(&request.names)?;
-        let context = context(&plan, request)?;
-        let unread = vec![None; plan.features];
-        let mut rows: Vec<Vec<Option<Outcome>>> = vec![unread; request.entities.len()];
-        for reads in &plan.views {
-            self.read_view(reads, request, &cursor, &mut rows)?;
-        }
-        let rows = plan.finish(rows, context)?;
+        let rows = self.rows(&plan, &request.entities, &request.context, &cursor)?;
         Ok(FeaturesReply {
             names: plan.names.clone(),
             error_bounds: plan.error_bounds.clone(),
@@ -181,6 +178,23 @@ impl Reader {
                 Some(_) => Vec::new(),
             },
         })
+    }
+
+    /// Rows of a plan's features, one for each of `entities`, at one cursor.
+    pub(crate) fn rows(
+        &self,
+        plan: &Plan,
+        entities: &[EntityRequest],
+        given: &[ContextRow],
+        cursor: &Cursor,
+    ) -> Result<Vec<Vec<Outcome>>, Problem> {
+        let context = context(plan, entities.len(), given)?;
+        let unread = vec![None; plan.features];
+        let mut rows: Vec<Vec<Option<Outcome>>> = vec![unread; entities.len()];
+        for reads in &plan.views {
+            self.read_view(reads, entities, cursor, &mut rows)?;
+        }
+        plan.finish(rows, context)
     }
 
     /// The last sequence that a read sees; everything that is visible by default.
@@ -199,19 +213,26 @@ impl Reader {
     fn read_view(
         &self,
         reads: &ViewReads,
-        request: &FeaturesRequest,
+        entities: &[EntityRequest],
         cursor: &Cursor,
         rows: &mut [Vec<Option<Outcome>>],
     ) -> Result<(), Problem> {
         let entity = &reads.plan.view().entity;
-        let mut outcomes = Vec::with_capacity(rows.len());
-        for (index, asked) in request.entities.iter().enumerate() {
+        let mut outcomes: Vec<Vec<Outcome>> = Vec::with_capacity(rows.len());
+        // Candidates that are ranked for one user share the user.
+        let mut last: Option<EntityKey> = None;
+        for (index, asked) in entities.iter().enumerate() {
             let key =
                 entity_key(entity, asked).map_err(|p| p.field(format!("entities[{index}]")))?;
-            outcomes.push(
-                self.processor
+            let same = outcomes.last().filter(|_| last.as_ref() == Some(&key));
+            let read = match same {
+                Some(same) => same.clone(),
+                None => self
+                    .processor
                     .read(&reads.view, &reads.plan, &key, cursor)?,
-            );
+            };
+            outcomes.push(read);
+            last = Some(key);
         }
         reads.plan.derive(&mut outcomes)?;
         reads.place(outcomes.iter().map(|row| reads.plan.pick(row)), rows);
@@ -271,6 +292,7 @@ fn compile(in_force: &InForce, resolved: &Resolved) -> Result<Plan, Problem> {
         names = set.full_names().cloned().collect();
     }
     Ok(Plan {
+        catalog: in_force.catalog().clone(),
         features: width,
         set: resolved.set.clone(),
         names: names.into(),
@@ -282,11 +304,11 @@ fn compile(in_force: &InForce, resolved: &Resolved) -> Result<Plan, Problem> {
 }
 
 /// The request's own fields, as the set that it reads declares them.
-fn context(plan: &Plan, request: &FeaturesRequest) -> Result<Vec<Vec<Value>>, Problem> {
+fn context(plan: &Plan, rows: usize, given: &[ContextRow]) -> Result<Vec<Vec<Value>>, Problem> {
     if let Some(set) = &plan.set {
-        return set.read_context(request.entities.len(), &request.context);
+        return set.read_context(rows, given);
     }
-    if request.context.iter().any(|row| !row.is_empty()) {
+    if given.iter().any(|row| !row.is_empty()) {
         return Err(
             Problem::user("unknown-context", "these features take no `context`")
                 .field("context")

@@ -31,6 +31,7 @@ use crate::table_file::{FileOut, beside, manifest_path, unwritable};
 mod labels;
 mod manifest;
 
+pub(crate) use manifest::feature_definitions;
 pub use manifest::request_of;
 
 /// Rows that are read and written together.

@@ -1,8 +1,9 @@
 //! Models: what a program that was trained elsewhere asks for, and what it answers.
 //!
 //! [`load`] reads a model file into a [`Predictor`]: a pure function from rows of numbers to scores, outputs and
-//! contributions, equal to the package that trained it. Everything here is synchronous and performs no I/O; who
-//! keeps models, and who serves them, lies above. A predictor of another kind (SQL expressions, say) implements
+//! contributions, equal to the package that trained it. It is synchronous and performs no I/O.
+//! [`repository`] keeps the files of models, their versions and the aliases that point at them; who serves them
+//! lies above. A predictor of another kind (SQL expressions, say) implements
 //! [`Predictor`] where its engine is.
 
 mod catboost;
@@ -16,6 +17,7 @@ mod linear;
 mod link;
 mod load;
 mod predictor;
+pub mod repository;
 mod single;
 mod ubjson;
 mod xgboost;

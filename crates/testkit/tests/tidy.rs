@@ -14,7 +14,7 @@ use std::process::Command;
 use serde_json::Value;
 
 /// What each crate may depend on: the table of ARCHITECTURE.md.
-const LAYERS: [(&str, &[&str]); 12] = [
+const LAYERS: [(&str, &[&str]); 13] = [
     ("env", &[]),
     ("schema", &[]),
     ("aggregate", &["schema"]),
@@ -29,6 +29,7 @@ const LAYERS: [(&str, &[&str]); 12] = [
         "batch",
         &["env", "schema", "aggregate", "facts", "features", "models"],
     ),
+    ("serve", &["env", "schema", "facts", "features", "models"]),
     (
         "api",
         &[
@@ -40,6 +41,7 @@ const LAYERS: [(&str, &[&str]); 12] = [
             "models",
             "stream",
             "batch",
+            "serve",
         ],
     ),
     (
@@ -53,6 +55,7 @@ const LAYERS: [(&str, &[&str]); 12] = [
             "models",
             "stream",
             "batch",
+            "serve",
             "api",
         ],
     ),
@@ -67,6 +70,7 @@ const LAYERS: [(&str, &[&str]); 12] = [
             "models",
             "stream",
             "batch",
+            "serve",
             "api",
             "headwater",
         ],
@@ -82,6 +86,7 @@ const LAYERS: [(&str, &[&str]); 12] = [
             "models",
             "stream",
             "batch",
+            "serve",
             "api",
             "headwater",
         ],

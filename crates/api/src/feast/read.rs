@@ -18,9 +18,9 @@ use crate::backend::{
 use crate::body::{read_body, read_json};
 use crate::error::ApiError;
 use crate::features::{check_limit, json_reply};
-use crate::json::JsonValue;
 use crate::limits::Limits;
 use crate::server::Shared;
+use headwater_schema::JsonValue;
 
 /// What Feast writes where there is no event time.
 const EPOCH: &str = "1970-01-01T00:00:00Z";

@@ -119,6 +119,35 @@ impl Backend for Slow {
         nothing()
     }
 
+    fn predict(
+        &self,
+        _: crate::backend::PredictRequest,
+        _: crate::backend::PredictDone,
+    ) -> Result<Arc<dyn crate::backend::Pending>, Problem> {
+        nothing()
+    }
+
+    fn models(&self, _: Option<&str>) -> Result<serde_json::Value, Problem> {
+        nothing()
+    }
+
+    fn add_model(
+        &self,
+        _: &str,
+        _: Vec<u8>,
+        _: &crate::backend::NewVersion,
+    ) -> Result<serde_json::Value, Problem> {
+        nothing()
+    }
+
+    fn promote(&self, _: &str, _: &str, _: &str) -> Result<serde_json::Value, Problem> {
+        nothing()
+    }
+
+    fn rollback(&self, _: &str, _: &str) -> Result<serde_json::Value, Problem> {
+        nothing()
+    }
+
     fn backfill(&self, _: &[String]) -> Result<serde_json::Value, Problem> {
         nothing()
     }

@@ -13,19 +13,21 @@ pub(super) struct Sorted<'a> {
     pub views: Vec<&'a YamlDocument>,
     pub sets: Vec<&'a YamlDocument>,
     pub labels: Vec<&'a YamlDocument>,
+    pub models: Vec<&'a YamlDocument>,
 }
 
-const KINDS: [&str; 7] = [
+const KINDS: [&str; 8] = [
     "DataContract",
     "Entity",
     "FeatureView",
     "FeatureSet",
     "Label",
+    "Model",
     "Project",
     "Test",
 ];
 /// Kinds that are known, and not available in this version.
-const LATER_KINDS: [&str; 2] = ["Model", "Monitor"];
+const LATER_KINDS: [&str; 1] = ["Monitor"];
 
 pub(super) fn sort<'a>(documents: &'a [YamlDocument], problems: &mut Vec<Problem>) -> Sorted<'a> {
     let mut sorted = Sorted::default();
@@ -36,6 +38,7 @@ pub(super) fn sort<'a>(documents: &'a [YamlDocument], problems: &mut Vec<Problem
             Some("FeatureView") => sorted.views.push(document),
             Some("FeatureSet") => sorted.sets.push(document),
             Some("Label") => sorted.labels.push(document),
+            Some("Model") => sorted.models.push(document),
             // Settings, and tests of the definitions, are none of them.
             Some("Project" | "Test") => {}
             Some(kind) if LATER_KINDS.contains(&kind) => {

@@ -1,4 +1,4 @@
-//! Who notices a plan: the views, feature sets and labels downstream of what changes, and their owners.
+//! Who notices a plan: the views, feature sets, labels and models downstream of what changes, and their owners.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,7 +11,7 @@ use crate::lineage::{Direction, Lineage, Node, NodeKind};
 /// A definition that reads something that changes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Affected {
-    /// `view`, `feature set` or `label`.
+    /// `view`, `feature set`, `label` or `model`.
     pub kind: String,
     pub name: String,
     pub owner: Option<String>,
@@ -51,7 +51,7 @@ pub(super) fn affected(plan: &Plan, applied: &Catalog, wanted: &Catalog) -> Vec<
 fn notices(kind: NodeKind) -> bool {
     matches!(
         kind,
-        NodeKind::View | NodeKind::FeatureSet | NodeKind::Label
+        NodeKind::View | NodeKind::FeatureSet | NodeKind::Label | NodeKind::Model
     )
 }
 
@@ -61,6 +61,7 @@ fn node_kind(item: &PlanItem) -> NodeKind {
         "entity" => NodeKind::Entity,
         "view" => NodeKind::View,
         "label" => NodeKind::Label,
+        "model" => NodeKind::Model,
         _ => NodeKind::FeatureSet,
     }
 }
@@ -73,7 +74,12 @@ fn starts(item: &PlanItem, itself: &Node) -> Vec<Node> {
         _ => NodeKind::Feature,
     };
     match item.action {
-        Action::Change if matches!(itself.kind, NodeKind::FeatureSet | NodeKind::Label) => {
+        Action::Change
+            if matches!(
+                itself.kind,
+                NodeKind::FeatureSet | NodeKind::Label | NodeKind::Model
+            ) =>
+        {
             Vec::new()
         }
         Action::Change if itself.kind != NodeKind::Entity => {
@@ -97,6 +103,10 @@ fn owner(
         NodeKind::Label => {
             let label = catalog.label(&node.name).ok();
             label.map(|l| ("label", l.owner.clone()))
+        }
+        NodeKind::Model => {
+            let model = catalog.model(&node.name).ok();
+            model.map(|m| ("model", m.owner.clone()))
         }
         _ => catalog
             .set(&node.name)

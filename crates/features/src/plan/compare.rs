@@ -7,11 +7,13 @@ use headwater_schema::evolve::{check_version, compare};
 
 use super::explain::{feature_changes, why_recomputed};
 use super::{Action, Plan};
+use crate::built_in::is_built_in;
 use crate::catalog::Catalog;
 use crate::set::FeatureSet;
 
 pub(super) fn contracts(plan: &mut Plan, applied: &Catalog, wanted: &Catalog) {
-    for new in wanted.contracts() {
+    let own = |contract: &&Arc<Contract>| !is_built_in(contract);
+    for new in wanted.contracts().filter(own) {
         let owner = new.owner.as_ref();
         let Some(old) = applied.contract(&new.name) else {
             let version = vec![format!("version {}", new.version)];
@@ -49,7 +51,7 @@ pub(super) fn contracts(plan: &mut Plan, applied: &Catalog, wanted: &Catalog) {
         let column = |field: &str| field.split(['.', '[']).next().map(str::to_owned);
         item.touched = changes.iter().filter_map(|c| column(&c.field)).collect();
     }
-    for old in applied.contracts() {
+    for old in applied.contracts().filter(own) {
         if wanted.contract(&old.name).is_none() {
             let kept = "its facts stay in the log and can be read again when it comes back";
             let owner = old.owner.as_ref();
@@ -204,6 +206,33 @@ pub(super) fn labels(plan: &mut Plan, applied: &Catalog, wanted: &Catalog) {
                 old.owner.as_ref(),
                 Vec::new(),
             );
+        }
+    }
+}
+
+pub(super) fn models(plan: &mut Plan, applied: &Catalog, wanted: &Catalog) {
+    for new in wanted.models() {
+        let owner = new.owner.as_ref();
+        let reads = format!("reads the feature set `{}`", new.set.name);
+        match applied.model(&new.name) {
+            Err(_) => {
+                plan.add(Action::Add, "model", &new.name, owner, vec![reads]);
+            }
+            Ok(old) if old.definition_hash != new.definition_hash => {
+                let mut details = Vec::new();
+                if old.set.name != new.set.name {
+                    details.push(reads);
+                }
+                plan.add(Action::Change, "model", &new.name, owner, details);
+            }
+            Ok(_) => {}
+        }
+    }
+    for old in applied.models() {
+        if wanted.model(&old.name).is_err() {
+            let kept = "its versions stay and serve again when it comes back";
+            let owner = old.owner.as_ref();
+            plan.add(Action::Drop, "model", &old.name, owner, vec![kept.into()]);
         }
     }
 }

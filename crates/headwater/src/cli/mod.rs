@@ -19,6 +19,7 @@ mod import;
 mod ingest;
 mod init;
 mod keys;
+mod models;
 mod print;
 mod quarantine;
 mod query;
@@ -99,6 +100,9 @@ enum Verb {
     TrainingSet(training_set::TrainingSetArguments),
     /// Ask in SQL, read-only, for what is stored: facts, their quarantine, features.
     Query(query::QueryArguments),
+    /// Add, list, promote and roll back versions of models.
+    #[command(subcommand)]
+    Models(models::ModelsVerb),
     /// Look at what is applied: its history, its lineage.
     #[command(subcommand)]
     Registry(registry::RegistryVerb),
@@ -236,6 +240,7 @@ pub fn run() -> ExitCode {
         Verb::Features(verb) => features::run(&context, verb),
         Verb::TrainingSet(arguments) => training_set::run(&context, &arguments),
         Verb::Query(arguments) => query::run(&context, &arguments),
+        Verb::Models(verb) => models::run(&context, verb),
         Verb::Registry(verb) => registry::run(&context, verb),
         Verb::Archive(arguments) => archive::run(&context, &arguments),
         Verb::Doctor => doctor::run(&context),

@@ -15,12 +15,12 @@ use super::{Context, Failure, print};
 pub enum RegistryVerb {
     /// List what is applied, all of it or of one kind.
     List {
-        /// contracts, entities, views, feature_sets or labels.
+        /// contracts, entities, views, feature_sets, labels or models.
         kind: Option<String>,
     },
     /// Show one definition with its history.
     Show(ShowArguments),
-    /// Show what a contract, column, entity, view, feature, feature set or label feeds and is fed by.
+    /// Show what a contract, column, entity, view, feature, feature set, label or model feeds and is fed by.
     Lineage(LineageArguments),
     /// Find definitions, features and columns by their names, descriptions, owners and tags.
     Search {
@@ -34,7 +34,7 @@ pub enum RegistryVerb {
 
 #[derive(Args)]
 pub struct ShowArguments {
-    /// contract, entity, view, feature_set or label.
+    /// contract, entity, view, feature_set, label or model.
     kind: String,
     name: String,
     /// As this version said.

@@ -4,39 +4,27 @@ use std::collections::BTreeMap;
 
 use headwater_api::backend::{Names, TrainingKnownAt, TrainingSetRequest};
 use headwater_batch::{KnownRule, Manifest, OutputFormat, SpineRead};
-use headwater_features::{CompiledView, DefinitionKind};
+use headwater_features::{CompiledView, DefinitionKind, Registry};
 use headwater_schema::{Problem, Sequence};
 
 use super::Made;
+use crate::reader::Plan;
 
 impl Made {
-    /// The hashes of what the features stand on.
+    /// The hashes of what the features stand on, and of the labels.
     fn definitions(&self) -> BTreeMap<String, String> {
-        let mut hashes = BTreeMap::new();
+        let mut hashes = feature_definitions(&self.registry, &self.plan, &self.names);
         let mut add = |kind: DefinitionKind, name: &str| {
             if let Some(current) = self.registry.current(kind, name) {
                 hashes.insert(format!("{}/{name}", kind.plural()), current.hash.clone());
             }
         };
-        let mut views: Vec<&CompiledView> = Vec::new();
-        views.extend(self.plan.views.iter().map(|r| r.plan.view().as_ref()));
-        while let Some(view) = views.pop() {
-            add(DefinitionKind::View, &view.name);
-            add(DefinitionKind::Entity, &view.entity.name);
-            for source in &view.sources {
-                add(DefinitionKind::Contract, &source.contract);
-                views.extend(source.upstream.iter().map(|u| u.view.as_ref()));
-            }
-        }
         for label in &self.labels {
             add(DefinitionKind::Label, &label.name);
             add(DefinitionKind::Contract, &label.contract);
             if let Some(entity) = &label.entity {
                 add(DefinitionKind::Entity, entity);
             }
-        }
-        if let Names::Set(set) = &self.names {
-            add(DefinitionKind::FeatureSet, set);
         }
         hashes
     }
@@ -104,6 +92,34 @@ impl Made {
             sha256,
         }
     }
+}
+
+/// The hashes of what features stand on, by `kind/name`.
+pub(crate) fn feature_definitions(
+    registry: &Registry,
+    plan: &Plan,
+    names: &Names,
+) -> BTreeMap<String, String> {
+    let mut hashes = BTreeMap::new();
+    let mut add = |kind: DefinitionKind, name: &str| {
+        if let Some(current) = registry.current(kind, name) {
+            hashes.insert(format!("{}/{name}", kind.plural()), current.hash.clone());
+        }
+    };
+    let mut views: Vec<&CompiledView> = Vec::new();
+    views.extend(plan.views.iter().map(|r| r.plan.view().as_ref()));
+    while let Some(view) = views.pop() {
+        add(DefinitionKind::View, &view.name);
+        add(DefinitionKind::Entity, &view.entity.name);
+        for source in &view.sources {
+            add(DefinitionKind::Contract, &source.contract);
+            views.extend(source.upstream.iter().map(|u| u.view.as_ref()));
+        }
+    }
+    if let Names::Set(set) = names {
+        add(DefinitionKind::FeatureSet, set);
+    }
+    hashes
 }
 
 /// Refuses a table that isn't the one whose manifest was given, where it is written in the same format.

@@ -29,6 +29,7 @@ mod limits;
 mod observe;
 mod on_demand;
 mod oracle;
+mod predict;
 mod quarantine;
 mod query;
 mod registry;

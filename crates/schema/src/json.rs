@@ -1,8 +1,9 @@
 //! Values as JSON.
 
-use headwater_schema::time::{format_date, format_timestamp};
-use headwater_schema::{Value, value_to_text};
 use serde::ser::{Serialize, SerializeMap, SerializeSeq, Serializer};
+
+use crate::time::{format_date, format_timestamp};
+use crate::{Value, value_to_text};
 
 /// A value that is written as JSON: times as RFC 3339 in UTC, bytes in base64, decimals as
 /// strings (JSON's numbers are floats to many readers), floats that JSON can't hold as null.
@@ -49,4 +50,9 @@ impl Serialize for JsonValue<'_> {
 /// A value as JSON.
 pub fn value_to_json(value: &Value) -> serde_json::Value {
     serde_json::to_value(JsonValue(value)).unwrap_or_default()
+}
+
+/// The same as text. A float is written so that it reads back to the same bits.
+pub fn json_text(value: &Value) -> String {
+    serde_json::to_string(&JsonValue(value)).unwrap_or_default()
 }

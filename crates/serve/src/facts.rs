@@ -1,0 +1,220 @@
+//! Predictions as facts of the built-in contract: each row with everything that it was answered from.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arrow::array::{RecordBatch, StringArray};
+use headwater_features::{EntityRequest, KeyValue, Outcome, PREDICTION, built_in_contract};
+use headwater_schema::{
+    DataType, FactBatch, Micros, Problem, Value, array_from_values, json_text, value_to_text,
+};
+
+use crate::log::Entry;
+use crate::{InputRows, OutputRow, PredictReply};
+
+/// The policy of a version that its alias chose, for everybody alike.
+const LIVE: &str = "live";
+
+/// One prediction: its values by the names of the contract's columns.
+pub(crate) struct PredictionFact {
+    id: String,
+    time: Micros,
+    columns: BTreeMap<&'static str, Value>,
+}
+
+/// The facts of an answered request.
+pub(crate) fn rows_of(entry: &Entry) -> Vec<PredictionFact> {
+    let Some(reply) = &entry.reply else {
+        return Vec::new();
+    };
+    let shared = shared(entry, reply);
+    let names = entry.binding.as_ref().map(|b| {
+        let names = b.model.set.full_names();
+        names.map(|n| Value::String(n.clone())).collect::<Vec<_>>()
+    });
+    let time = reply.cursor.map_or(entry.arrived, |(as_of, _)| as_of);
+    let rows = reply.prediction_ids.iter().enumerate();
+    let fact = |(index, id): (usize, &String)| {
+        let mut columns = shared.clone();
+        columns.insert("id", Value::string(id));
+        columns.insert("row", int(index as u64));
+        columns.insert("outputs", outputs(&reply.outputs[index]));
+        let asked = entry.read.as_ref().map(|r| &r.entities[..]);
+        let asked = asked
+            .and_then(|rows| rows.get(index))
+            .or(row(&entry.rows, index));
+        if let Some(asked) = asked {
+            columns.insert("entities", entities(entry, asked));
+        }
+        if let Some(read) = &entry.read {
+            let names = names.as_deref().unwrap_or_default();
+            columns.insert(
+                "features",
+                features(names, &read.features.rows[index], time),
+            );
+            if let Some(context) = read.context.get(index) {
+                let fields = context.iter();
+                let fields = fields.map(|(k, v)| (Value::string(k), Value::string(v.to_string())));
+                columns.insert("context", Value::Map(fields.collect()));
+            }
+        }
+        if let InputRows::Vectors(vectors) = &entry.rows {
+            let numbers = vectors[index].iter().map(number);
+            columns.insert("vector", Value::List(numbers.collect()));
+        }
+        PredictionFact {
+            id: id.clone(),
+            time,
+            columns,
+        }
+    };
+    rows.map(fact).collect()
+}
+
+/// What all rows of a request share.
+fn shared(entry: &Entry, reply: &PredictReply) -> BTreeMap<&'static str, Value> {
+    let text = |text: &str| Value::string(text);
+    let time = reply.cursor.map_or(entry.arrived, |(as_of, _)| as_of);
+    let mut columns = BTreeMap::from([
+        ("request_id", text(&entry.request_id)),
+        ("model", text(&reply.model)),
+        ("time", Value::Timestamp(time)),
+        ("policy", text(LIVE)),
+        ("propensity", Value::Float(1.0)),
+        ("latency_us", int(entry.latency_us)),
+        ("weight", Value::Float(1.0 / entry.model.logged)),
+    ]);
+    if let Some(version) = &reply.version {
+        columns.insert("version", Value::String(version.clone()));
+    }
+    if let Some(degraded) = &reply.degraded {
+        columns.insert("degraded", text(&degraded.reason));
+    }
+    if let (Some(binding), Some((_, sequence))) = (&entry.binding, reply.cursor) {
+        columns.insert("known_at", int(sequence));
+        columns.insert("feature_set", Value::String(binding.model.set.name.clone()));
+        columns.insert("definitions", binding.definitions.clone());
+    }
+    columns
+}
+
+fn int(number: u64) -> Value {
+    Value::Int(i64::try_from(number).unwrap_or(i64::MAX))
+}
+
+fn number(value: &Value) -> Value {
+    match value {
+        Value::Int(int) => Value::Float(*int as f64),
+        Value::Bool(yes) => Value::Float(f64::from(u8::from(*yes))),
+        Value::Float(float) => Value::Float(*float),
+        _ => Value::Null,
+    }
+}
+
+fn row(rows: &InputRows, index: usize) -> Option<&EntityRequest> {
+    match rows {
+        InputRows::Entities {
+            entities,
+            candidates: None,
+            ..
+        } => entities.get(index),
+        InputRows::Entities { entities, .. } => entities.first(),
+        InputRows::Vectors(_) => None,
+    }
+}
+
+/// The key columns of a row, as text. An entity of one key may stand for its column.
+fn entities(entry: &Entry, asked: &EntityRequest) -> Value {
+    let mut keys: BTreeMap<String, String> = BTreeMap::new();
+    let catalog = entry.binding.as_ref().map(|b| &b.catalog);
+    for (name, key) in asked {
+        match key {
+            KeyValue::Columns(columns) => {
+                let columns = columns.iter();
+                keys.extend(columns.map(|(column, v)| (column.clone(), value_to_text(v))));
+            }
+            KeyValue::Scalar(value) => {
+                let entity = catalog.and_then(|c| c.entity(name));
+                let column = match entity.map(|e| e.keys.as_slice()) {
+                    Some([key]) => key.name.to_string(),
+                    _ => name.clone(),
+                };
+                keys.insert(column, value_to_text(value));
+            }
+        }
+    }
+    let keys = keys.iter();
+    Value::Map(
+        keys.map(|(k, v)| (Value::string(k), Value::string(v)))
+            .collect(),
+    )
+}
+
+fn features(names: &[Value], row: &[Outcome], as_of: Micros) -> Value {
+    let member = |name: &str, value: Value| (Arc::from(name), value);
+    let feature = |(name, outcome): (&Value, &Outcome)| {
+        let age = outcome
+            .event_time
+            .map(|t| Value::Int(as_of.saturating_sub(t)));
+        let value = match outcome.value.is_null() {
+            true => Value::Null,
+            false => Value::string(json_text(&outcome.value)),
+        };
+        Value::Struct(Arc::from([
+            member("name", name.clone()),
+            member("value", value),
+            member("status", Value::string(outcome.status.as_str())),
+            member("age_us", age.unwrap_or(Value::Null)),
+        ]))
+    };
+    Value::List(names.iter().zip(row).map(feature).collect())
+}
+
+fn outputs(row: &OutputRow) -> Value {
+    let mut entries = Vec::new();
+    for (name, numbers) in row {
+        match numbers.as_slice() {
+            [number] => entries.push((Value::String(name.clone()), Value::Float(*number))),
+            several => {
+                let several = several.iter().enumerate();
+                entries.extend(several.map(|(place, number)| {
+                    (
+                        Value::string(format!("{name}.{place}")),
+                        Value::Float(*number),
+                    )
+                }));
+            }
+        }
+    }
+    entries.sort();
+    Value::Map(entries.into())
+}
+
+/// Facts in columns.
+pub(crate) fn batch(rows: &[PredictionFact]) -> Result<FactBatch, Problem> {
+    let contract = built_in_contract(PREDICTION)?;
+    let null = Value::Null;
+    let column = |name: &str, data_type: &DataType| {
+        let values = rows
+            .iter()
+            .map(|row| row.columns.get(name).unwrap_or(&null));
+        array_from_values(data_type, values)
+    };
+    let columns = contract.fields.iter();
+    let columns = columns.map(|field| column(&field.name, &field.data_type));
+    let columns = columns.collect::<Result<Vec<_>, _>>()?;
+    let columns = RecordBatch::try_new(contract.arrow_schema(), columns).map_err(|e| {
+        Problem::internal("prediction", "predictions don't fit their contract").detail(e)
+    })?;
+    Ok(FactBatch {
+        contract: contract.name.clone(),
+        columns,
+        event_times: rows.iter().map(|row| row.time).collect(),
+        fact_ids: Some(
+            rows.iter()
+                .map(|row| Some(row.id.as_str()))
+                .collect::<StringArray>(),
+        ),
+        unknown_fields: None,
+    })
+}

@@ -1,0 +1,32 @@
+//! Serving models: a version and its features resolved, fetched, scored and answered in time, and what was
+//! answered kept as a fact.
+//!
+//! [`Serving`] holds the loaded versions and a few threads with a bounded queue before them. It asks a
+//! [`FeatureSource`] for features and hands finished predictions to a [`PredictionSink`]; it knows nothing of HTTP.
+
+mod bind;
+mod facts;
+mod fallback;
+mod last_good;
+mod loaded;
+mod log;
+mod manage;
+mod predict;
+mod request;
+mod rows;
+mod serving;
+mod settings;
+mod stats;
+
+pub use log::{LogStats, PredictionSink};
+pub use manage::NewVersion;
+pub use request::{
+    Candidates, Degraded, Explanation, FeatureSource, FeaturesRead, InputRows, OutputRow, Pending,
+    PredictReply, PredictRequest,
+};
+pub use serving::{PredictDone, Serving};
+pub use settings::ServingSettings;
+pub use stats::{ModelStats, ServingStats};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,189 @@
+//! Predictions on their way to the log of facts: a bounded queue and one thread that writes them together. Nobody
+//! who predicts waits for it; what doesn't fit or can't be written is counted.
+
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+
+use headwater_env::queue::{self, Receiver, Sender};
+use headwater_schema::{FactBatch, Micros, Problem};
+
+use crate::bind::Binding;
+use crate::facts::{batch, rows_of};
+use crate::predict::Read;
+use crate::serving::Request;
+use crate::{InputRows, PredictReply, ServingSettings};
+
+/// Takes predictions as facts; returns once they are as durable as the project's settings say.
+pub trait PredictionSink: Send + Sync {
+    fn append(&self, batch: FactBatch) -> Result<(), Problem>;
+}
+
+/// What became of predictions as facts.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct LogStats {
+    pub waiting: u64,
+    pub written: u64,
+    /// Let go because too many waited.
+    pub dropped: u64,
+    /// Refused by the log.
+    pub failed: u64,
+}
+
+/// One answered request, and what its facts are made of.
+pub(crate) struct Entry {
+    pub model: Arc<headwater_features::Model>,
+    pub rows: InputRows,
+    pub request_id: String,
+    pub number: u64,
+    pub arrived: Micros,
+    pub latency_us: u64,
+    pub reply: Option<Arc<PredictReply>>,
+    pub read: Option<Read>,
+    pub binding: Option<Arc<Binding>>,
+}
+
+impl Entry {
+    pub fn of(request: &Request) -> Self {
+        Self {
+            model: request.model.clone(),
+            rows: request.asked.rows.clone(),
+            request_id: request.asked.request_id.clone(),
+            number: request.number,
+            arrived: request.arrived,
+            latency_us: 0,
+            reply: None,
+            read: None,
+            binding: None,
+        }
+    }
+
+    /// Whether it is among those that the model's `share` keeps: spread evenly over requests, and the same
+    /// whenever it is asked.
+    fn is_kept(&self) -> bool {
+        let share = self.model.logged;
+        share >= 1.0 || (self.number as f64 * share).fract() + share > 1.0 - f64::EPSILON
+    }
+
+    pub fn len(&self) -> usize {
+        self.reply.as_ref().map_or(0, |r| r.prediction_ids.len())
+    }
+}
+
+/// The queue and its thread.
+pub(crate) struct PredictionLog {
+    entries: Mutex<Option<Sender<Entry>>>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+    waiting_max: usize,
+    counters: Arc<Counters>,
+}
+
+#[derive(Default)]
+struct Counters {
+    waiting: AtomicUsize,
+    written: AtomicU64,
+    dropped: AtomicU64,
+    failed: AtomicU64,
+}
+
+impl PredictionLog {
+    pub fn start(
+        settings: &ServingSettings,
+        sink: Arc<dyn PredictionSink>,
+    ) -> Result<Self, Problem> {
+        let waiting_max = settings.log_queue_predictions_max;
+        let (entries, waiting) = queue::bounded("serving.log_queue_predictions_max", waiting_max);
+        let counters = Arc::new(Counters::default());
+        let (counted, together) = (counters.clone(), settings.log_batch_predictions_max);
+        let thread = std::thread::Builder::new()
+            .name("headwater-prediction-log".into())
+            .spawn(move || write(&waiting, sink.as_ref(), together, &counted))
+            .map_err(|e| Problem::external("thread", "a thread can't be started").detail(e))?;
+        Ok(Self {
+            entries: Mutex::new(Some(entries)),
+            thread: Mutex::new(Some(thread)),
+            waiting_max,
+            counters,
+        })
+    }
+
+    /// Hands an answered request over, or counts that there was no room.
+    pub fn write(&self, entry: Entry) {
+        if !entry.is_kept() {
+            return;
+        }
+        let rows = entry.len();
+        let counters = &self.counters;
+        let waiting = counters.waiting.fetch_add(rows, Ordering::Relaxed);
+        let entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        let fits = waiting == 0 || waiting + rows <= self.waiting_max;
+        let sent = fits && entries.as_ref().is_some_and(|e| e.try_send(entry).is_ok());
+        if !sent {
+            counters.waiting.fetch_sub(rows, Ordering::Relaxed);
+            counters.dropped.fetch_add(rows as u64, Ordering::Relaxed);
+        }
+    }
+
+    pub fn stats(&self) -> LogStats {
+        let counters = &self.counters;
+        LogStats {
+            waiting: counters.waiting.load(Ordering::Relaxed) as u64,
+            written: counters.written.load(Ordering::Relaxed),
+            dropped: counters.dropped.load(Ordering::Relaxed),
+            failed: counters.failed.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Writes what waits, and ends.
+    pub fn stop(&self) {
+        *self.entries.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        let thread = self
+            .thread
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        if thread.is_some_and(|thread| thread.join().is_err()) {
+            tracing::error!("the thread that writes predictions down panicked");
+        }
+    }
+}
+
+fn write(
+    waiting: &Receiver<Entry>,
+    sink: &dyn PredictionSink,
+    together: usize,
+    counters: &Counters,
+) {
+    while let Ok(first) = waiting.recv() {
+        let mut rows = rows_of(&first);
+        while rows.len() < together {
+            let Ok(next) = waiting.try_recv() else { break };
+            rows.extend(rows_of(&next));
+        }
+        let count = rows.len();
+        let written = batch(&rows).and_then(|batch| sink.append(batch));
+        counters.waiting.fetch_sub(count, Ordering::Relaxed);
+        match written {
+            Ok(()) => counters.written.fetch_add(count as u64, Ordering::Relaxed),
+            Err(problem) => {
+                tracing::warn!(%problem, count, "predictions can't be written down");
+                counters.failed.fetch_add(count as u64, Ordering::Relaxed)
+            }
+        };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    /// How many of the first thousand requests a share keeps.
+    fn kept(share: f64) -> usize {
+        let keeps = |n: &u64| (*n as f64 * share).fract() + share > 1.0 - f64::EPSILON;
+        (0..1000).filter(keeps).count()
+    }
+
+    #[test]
+    fn a_share_is_what_it_says() {
+        assert_eq!((kept(0.0), kept(0.5), kept(0.25)), (0, 500, 250));
+        assert!((99..=101).contains(&kept(0.1)), "{}", kept(0.1));
+    }
+}

@@ -1,0 +1,101 @@
+//! Rows of a request: candidates spelled out, inputs picked and encoded.
+
+use headwater_features::{ContextRow, EntityRequest, Outcome, Place};
+use headwater_models::ModelContract;
+use headwater_schema::{Problem, Value};
+
+use crate::bind::Binding;
+use crate::{Candidates, InputRows};
+
+/// One row per thing to score, with the request's own fields of each.
+pub(crate) fn spell_out(
+    entities: &[EntityRequest],
+    context: &[ContextRow],
+    candidates: Option<&Candidates>,
+) -> Result<(Vec<EntityRequest>, Vec<ContextRow>), Problem> {
+    let Some(candidates) = candidates else {
+        return Ok((entities.to_vec(), context.to_vec()));
+    };
+    let [asking] = entities else {
+        return Err(Problem::user(
+            "candidates",
+            "candidates go with exactly one row of entities",
+        )
+        .field("candidates")
+        .detail(format!("there are {} rows", entities.len()))
+        .hint("name the entities that all candidates share as the only row"));
+    };
+    let row = |id| {
+        let mut row = asking.clone();
+        row.insert(candidates.entity.clone(), id);
+        row
+    };
+    let rows: Vec<EntityRequest> = candidates.ids.iter().cloned().map(row).collect();
+    let context = match context {
+        [shared] => vec![shared.clone(); rows.len()],
+        context => context.to_vec(),
+    };
+    Ok((rows, context))
+}
+
+/// How many rows a request has.
+pub(crate) fn count(rows: &InputRows) -> usize {
+    match rows {
+        InputRows::Vectors(vectors) => vectors.len(),
+        InputRows::Entities {
+            entities,
+            candidates,
+            ..
+        } => candidates.as_ref().map_or(entities.len(), |c| c.ids.len()),
+    }
+}
+
+/// The model's inputs of rows of features, one after another.
+pub(crate) fn encode_features(
+    contract: &ModelContract,
+    binding: &Binding,
+    rows: &[Vec<Outcome>],
+    context: &[Vec<Value>],
+) -> Result<Vec<f64>, Problem> {
+    let mut numbers = Vec::with_capacity(rows.len() * contract.inputs.len());
+    for (index, row) in rows.iter().enumerate() {
+        for (input, place) in contract.inputs.iter().zip(&binding.places) {
+            let value = match place {
+                Place::Value(place) => row.get(*place).map(|o| &o.value),
+                Place::Context(place) => context.get(index).and_then(|c| c.get(*place)),
+            };
+            let value = value.ok_or_else(|| {
+                Problem::internal("model-inputs", "a row lacks an input of its model")
+            })?;
+            numbers.push(input.encode(value)?);
+        }
+    }
+    Ok(numbers)
+}
+
+/// The same of rows that are the model's inputs already.
+pub(crate) fn encode_vectors(
+    contract: &ModelContract,
+    vectors: &[Vec<Value>],
+) -> Result<Vec<f64>, Problem> {
+    let width = contract.inputs.len();
+    let mut numbers = Vec::with_capacity(vectors.len() * width);
+    for (index, vector) in vectors.iter().enumerate() {
+        let field = format!("vectors[{index}]");
+        if vector.len() != width {
+            return Err(
+                Problem::user("model-shape", "a vector doesn't fit the model")
+                    .field(field)
+                    .detail(format!(
+                        "it has {} numbers; the model takes {width}",
+                        vector.len()
+                    ))
+                    .hint("give the model's inputs in their order; null where one is missing"),
+            );
+        }
+        for (input, value) in contract.inputs.iter().zip(vector) {
+            numbers.push(input.encode(value).map_err(|p| p.field(field.clone()))?);
+        }
+    }
+    Ok(numbers)
+}

@@ -1,0 +1,38 @@
+//! The limits of serving, by the names they have in a project's settings.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// How models are served; `serving` in `headwater.yaml`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct ServingSettings {
+    /// Threads that predict; 0 is one per core.
+    pub threads: usize,
+    /// Requests that may wait for a thread; more get the fallback, or are refused as busy.
+    pub queue_requests_max: usize,
+    /// Rows of one request: of entities, candidates or vectors.
+    pub rows_max: usize,
+    /// Answers of one model that its fallback `last_good` remembers.
+    pub last_good_max: usize,
+    /// Predictions that may wait to be written as facts; more are counted and let go.
+    pub log_queue_predictions_max: usize,
+    /// Predictions that are written together.
+    pub log_batch_predictions_max: usize,
+    /// Bytes of all versions that are loaded.
+    pub loaded_bytes_max: usize,
+}
+
+impl Default for ServingSettings {
+    fn default() -> Self {
+        Self {
+            threads: 0,
+            queue_requests_max: 256,
+            rows_max: 1000,
+            last_good_max: 10_000,
+            log_queue_predictions_max: 8192,
+            log_batch_predictions_max: 512,
+            loaded_bytes_max: 1 << 30,
+        }
+    }
+}

@@ -1,0 +1,241 @@
+//! Requests whose features don't come in time, or not at all; more of them than there is room for.
+#![allow(
+    clippy::disallowed_methods,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "tests use the real clock and stop loudly"
+)]
+
+use std::path::Path;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use headwater_env::Env;
+use headwater_features::{Catalog, ContextRow, EntityRequest, KeyValue, Outcome};
+use headwater_models::repository::ModelRepository;
+use headwater_schema::yaml::YamlDocument;
+use headwater_schema::{FactBatch, Problem, Value};
+
+use crate::*;
+
+const SHOP: &str = include_str!("../../features/src/meaning/shop.yaml");
+const FILE: &str = include_str!("../../models/src/lightgbm/small.txt");
+
+const MODEL: &str = "---
+apiVersion: headwater/v1
+kind: Model
+name: fraud
+spec:
+  feature_set: all
+  inputs: [spent_1h, all.ratio, context.more]
+  deadline: 60ms
+";
+
+/// What the store does with the next read.
+enum Next {
+    Fail,
+    /// Waits for the test.
+    Stall(Receiver<()>),
+}
+
+struct Store {
+    catalog: Arc<Catalog>,
+    next: Mutex<Vec<Next>>,
+}
+
+impl FeatureSource for Store {
+    fn read(
+        &self,
+        _: &str,
+        entities: &[EntityRequest],
+        _: &[ContextRow],
+    ) -> Result<FeaturesRead, Problem> {
+        let next = self.next.lock().unwrap().pop();
+        match next {
+            None => {}
+            Some(Next::Fail) => return Err(Problem::external("store-lost", "the store is gone")),
+            Some(Next::Stall(until)) => until.recv().unwrap_or(()),
+        }
+        let set = self.catalog.set("all").unwrap();
+        let row: Vec<Outcome> = set
+            .full_names()
+            .map(|_| Outcome::present(Value::Float(1.0), None))
+            .collect();
+        Ok(FeaturesRead {
+            catalog: self.catalog.clone(),
+            rows: vec![row; entities.len()],
+            as_of: 7,
+            sequence: 3,
+        })
+    }
+
+    fn catalog(&self) -> Arc<Catalog> {
+        self.catalog.clone()
+    }
+}
+
+/// Keeps what it is given, or stands still.
+struct Log {
+    batches: Mutex<Sender<FactBatch>>,
+    stalled: Mutex<Option<Receiver<()>>>,
+}
+
+impl PredictionSink for Log {
+    fn append(&self, batch: FactBatch) -> Result<(), Problem> {
+        if let Some(until) = self.stalled.lock().unwrap().take() {
+            until.recv().unwrap_or(());
+        }
+        self.batches.lock().unwrap().send(batch).unwrap();
+        Ok(())
+    }
+}
+
+struct Shop {
+    serving: Serving,
+    store: Arc<Store>,
+    written: Receiver<FactBatch>,
+}
+
+fn shop(more: &str, settings: ServingSettings, stalled: Option<Receiver<()>>) -> Shop {
+    let text = format!("{SHOP}{MODEL}{more}");
+    let documents = YamlDocument::parse_all("all.yaml", &text).unwrap();
+    let catalog = Arc::new(Catalog::compile(&documents).unwrap());
+    let store = Arc::new(Store {
+        catalog,
+        next: Mutex::default(),
+    });
+    let (batches, written) = channel();
+    let log = Arc::new(Log {
+        batches: Mutex::new(batches),
+        stalled: Mutex::new(stalled),
+    });
+    // Files in memory; time as it goes, since somebody waits for it.
+    let (simulated, _, _) = Env::simulated(1);
+    let env = Env {
+        clock: Env::real().clock,
+        ..simulated
+    };
+    let repository = ModelRepository::new(env.clone(), Path::new("/models"));
+    let serving = Serving::start(&env, settings, repository, store.clone(), log).unwrap();
+    let live = NewVersion {
+        aliases: vec!["live".to_owned()],
+        ..NewVersion::default()
+    };
+    let file = FILE.as_bytes().to_vec();
+    serving
+        .add("fraud", file, &live, Default::default())
+        .unwrap();
+    Shop {
+        serving,
+        store,
+        written,
+    }
+}
+
+fn asked(customer: &str) -> PredictRequest {
+    let key = KeyValue::Scalar(Value::string(customer));
+    PredictRequest {
+        model: "fraud".to_owned(),
+        rows: InputRows::Entities {
+            entities: vec![EntityRequest::from([("customer".to_owned(), key)])],
+            context: vec![ContextRow::from([("more".to_owned(), 2.into())])],
+            candidates: None,
+        },
+        ..PredictRequest::default()
+    }
+}
+
+fn one_thread() -> ServingSettings {
+    ServingSettings {
+        threads: 1,
+        queue_requests_max: 2,
+        ..ServingSettings::default()
+    }
+}
+
+#[test]
+fn a_store_that_stands_still_or_fails_delays_nobody_beyond_the_deadline() {
+    let fallback = "  fallback: [{last_good: 10m}, {constant: 0.5}]\n";
+    let shop = shop(fallback, one_thread(), None);
+    let good = shop.serving.predict(asked("a")).unwrap();
+    assert_eq!((&good.degraded, good.cursor), (&None, Some((7, 3))));
+    // It fails: the last good answer for who is known, the constant for who isn't.
+    for (customer, fallback) in [("a", "last_good"), ("b", "constant")] {
+        shop.store.next.lock().unwrap().push(Next::Fail);
+        let reply = shop.serving.predict(asked(customer)).unwrap();
+        let degraded = reply.degraded.clone().unwrap();
+        assert_eq!(
+            (degraded.reason.as_str(), degraded.fallback),
+            ("store-lost", fallback)
+        );
+        match fallback {
+            "constant" => assert_eq!(reply.outputs[0][0].1, [0.5]),
+            _ => assert_eq!(reply.outputs, good.outputs),
+        }
+    }
+    // It stands still: those after wait in the queue, those after them find no room.
+    let (go, until) = channel();
+    shop.store.next.lock().unwrap().push(Next::Stall(until));
+    let start = Instant::now();
+    let replies: Vec<_> = std::thread::scope(|scope| {
+        let ask = |_| {
+            std::thread::sleep(Duration::from_millis(2));
+            scope.spawn(|| (shop.serving.predict(asked("c")), start.elapsed()))
+        };
+        let asking: Vec<_> = (0..6).map(ask).collect();
+        asking.into_iter().map(|a| a.join().unwrap()).collect()
+    });
+    let reasons = replies.iter().map(|(reply, took)| {
+        assert!(*took < Duration::from_millis(1000), "{took:?}");
+        reply.as_ref().unwrap().degraded.clone().unwrap().reason
+    });
+    let mut reasons: Vec<String> = reasons.collect();
+    reasons.sort();
+    assert_eq!(
+        reasons,
+        ["busy", "busy", "busy", "deadline", "deadline", "deadline"]
+    );
+    go.send(()).unwrap();
+    // What came too late is still a good answer, and the next request is answered as ever.
+    assert_eq!(shop.serving.predict(asked("d")).unwrap().degraded, None);
+    shop.store.next.lock().unwrap().push(Next::Fail);
+    let reply = shop.serving.predict(asked("c")).unwrap();
+    assert_eq!(reply.degraded.clone().unwrap().fallback, "last_good");
+    shop.serving.stop();
+    let rows: usize = shop.written.try_iter().map(|b| b.len()).sum();
+    assert_eq!((rows, shop.serving.stats().log.written), (11, 11));
+}
+
+#[test]
+fn without_a_fallback_a_problem_says_why() {
+    let shop = shop("", one_thread(), None);
+    shop.store.next.lock().unwrap().push(Next::Fail);
+    assert_eq!(
+        shop.serving.predict(asked("a")).unwrap_err().code,
+        "store-lost"
+    );
+    let (_go, until) = channel();
+    shop.store.next.lock().unwrap().push(Next::Stall(until));
+    let late = shop.serving.predict(asked("a")).unwrap_err();
+    assert_eq!((late.code, late.retry), ("deadline", true));
+}
+
+#[test]
+fn a_log_that_stands_still_delays_nobody_and_what_it_misses_is_counted() {
+    let (go, until) = channel();
+    let settings = ServingSettings {
+        log_queue_predictions_max: 4,
+        ..ServingSettings::default()
+    };
+    let shop = shop("", settings, Some(until));
+    for _ in 0..20 {
+        assert_eq!(shop.serving.predict(asked("a")).unwrap().degraded, None);
+    }
+    let dropped = shop.serving.stats().log.dropped;
+    assert!((10..20).contains(&dropped), "{dropped}");
+    go.send(()).unwrap();
+    shop.serving.stop();
+    let rows: usize = shop.written.try_iter().map(|b| b.len()).sum();
+    assert_eq!(rows as u64, 20 - dropped);
+}
