@@ -42,6 +42,8 @@ const OVERFLOW_FACTS_MAX: u64 = 2 * WAITING_FACTS_MAX;
 /// Bytes of the store's journal before what is in it is written in order. A start reads the journal and holds it
 /// in memory; small tables fill too slowly to be written for their own sake, and would keep ten times as much.
 const JOURNAL_BYTES_MAX: u64 = 64 << 20;
+/// How often a lock that is held is asked for, a fifth of a second each: a process that has just ended may take that long to let go.
+const LOCK_TRIES: usize = 50;
 /// Every fact up to here is in the store.
 const REACHED: &str = "reached";
 /// No entry of the store is of a later fact.
@@ -102,6 +104,13 @@ fn failed(error: &fjall::Error) -> Problem {
         .retryable()
 }
 
+fn in_use() -> Problem {
+    Problem::external(Index::IN_USE, "the index of facts is in use")
+        .detail("another process holds the lock of the folder `index` of the data folder")
+        .hint("wait until it has ended, or stop it, and start again")
+        .retryable()
+}
+
 /// The number under which an index is stored.
 fn spec_hash(spec: &IndexSpec) -> u64 {
     let mut name = spec.contract.to_string();
@@ -118,14 +127,24 @@ fn marker(spec: &IndexSpec) -> String {
 }
 
 impl Index {
+    /// The code of the problem that another holds the index.
+    pub const IN_USE: &str = "fact-index-in-use";
+
+    /// Opens or creates the index in `folder`; `fact-index-in-use` where another holds it for long: what it
+    /// holds is whole, and must not be made again.
     pub fn open(folder: &Path) -> Result<Self, Problem> {
-        let database = Database::builder(folder)
-            .cache_size(32 << 20)
-            .worker_threads(1)
-            .max_journaling_size(JOURNAL_BYTES_MAX)
-            .manual_journal_persist(true)
-            .open()
-            .map_err(|e| failed(&e))?;
+        let open = || {
+            Database::builder(folder)
+                .cache_size(32 << 20)
+                .worker_threads(1)
+                .max_journaling_size(JOURNAL_BYTES_MAX)
+                .manual_journal_persist(true)
+                .open()
+        };
+        let opened = std::iter::repeat_with(open)
+            .take(LOCK_TRIES)
+            .find(|opened| !matches!(opened, Err(fjall::Error::Locked)));
+        let database = opened.ok_or_else(in_use)?.map_err(|e| failed(&e))?;
         let keyspace = |name| {
             database
                 .keyspace(name, KeyspaceCreateOptions::default)

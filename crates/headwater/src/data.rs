@@ -211,6 +211,7 @@ pub(crate) fn open_store(
     let cache = config.spec.state.disk_cache_bytes;
     match EmbeddedFeatureStore::open(&folder, cache) {
         Ok(store) => Ok((Arc::new(store), Vec::new())),
+        Err(problem) if problem.code == EmbeddedFeatureStore::IN_USE => Err(problem),
         Err(problem) => {
             env.files.remove_dir_all(&folder).map_err(|e| {
                 Problem::external("data-folder", "the feature store can't be removed").detail(e)

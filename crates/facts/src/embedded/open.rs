@@ -49,6 +49,7 @@ pub(super) fn open_index(
             index.furthest()?,
             reader.last_sequence()
         ),
+        Err(problem) if problem.code == Index::IN_USE => return Err(problem),
         Err(problem) => problem.detail,
     };
     env.files

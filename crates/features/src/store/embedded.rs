@@ -17,6 +17,8 @@ const POSITIONS: &str = "positions";
 const HEADER_BYTES: usize = 5;
 /// Bytes of the journal before what is in it is written in order: a start reads it and holds it in memory.
 const JOURNAL_BYTES_MAX: u64 = 64 << 20;
+/// How often a lock that is held is asked for, a fifth of a second each: a process that has just ended may take that long to let go.
+const LOCK_TRIES: usize = 50;
 /// No byte of lz4 stands for more bytes than this.
 const COMPRESSION_MAX: usize = 256;
 
@@ -28,14 +30,32 @@ pub struct EmbeddedFeatureStore {
 }
 
 impl EmbeddedFeatureStore {
+    /// The code of the problem that another holds the store.
+    pub const IN_USE: &str = "feature-store-in-use";
+
     /// Opens or creates the store in `folder`, with `cache_bytes` of memory for blocks read from disk.
+    ///
+    /// # Errors
+    ///
+    /// `feature-store-in-use` where another holds it for long: what it holds is whole, and must not be made again.
     pub fn open(folder: &Path, cache_bytes: u64) -> Result<Self, Problem> {
-        let database = Database::builder(folder)
-            .cache_size(cache_bytes)
-            .worker_threads(1)
-            .max_journaling_size(JOURNAL_BYTES_MAX)
-            .manual_journal_persist(true)
-            .open()
+        Self::open_within(folder, cache_bytes, LOCK_TRIES)
+    }
+
+    fn open_within(folder: &Path, cache_bytes: u64, tries: usize) -> Result<Self, Problem> {
+        let open = || {
+            Database::builder(folder)
+                .cache_size(cache_bytes)
+                .worker_threads(1)
+                .max_journaling_size(JOURNAL_BYTES_MAX)
+                .manual_journal_persist(true)
+                .open()
+        };
+        let opened = std::iter::repeat_with(open)
+            .take(tries)
+            .find(|opened| !matches!(opened, Err(fjall::Error::Locked)));
+        let database = opened
+            .ok_or_else(in_use)?
             .map_err(|e| failed("opening", &e))?;
         let positions = database
             .keyspace(POSITIONS, KeyspaceCreateOptions::default)
@@ -72,6 +92,13 @@ fn failed(doing: &str, error: &fjall::Error) -> Problem {
     Problem::external("feature-store-failed", format!("{doing} the feature store failed"))
         .detail(error)
         .hint("the store can be made again from the fact log: stop, delete the folder `features` of the data folder, and start")
+        .retryable()
+}
+
+fn in_use() -> Problem {
+    Problem::external(EmbeddedFeatureStore::IN_USE, "the feature store is in use")
+        .detail("another process holds the lock of the folder `features` of the data folder")
+        .hint("wait until it has ended, or stop it, and start again")
         .retryable()
 }
 
@@ -177,5 +204,50 @@ impl FeatureStore for EmbeddedFeatureStore {
 
     fn size_bytes(&self) -> u64 {
         self.database.disk_space().unwrap_or(0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::super::StoredState;
+    use super::*;
+
+    fn put(store: &EmbeddedFeatureStore) {
+        let state = StoredState {
+            view: "v@1".to_owned(),
+            key: b"k".to_vec(),
+            state: b"state".to_vec(),
+        };
+        let write = StoreWrite {
+            states: vec![state],
+            positions: [("v@1".to_owned(), 7)].into(),
+        };
+        store.write(&write).expect("written");
+    }
+
+    #[test]
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "the lock is the system's, and so is the time it is held"
+    )]
+    fn a_store_that_is_held_is_waited_for_and_never_taken() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let store = EmbeddedFeatureStore::open(folder.path(), 1 << 20).expect("opens");
+        put(&store);
+        let held = EmbeddedFeatureStore::open_within(folder.path(), 1 << 20, 1);
+        assert_eq!(held.err().expect("held").code, EmbeddedFeatureStore::IN_USE);
+        let letting_go = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(900));
+            drop(store);
+        });
+        let next = EmbeddedFeatureStore::open(folder.path(), 1 << 20).expect("let go");
+        letting_go.join().expect("joins");
+        assert_eq!(
+            next.get("v@1", &[b"k"]).expect("read"),
+            [Some(b"state".to_vec())]
+        );
+        assert_eq!(next.positions().expect("read")["v@1"], 7);
     }
 }

@@ -1,6 +1,7 @@
 //! Damaged files: found, named, and refused or made again as documented.
 
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use headwater_testkit::TempProject;
 
@@ -67,6 +68,31 @@ fn a_flipped_bit_in_the_log_is_refused_by_name_and_nothing_is_changed() {
     bytes[middle] ^= 1;
     std::fs::write(&path, &bytes).unwrap();
     assert_eq!(purchases(&project), "50");
+}
+
+/// A process that has just ended, or been killed, may hold its stores a moment longer than its data folder.
+#[test]
+fn what_another_still_holds_is_waited_for_and_not_made_again() {
+    let project = filled();
+    assert_eq!(purchases(&project), "50");
+    for store in ["facts/index", "features"] {
+        let lock = project.path().join(".headwater").join(store).join("lock");
+        let held = std::fs::File::open(lock).unwrap();
+        held.try_lock().expect("nobody has it");
+        let letting_go = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(1500));
+            held.unlock().expect("let go");
+        });
+        let start = Instant::now();
+        let output = project.run(&["doctor"]);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned()
+            + &String::from_utf8_lossy(&output.stdout);
+        assert!(start.elapsed() > Duration::from_millis(1400), "{said}");
+        letting_go.join().unwrap();
+        assert!(output.status.success(), "{said}");
+        assert!(!said.contains("made again"), "{said}");
+        assert_eq!(purchases(&project), "50");
+    }
 }
 
 #[test]
