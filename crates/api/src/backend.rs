@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use headwater_aggregate::Status;
+use headwater_batch::Stop;
 use headwater_batch::sql::Answer;
 use headwater_env::Durations;
 pub use headwater_features::{ContextRow, EntityRequest, KeyValue};
@@ -370,12 +371,13 @@ pub trait Backend: Send + Sync + 'static {
     /// Reads features.
     fn features(&self, request: &FeaturesRequest) -> Result<FeaturesReply, Problem>;
 
-    /// A training set of a spine, as an Arrow stream.
+    /// A training set of a spine, as an Arrow stream; given up once it is told to stop.
     fn training_set(
         &self,
         request: &TrainingSetRequest,
         format: BodyFormat,
         spine: &[u8],
+        stop: &Stop,
     ) -> Result<Vec<u8>, Problem>;
 
     /// Begins a query; its rows come on threads of its own. Waits until its columns are known.

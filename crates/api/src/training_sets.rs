@@ -3,6 +3,7 @@
 use axum::body::Body;
 use axum::extract::{Query, State};
 use axum::http::{HeaderMap, HeaderValue, Response, header};
+use headwater_batch::Stop;
 use headwater_schema::Problem;
 use serde::Deserialize;
 use serde_json::json;
@@ -36,6 +37,15 @@ pub struct TrainingSetParameters {
     labels_as_of: Option<String>,
 }
 
+/// Stops the work when the caller is given up, or goes.
+struct Waiting(Stop);
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.0.stop();
+    }
+}
+
 /// Makes a training set.
 pub async fn post_training_set(
     State(shared): State<Shared>,
@@ -67,8 +77,10 @@ pub async fn post_training_set(
     let body = read_body(body, shared.limits.body_bytes_max).await?;
     let format = facts_format(&headers, &body)?;
     let backend = shared.backend.clone();
-    let made =
-        tokio::task::spawn_blocking(move || backend.training_set(&request, format, &body)).await;
+    let waiting = Waiting(Stop::default());
+    let stop = waiting.0.clone();
+    let make = move || backend.training_set(&request, format, &body, &stop);
+    let made = tokio::task::spawn_blocking(make).await;
     let panicked = |e| ApiError(Problem::internal("training-set", "making it panicked").detail(e));
     let mut response = Response::new(Body::from(made.map_err(panicked)??));
     let media_type = HeaderValue::from_static(ARROW_STREAM);

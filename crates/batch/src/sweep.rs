@@ -237,6 +237,7 @@ impl Pass<'_> {
             let contract = sweep.contract(&source.contract)?;
             refuse_expired(sweep.facts, &contract, &view.name, oldest)?;
             for rows in rows_of(sweep, view, index, end)? {
+                results.check()?;
                 match rows? {
                     Rows::Facts(facts) => gathering.facts(facts)?,
                     Rows::Removed(kept, since) => gathering.removed(&kept, &since)?,

@@ -10,6 +10,7 @@ use headwater_api::backend::{
     IngestOptions, Measure, MendReply, Mending, NewVersion, Pending, PredictDone, PredictRequest,
     QuarantineRow, QueryRequest, RegistryQuery, RetractDone, TrainingSetRequest, WriteTarget,
 };
+use headwater_batch::Stop;
 use headwater_batch::sql::Answer;
 use headwater_facts::{FactLog, FoundFacts, Lookup, Scan};
 use headwater_features::{FeatureKind, Plan};
@@ -49,8 +50,9 @@ impl Backend for Engine {
         request: &TrainingSetRequest,
         format: BodyFormat,
         spine: &[u8],
+        stop: &Stop,
     ) -> Result<Vec<u8>, Problem> {
-        self.training_set(request, format, spine)
+        self.training_set_until(request, format, spine, stop)
     }
 
     fn query(&self, request: &QueryRequest) -> Result<Answer, Problem> {

@@ -14,7 +14,7 @@ use arrow::datatypes::{Field as ArrowField, Schema, SchemaRef};
 use headwater_api::backend::{KnownAt, Names, TrainingKnownAt, TrainingSetRequest};
 use headwater_batch::{
     KeyShape, KnownRule, Manifest, Moment, OutputFormat, RowMoment, Spine, SpineColumns,
-    SpineShape, Sweep, SweepOptions, SweptRows, TableWriter, fact_positions, sha256_hex,
+    SpineShape, Stop, Sweep, SweepOptions, SweptRows, TableWriter, fact_positions, sha256_hex,
 };
 use headwater_facts::FactLog;
 use headwater_features::{Catalog, Label, Registry};
@@ -116,6 +116,8 @@ struct Made {
     /// The last sequence that any row sees.
     end: Sequence,
     facts: HashMap<(String, String), Position>,
+    /// Says when nobody waits for it any more.
+    stop: Stop,
 }
 
 impl Engine {
@@ -126,8 +128,20 @@ impl Engine {
         format: BodyFormat,
         spine: &[u8],
     ) -> Result<Vec<u8>, Problem> {
+        self.training_set_until(request, format, spine, &Stop::default())
+    }
+
+    /// As [`Engine::training_set`], unless it is told to stop before it is whole.
+    pub fn training_set_until(
+        &self,
+        request: &TrainingSetRequest,
+        format: BodyFormat,
+        spine: &[u8],
+        stop: &Stop,
+    ) -> Result<Vec<u8>, Problem> {
         let _running = self.making.begin()?;
-        let made = self.make(request, format, spine, None)?;
+        let mut made = self.make(request, format, spine, None)?;
+        made.stop = stop.clone();
         let mut out = Vec::new();
         self.write_rows(&made, OutputFormat::ArrowStream, &mut out)?;
         Ok(out)
@@ -222,6 +236,7 @@ impl Engine {
             rule,
             end: self.known_at(asked.or(again.map(|m| KnownAt::Sequence(m.facts.1))))?,
             facts: HashMap::new(),
+            stop: Stop::default(),
             spine,
         };
         if let Some(again) = again {
@@ -290,7 +305,7 @@ impl Engine {
                     Err(problem) => vec![Err(problem)],
                 }
             });
-            views.push(sweep.features(&reads.plan, moments)?);
+            views.push(sweep.features_until(&reads.plan, moments, &made.stop)?);
         }
         Ok(views)
     }
@@ -326,6 +341,7 @@ impl Engine {
         let mut labels = self.swept_labels(made)?;
         let mut table = TableWriter::new(format, &made.schema, Box::new(out))?;
         for (first, rows) in made.chunks() {
+            made.stop.check()?;
             let mut found = vec![vec![None; made.plan.features]; rows.num_rows()];
             for (reads, view) in made.plan.views.iter().zip(&mut views) {
                 reads.place(view.take_rows(rows.num_rows())?.into_iter(), &mut found);

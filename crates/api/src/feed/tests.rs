@@ -64,6 +64,7 @@ impl Backend for Slow {
         _: &crate::backend::TrainingSetRequest,
         _: BodyFormat,
         _: &[u8],
+        _: &headwater_batch::Stop,
     ) -> Result<Vec<u8>, Problem> {
         nothing()
     }

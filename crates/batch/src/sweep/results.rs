@@ -53,6 +53,11 @@ pub(super) struct Results {
 
 impl Results {
     /// Holds about `bytes_max` bytes.
+    /// A problem once nobody waits for them any more.
+    pub(super) fn check(&self) -> Result<(), Problem> {
+        self.stop.check()
+    }
+
     pub(super) fn new(spill: Arc<Spill>, bytes_max: usize, stop: &Stop) -> Self {
         Self {
             spill,

@@ -47,7 +47,7 @@ impl Engine {
                     Err(problem) => vec![Err(problem)],
                 }
             });
-            let view = sweep.features(&label.plan(), moments)?;
+            let view = sweep.features_until(&label.plan(), moments, &made.stop)?;
             Ok(SweptLabel { place, view })
         };
         made.labels.iter().enumerate().map(swept).collect()

@@ -305,6 +305,50 @@ fn labels_come_by_command_line_and_http_and_are_made_again() {
 }
 
 #[test]
+fn work_that_nobody_waits_for_ends_and_gives_its_place_to_others() {
+    let project = shop();
+    let settings =
+        "name: shop\nspec: {limits: {request_ms_max: 400}, training_sets: {running_max: 1}}\n";
+    project.write("headwater.yaml", settings);
+    let server = ServerProcess::start(&project);
+    let path = "/v1/training-sets?feature_set=customer_now&labels=comes_back";
+    let rows = |count: u32| -> String {
+        let rows = (0..count).map(|i| format!("c{i},{}\n", i64::from(i) * SECOND));
+        format!("customer,as_of\n{}", rows.collect::<String>())
+    };
+    let reply = server.post(path, "text/csv", rows(600_000));
+    assert_eq!(reply.status, 504, "{}", reply.body);
+    let small = rows(1);
+    let again = || {
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        server.post(path, "text/csv", &small).status
+    };
+    let replies = (0..400).map(|_| again());
+    assert!(replies.into_iter().any(|status| status == 200));
+    assert!(server.stop());
+
+    let engine = crate::open_engine(
+        &headwater::Config::named("shop"),
+        &project.path().join(".headwater"),
+    );
+    let request = TrainingSetRequest {
+        names: Names::Set("customer_now".to_owned()),
+        inclusive: false,
+        known_at: None,
+        time: "as_of".to_owned(),
+        labels: vec!["comes_back".to_owned()],
+        labels_as_of: None,
+    };
+    let stop = headwater_batch::Stop::default();
+    let spine = SPINE.as_bytes();
+    let made = engine.training_set_until(&request, BodyFormat::Csv, spine, &stop);
+    assert!(made.is_ok(), "{made:?}");
+    stop.stop();
+    let made = engine.training_set_until(&request, BodyFormat::Csv, spine, &stop);
+    assert_eq!(made.unwrap_err().code, "stopped");
+}
+
+#[test]
 fn what_labels_and_spines_do_not_share_is_named() {
     let project = shop();
     let cases = [
