@@ -61,8 +61,7 @@ impl Entry {
     /// Whether it is among those that the model's `share` keeps: spread evenly over requests, and the same
     /// whenever it is asked.
     fn is_kept(&self) -> bool {
-        let share = self.model.logged;
-        share >= 1.0 || (self.number as f64 * share).fract() + share > 1.0 - f64::EPSILON
+        is_kept(self.number, self.model.logged)
     }
 
     pub fn len(&self) -> usize {
@@ -173,17 +172,20 @@ fn write(
     }
 }
 
+/// Of the first `n` requests `share × n` are kept, rounded down.
+fn is_kept(number: u64, share: f64) -> bool {
+    let until = |number: u64| (number as f64 * share).floor();
+    until(number.saturating_add(1)) > until(number)
+}
+
 #[cfg(test)]
 mod tests {
-    /// How many of the first thousand requests a share keeps.
-    fn kept(share: f64) -> usize {
-        let keeps = |n: &u64| (*n as f64 * share).fract() + share > 1.0 - f64::EPSILON;
-        (0..1000).filter(keeps).count()
-    }
+    use super::*;
 
     #[test]
     fn a_share_is_what_it_says() {
-        assert_eq!((kept(0.0), kept(0.5), kept(0.25)), (0, 500, 250));
-        assert!((99..=101).contains(&kept(0.1)), "{}", kept(0.1));
+        let kept = |share| (0..1000).filter(|n| is_kept(*n, share)).count();
+        assert_eq!((kept(0.0), kept(0.1), kept(0.25)), (0, 100, 250));
+        assert_eq!((kept(0.5), kept(0.9), kept(1.0)), (500, 900, 1000));
     }
 }

@@ -32,11 +32,21 @@ spec:
   inputs: {amount: scaled, country: context.country, age: spending.purchases_1h}
 ";
 
-/// The file with other leaves of its second tree, so that no probability is one.
+/// The file with small leaves, those of its second tree as told, so that no probability is 0 or 1.
 fn with_leaves(leaves: &str) -> String {
-    let other = SAVED.replace("leaf_value=10 20", &format!("leaf_value={leaves}"));
-    assert_ne!(other, SAVED);
-    other
+    let mut trees = 0;
+    let small = SAVED.lines().map(|line| {
+        if !line.starts_with("leaf_value=") {
+            return line.to_owned();
+        }
+        trees += 1;
+        match trees {
+            1 => "leaf_value=0.1 0.2 0.4".to_owned(),
+            2 => format!("leaf_value={leaves}"),
+            _ => "leaf_value=-0.5 0.75".to_owned(),
+        }
+    });
+    small.map(|line| line + "\n").collect()
 }
 
 fn first() -> String {
