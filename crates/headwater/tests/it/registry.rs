@@ -138,7 +138,7 @@ fn versions_lineage_and_search_are_told_alike_by_command_line_and_server() {
         "twin.spent_lifetime"
     );
     assert_eq!(server.get("/v1/registry/search").status, 400);
-    assert_eq!(server.get("/v1/registry/models").status, 404);
+    assert_eq!(server.get("/v1/registry/monitors").status, 404);
     assert_eq!(server.get("/v1/registry/views/nothing").status, 404);
     assert_eq!(
         server.get("/v1/registry/views/spending?version=9").status,
