@@ -317,6 +317,16 @@ impl InputColumn {
         }
     }
 
+    /// Whether row `row` counts as null.
+    pub fn is_null(&self, row: usize) -> bool {
+        match self {
+            Self::Missing => true,
+            Self::Float(a) => a.is_null(row) || !a.value(row).is_finite(),
+            Self::Other(_) => self.get(row).is_null(),
+            other => other.array().is_none_or(|a| a.is_null(row)),
+        }
+    }
+
     pub fn get(&self, row: usize) -> Value {
         match self {
             Self::Missing => Value::Null,

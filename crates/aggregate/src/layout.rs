@@ -217,7 +217,7 @@ pub enum SlotKind {
 
 impl SlotKind {
     /// Whether a null is a value like any other.
-    pub(crate) fn keeps_nulls(self) -> bool {
+    pub fn keeps_nulls(self) -> bool {
         match self {
             Self::First { keep_nulls, .. } | Self::Last { keep_nulls, .. } => keep_nulls,
             _ => false,

@@ -137,11 +137,9 @@ impl SpineColumns {
         Ok((0..rows.num_rows()).map(key).collect())
     }
 
-    /// The request's own fields of every row.
-    pub fn context(&self, rows: &RecordBatch, first: usize) -> Result<Vec<Vec<Value>>, Problem> {
-        let arrays = read_all(&self.context, rows, first)?;
-        let row = |row: usize| arrays.iter().map(|a| Value::from_array(a, row)).collect();
-        Ok((0..rows.num_rows()).map(row).collect())
+    /// The columns of the request's own fields.
+    pub fn context(&self, rows: &RecordBatch, first: usize) -> Result<Vec<ArrayRef>, Problem> {
+        read_all(&self.context, rows, first)
     }
 
     /// When every row is read.

@@ -12,7 +12,6 @@ mod training_set;
 
 pub use columns::{KeyShape, RowMoment, SpineColumns, SpineShape};
 pub use spine::Spine;
-use sweep::nothing;
 pub use sweep::{Moment, Stop, Sweep, SweepOptions, SweptRows};
 pub use table::{OutputFormat, TableWriter};
 pub use training_set::{KnownRule, Manifest, SpineRead, fact_positions, sha256_hex, spine_format};

@@ -5,18 +5,18 @@
 //! where features go is theirs to say.
 //!
 //! ```text
-//! Sweep { env, facts, catalog, options }.features(&plan, moments) -> iterator of chunks of rows, in the moments' order
+//! Sweep { env, facts, catalog, options }.features(&plan, moments) -> columns of values, row by row in the moments' order
 //! ```
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use headwater_aggregate::{Outcome, Status};
+use arrow::array::ArrayRef;
 use headwater_env::Env;
 use headwater_facts::{FactLog, refuse_expired};
 use headwater_features::{Catalog, CompiledView, PreparedFacts, ReadPlan};
-use headwater_schema::{Cursor, EntityKey, Micros, Problem, Sequence, Value};
+use headwater_schema::{Cursor, DataType, EntityKey, Micros, Problem, Sequence};
 
 mod gathering;
 mod held;
@@ -24,6 +24,7 @@ mod results;
 mod rows;
 mod spill;
 mod stop;
+mod values;
 
 use gathering::Gathering;
 use results::{Results, SortedRows};
@@ -31,8 +32,6 @@ use rows::{Rows, rows_of};
 use spill::Spill;
 pub use stop::Stop;
 
-/// Rows of a chunk of the answer.
-const CHUNK_ROWS: usize = 1024;
 /// Moments of a chained view that are grouped by what was known: each group goes through the facts again.
 const GROUPED_MOMENTS: usize = 65_536;
 
@@ -64,37 +63,39 @@ pub struct Sweep<'a> {
     pub options: SweepOptions,
 }
 
-/// Chunks of rows of outcomes: see [`Sweep::features`].
+/// Rows of values: see [`Sweep::features`].
 pub struct SweptRows {
-    outcomes: Outcomes,
-    waiting: VecDeque<Vec<Outcome>>,
+    plan: ReadPlan,
+    rows: SortedRows,
 }
 
 impl SweptRows {
-    /// The next rows, this many.
-    pub fn take_rows(&mut self, rows: usize) -> Result<Vec<Vec<Outcome>>, Problem> {
-        while self.waiting.len() < rows {
-            let chunk = self.next();
-            let too_few = || Problem::internal("sweep", "a sweep gave too few rows");
-            self.waiting.extend(chunk.ok_or_else(too_few)??);
-        }
-        Ok(self.waiting.drain(..rows).collect())
+    /// The next rows, this many: a column per feature asked for, in that order.
+    pub fn take(&mut self, rows: usize) -> Result<Vec<ArrayRef>, Problem> {
+        let columns = self.take_all(rows)?;
+        Ok(self.plan.pick_columns(&columns))
     }
-}
 
-impl Iterator for SweptRows {
-    type Item = Result<Vec<Vec<Outcome>>, Problem>;
+    /// The same with a column per feature of the view; none where one isn't needed.
+    fn take_all(&mut self, rows: usize) -> Result<Vec<Option<ArrayRef>>, Problem> {
+        let windowed = self.rows.take(rows)?.columns;
+        self.plan.derive_columns(windowed, rows)
+    }
 
-    fn next(&mut self) -> Option<Self::Item> {
-        let chunk = self.outcomes.next()?;
-        let plan = &self.outcomes.plan;
-        Some(chunk.map(|rows| rows.into_iter().map(|row| plan.pick_from(row)).collect()))
+    /// The next rows, this many, of a plan that has one feature, which isn't derived: its values, and whether any fact
+    /// counted.
+    pub fn take_counted(&mut self, rows: usize) -> Result<(ArrayRef, Vec<bool>), Problem> {
+        let mut taken = self.rows.take(rows)?;
+        match (taken.columns.pop(), taken.columns.is_empty()) {
+            (Some(column), true) => Ok((column, taken.counted)),
+            _ => Err(Problem::internal("sweep", "a plan has not one feature")),
+        }
     }
 }
 
 impl Sweep<'_> {
-    /// The features of a plan at each moment, in the order of the moments: chunks of rows, each with an outcome per
-    /// feature asked for. All moments are taken before the first row is given.
+    /// The values of a plan's features at each moment, in the order of the moments. All moments are taken before the first row is
+    /// given.
     ///
     /// A moment that needs facts which are no longer kept is refused, as a live read is.
     pub fn features(
@@ -112,10 +113,7 @@ impl Sweep<'_> {
         moments: impl Iterator<Item = Result<Moment, Problem>>,
         stop: &Stop,
     ) -> Result<SweptRows, Problem> {
-        Ok(SweptRows {
-            outcomes: self.outcomes(plan, Box::new(moments), stop)?,
-            waiting: VecDeque::new(),
-        })
+        self.swept(plan, Box::new(moments), stop)
     }
 
     /// The facts of a view's source up to a sequence that pass its `where` and name an entity, whatever became of them
@@ -134,15 +132,23 @@ impl Sweep<'_> {
         }))
     }
 
-    /// The same with an outcome per feature of the view; those that the plan doesn't need are null.
-    fn outcomes(
+    /// A chained view's sweep is within another's: iterators have no types of their own here.
+    fn swept(
         &self,
         plan: &ReadPlan,
         moments: Box<dyn Iterator<Item = Result<Moment, Problem>> + '_>,
         stop: &Stop,
-    ) -> Result<Outcomes, Problem> {
+    ) -> Result<SweptRows, Problem> {
         let spill = Spill::new(self.env, &self.options.spill_folder);
-        let mut results = Results::new(spill.clone(), self.options.memory_bytes_max / 4, stop);
+        let features = &plan.view().features;
+        let windowed = plan.windowed().into_iter();
+        let types: Arc<[DataType]> = windowed.map(|i| features[i].data_type.clone()).collect();
+        let mut results = Results::new(
+            spill.clone(),
+            self.options.memory_bytes_max / 4,
+            types,
+            stop,
+        );
         let end = self.facts.last_sequence();
         let pass = Pass {
             // A quarter is left for what a chunk and a state take.
@@ -156,8 +162,7 @@ impl Sweep<'_> {
         } else {
             pass.read(&mut moments, end, &mut results)?;
         }
-        Ok(Outcomes {
-            windowed: plan.windowed(),
+        Ok(SweptRows {
             plan: plan.clone(),
             rows: results.finish()?,
         })
@@ -245,48 +250,6 @@ impl Pass<'_> {
             }
         }
         gathering.read(results)
-    }
-}
-
-/// Chunks of rows of every feature of a view.
-struct Outcomes {
-    plan: ReadPlan,
-    windowed: Vec<usize>,
-    rows: SortedRows,
-}
-
-impl Outcomes {
-    fn chunk(&mut self) -> Result<Vec<Vec<Outcome>>, Problem> {
-        let width = self.plan.view().features.len();
-        let mut chunk = Vec::with_capacity(CHUNK_ROWS);
-        while chunk.len() < CHUNK_ROWS {
-            match self.rows.next(&self.windowed, width)? {
-                Some(row) => chunk.push(row),
-                None => break,
-            }
-        }
-        self.plan.derive(&mut chunk)?;
-        Ok(chunk)
-    }
-}
-
-impl Iterator for Outcomes {
-    type Item = Result<Vec<Vec<Outcome>>, Problem>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        let chunk = self.chunk();
-        match chunk.as_ref().is_ok_and(Vec::is_empty) {
-            true => None,
-            false => Some(chunk),
-        }
-    }
-}
-
-pub(crate) fn nothing() -> Outcome {
-    Outcome {
-        value: Value::Null,
-        status: Status::NotFound,
-        event_time: None,
     }
 }
 

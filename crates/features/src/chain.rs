@@ -9,7 +9,7 @@ use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions, new_null_array};
 use arrow::datatypes::Schema;
 use headwater_aggregate::Outcome;
 use headwater_schema::yaml::YamlDocument;
-use headwater_schema::{Field, Problem, array_from_values};
+use headwater_schema::{DataType, Field, Problem, array_from_values};
 
 use crate::catalog::{CompiledFeature, CompiledSource, CompiledView};
 use crate::prepare::KeptRows;
@@ -146,15 +146,39 @@ impl Upstream {
         outcomes: &[Vec<Outcome>],
         needed: &BTreeSet<usize>,
     ) -> Result<RecordBatch, Problem> {
+        let feature = |index: usize, data_type: &DataType| {
+            array_from_values(data_type, outcomes.iter().map(|o| &o[index].value))
+        };
+        self.rows_with(kept, feature, needed)
+    }
+
+    /// The same where the features' values are columns, by index; nulls where one isn't there.
+    pub fn rows_of_columns(
+        &self,
+        kept: &KeptRows,
+        features: &[Option<ArrayRef>],
+        needed: &BTreeSet<usize>,
+    ) -> Result<RecordBatch, Problem> {
+        let feature = |index: usize, data_type: &DataType| {
+            let column = features.get(index).cloned().flatten();
+            Ok(column.unwrap_or_else(|| new_null_array(&data_type.to_arrow(), kept.len())))
+        };
+        self.rows_with(kept, feature, needed)
+    }
+
+    fn rows_with(
+        &self,
+        kept: &KeptRows,
+        feature: impl Fn(usize, &DataType) -> Result<ArrayRef, Problem>,
+        needed: &BTreeSet<usize>,
+    ) -> Result<RecordBatch, Problem> {
         let array = |(place, column): (usize, &RowColumn)| -> Result<ArrayRef, Problem> {
             let data_type = &self.fields[place].data_type;
             match column {
                 _ if !needed.contains(&place) => {
-                    Ok(new_null_array(&data_type.to_arrow(), outcomes.len()))
+                    Ok(new_null_array(&data_type.to_arrow(), kept.len()))
                 }
-                RowColumn::Feature(index) => {
-                    array_from_values(data_type, outcomes.iter().map(|o| &o[*index].value))
-                }
+                RowColumn::Feature(index) => feature(*index, data_type),
                 RowColumn::Column(above) => Ok(kept.columns.column(*above).clone()),
             }
         };
@@ -163,7 +187,7 @@ impl Upstream {
         // Nulls stand for columns that nobody reads, whatever the contract says of them.
         let fields = self.fields.iter().map(|f| f.to_arrow().with_nullable(true));
         let schema = Schema::new(fields.collect::<Vec<_>>());
-        let options = RecordBatchOptions::new().with_row_count(Some(outcomes.len()));
+        let options = RecordBatchOptions::new().with_row_count(Some(kept.len()));
         RecordBatch::try_new_with_options(Arc::new(schema), arrays, &options)
             .map_err(|e| Problem::internal("chained-rows", "columns don't fit").detail(e))
     }

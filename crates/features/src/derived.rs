@@ -1,9 +1,9 @@
-//! Derived values of many rows at once, from the outcomes that an expression reads.
+//! Derived values of many rows at once, from what an expression reads: outcomes row by row, or values column by column.
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions};
-use arrow::datatypes::Schema;
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, RecordBatchOptions};
+use arrow::datatypes::{Float64Type, Schema};
 use headwater_aggregate::{Outcome, Status};
 use headwater_schema::{DataType, Field, Problem, Value, array_from_values};
 
@@ -61,11 +61,53 @@ fn columns(derivation: &Derivation<'_>, rows: &[Vec<Outcome>]) -> Result<RecordB
             array_from_values(data_type, values)
         })
         .collect::<Result<_, _>>()?;
+    batch(derivation, arrays, rows.len())
+}
+
+/// The values of an expression over columns, by their places: those of the outcomes that [`work_out`] gives of such rows, where
+/// none is being filled.
+pub(crate) fn work_out_column(
+    derivation: &Derivation<'_>,
+    columns: &[Option<ArrayRef>],
+    rows: usize,
+) -> Result<ArrayRef, Problem> {
+    let arrays = derivation.inputs.iter().map(|i| columns[*i].clone());
+    let arrays = arrays.collect::<Option<Vec<_>>>().ok_or_else(|| {
+        Problem::internal("derived-features", "a column that is read isn't there")
+    })?;
+    let batch = batch(derivation, arrays, rows)?;
+    let (values, failed) = derivation.expression.evaluate_counting(&batch)?;
+    let finite = values
+        .as_primitive_opt::<Float64Type>()
+        .is_none_or(|floats| floats.iter().flatten().all(f64::is_finite));
+    let filled = derivation.default.is_none() || values.null_count() == 0;
+    if failed.is_empty() && finite && filled {
+        return Ok(values);
+    }
+    let value = |row: usize| {
+        let value = match Value::from_array(&values, row) {
+            Value::Float(f) if !f.is_finite() => Value::Null,
+            value => value,
+        };
+        match (&value, derivation.default) {
+            (Value::Null, Some(default)) => default.clone(),
+            _ => value,
+        }
+    };
+    let mended: Vec<Value> = (0..rows).map(value).collect();
+    array_from_values(derivation.expression.data_type(), mended.iter())
+}
+
+fn batch(
+    derivation: &Derivation<'_>,
+    arrays: Vec<ArrayRef>,
+    rows: usize,
+) -> Result<RecordBatch, Problem> {
     // Expressions find their columns by place; the names are only for people.
     let fields = derivation.types.iter().enumerate();
     let fields = fields.map(|(i, t)| Field::new(format!("input_{i}"), (*t).clone()).to_arrow());
     let schema = Schema::new(fields.collect::<Vec<_>>());
-    let options = RecordBatchOptions::new().with_row_count(Some(rows.len()));
+    let options = RecordBatchOptions::new().with_row_count(Some(rows));
     RecordBatch::try_new_with_options(Arc::new(schema), arrays, &options)
         .map_err(|e| Problem::internal("derived-features", "columns don't fit").detail(e))
 }

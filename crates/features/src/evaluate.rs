@@ -5,18 +5,22 @@
 
 use std::sync::Arc;
 
+use arrow::array::ArrayRef;
+
 use headwater_aggregate::{
     Aged, Aggregate, EntityState, Outcome, Partial, Reading, Status, Window, WindowKind,
     WindowRange,
 };
 use headwater_schema::{Cursor, Micros, Problem, Value};
 
-use crate::derived::{Derivation, work_out};
+use crate::derived::{Derivation, work_out, work_out_column};
 use crate::{CompiledFeature, CompiledView, FeatureKind};
 
 mod forward;
+mod latest;
 
-pub use forward::ForwardPlan;
+pub use forward::{ForwardPlan, Said};
+pub use latest::PlacedFact;
 
 /// Which features of a view to read, worked out once and used for every read.
 #[derive(Debug, Clone)]
@@ -258,18 +262,8 @@ impl ReadPlan {
         }
         for index in &self.expressions {
             let feature = &self.view.features[*index];
-            let FeatureKind::Expression { expression, inputs } = &feature.kind else {
+            let Some(derivation) = self.derivation(feature) else {
                 continue;
-            };
-            let derivation = Derivation {
-                expression,
-                inputs,
-                types: inputs
-                    .iter()
-                    .map(|i| &self.view.features[*i].data_type)
-                    .collect(),
-                about: inputs.clone(),
-                default: feature.default.as_ref(),
             };
             let outcomes = work_out(&derivation, rows)?;
             let read = |row: &Vec<Outcome>| row[*index].status != Status::Backfilling;
@@ -280,6 +274,45 @@ impl ReadPlan {
             }
         }
         Ok(())
+    }
+
+    fn derivation<'a>(&'a self, feature: &'a CompiledFeature) -> Option<Derivation<'a>> {
+        let FeatureKind::Expression { expression, inputs } = &feature.kind else {
+            return None;
+        };
+        let types = inputs.iter().map(|i| &self.view.features[*i].data_type);
+        Some(Derivation {
+            expression,
+            inputs,
+            types: types.collect(),
+            about: inputs.clone(),
+            default: feature.default.as_ref(),
+        })
+    }
+
+    /// The values of the view's features in many rows, column by column, from those of [`ReadPlan::windowed`]; none where one
+    /// isn't needed.
+    pub fn derive_columns(
+        &self,
+        windowed: Vec<ArrayRef>,
+        rows: usize,
+    ) -> Result<Vec<Option<ArrayRef>>, Problem> {
+        let mut columns = vec![None; self.view.features.len()];
+        for (feature, column) in self.windowed().into_iter().zip(windowed) {
+            columns[feature] = Some(column);
+        }
+        for index in &self.expressions {
+            if let Some(derivation) = self.derivation(&self.view.features[*index]) {
+                columns[*index] = Some(work_out_column(&derivation, &columns, rows)?);
+            }
+        }
+        Ok(columns)
+    }
+
+    /// The columns of the features asked for, in the order asked for.
+    pub fn pick_columns(&self, columns: &[Option<ArrayRef>]) -> Vec<ArrayRef> {
+        let picked = self.wanted.iter().map(|i| columns[*i].clone());
+        picked.flatten().collect()
     }
 
     /// The first event time that any window of the plan can reach at a cursor; none where one of
@@ -293,14 +326,6 @@ impl ReadPlan {
     /// The outcomes of the features asked for, in the order asked for.
     pub fn pick(&self, outcomes: &[Outcome]) -> Vec<Outcome> {
         self.wanted.iter().map(|i| outcomes[*i].clone()).collect()
-    }
-
-    /// The same without a copy where all features are asked for as they come.
-    pub fn pick_from(&self, outcomes: Vec<Outcome>) -> Vec<Outcome> {
-        match self.wanted.iter().copied().eq(0..outcomes.len()) {
-            true => outcomes,
-            false => self.pick(&outcomes),
-        }
     }
 }
 

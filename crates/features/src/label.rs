@@ -7,7 +7,6 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use headwater_aggregate::Outcome;
 use headwater_schema::contract::nearest;
 use headwater_schema::time::Duration;
 use headwater_schema::yaml::YamlDocument;
@@ -81,11 +80,11 @@ impl Label {
         Some(Cursor { until, ..horizon })
     }
 
-    /// The label that an outcome of its feature at [`Label::cursor`] is.
-    pub fn value(&self, outcome: Outcome) -> Value {
-        match (&self.otherwise, outcome.event_time) {
-            (Some(otherwise), None) => otherwise.clone(),
-            _ => outcome.value,
+    /// The label that its feature's value at [`Label::cursor`] is, and where no fact counted.
+    pub fn value(&self, value: Value, counted: bool) -> Value {
+        match (&self.otherwise, counted) {
+            (Some(otherwise), false) => otherwise.clone(),
+            _ => value,
         }
     }
 

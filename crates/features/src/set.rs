@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use arrow::array::ArrayRef;
 use headwater_aggregate::{Outcome, Status};
 use headwater_schema::contract::nearest;
 use headwater_schema::yaml::YamlDocument;
@@ -14,7 +15,7 @@ use crate::catalog::{Catalog, CompiledFeature, FeatureRef};
 use crate::default::{default_value, typed_value};
 use crate::definition::{ContextType, Definition, OnDemandSpec, SetSpec, check_name};
 use crate::derive::evaluation_order;
-use crate::derived::{Derivation, work_out};
+use crate::derived::{Derivation, work_out, work_out_column};
 use crate::documents::definition_hash;
 
 mod place;
@@ -170,19 +171,7 @@ impl FeatureSet {
         }
         for index in &self.order {
             let feature = &self.on_demand[*index];
-            let derivation = Derivation {
-                expression: &feature.expression,
-                inputs: &feature.inputs,
-                types: self.read_by(feature).map(SetInput::data_type).collect(),
-                about: feature
-                    .inputs
-                    .iter()
-                    .copied()
-                    .filter(|i| !own.contains(i))
-                    .collect(),
-                default: feature.default.as_ref(),
-            };
-            let outcomes = work_out(&derivation, rows)?;
+            let outcomes = work_out(&self.derivation(feature), rows)?;
             for (row, outcome) in rows.iter_mut().zip(outcomes) {
                 row[own.end + index] = outcome;
             }
@@ -191,6 +180,37 @@ impl FeatureSet {
             row.drain(own.clone());
         }
         Ok(())
+    }
+
+    /// The same of values, column by column: the set's features, then what is worked out of them and of `context`.
+    pub fn derive_columns(
+        &self,
+        features: Vec<ArrayRef>,
+        context: Vec<ArrayRef>,
+        rows: usize,
+    ) -> Result<Vec<ArrayRef>, Problem> {
+        let given = features.into_iter().chain(context);
+        let mut columns: Vec<Option<ArrayRef>> = given.map(Some).collect();
+        let first = columns.len();
+        columns.resize(first + self.on_demand.len(), None);
+        for index in &self.order {
+            let derivation = self.derivation(&self.on_demand[*index]);
+            columns[first + index] = Some(work_out_column(&derivation, &columns, rows)?);
+        }
+        columns.drain(self.features.len()..first);
+        Ok(columns.into_iter().flatten().collect())
+    }
+
+    fn derivation<'a>(&'a self, feature: &'a OnDemand) -> Derivation<'a> {
+        let own = self.features.len()..self.features.len() + self.context.len();
+        let about = feature.inputs.iter().filter(|i| !own.contains(i));
+        Derivation {
+            expression: &feature.expression,
+            inputs: &feature.inputs,
+            types: self.read_by(feature).map(SetInput::data_type).collect(),
+            about: about.copied().collect(),
+            default: feature.default.as_ref(),
+        }
     }
 
     /// What rows are made of while on-demand features are worked out: features, context, on-demand features.

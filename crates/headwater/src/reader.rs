@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
+use arrow::array::ArrayRef;
 use headwater_aggregate::Outcome;
 use headwater_api::backend::{
     ContextRow, EntityRequest, EntityShape, FeatureRow, FeaturesReply, FeaturesRequest, KnownAt,
@@ -90,9 +91,30 @@ impl ViewReads {
             }
         }
     }
+
+    /// Puts the columns of the features that the view gives into their places.
+    pub(crate) fn place_columns(&self, picked: Vec<ArrayRef>, columns: &mut [Option<ArrayRef>]) {
+        for (place, column) in self.places.iter().zip(picked) {
+            columns[*place] = Some(column);
+        }
+    }
 }
 
 impl Plan {
+    /// The same as [`Plan::finish`] of values, column by column.
+    pub(crate) fn finish_columns(
+        &self,
+        columns: Vec<Option<ArrayRef>>,
+        context: Vec<ArrayRef>,
+        rows: usize,
+    ) -> Result<Vec<ArrayRef>, Problem> {
+        let columns = columns.into_iter().flatten().collect();
+        match &self.set {
+            Some(set) => set.derive_columns(columns, context, rows),
+            None => Ok(columns),
+        }
+    }
+
     /// Rows with what all views say of them, and what the set works out of that.
     pub(crate) fn finish(
         &self,

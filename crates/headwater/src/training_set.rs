@@ -9,7 +9,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use arrow::array::{ArrayRef, RecordBatch};
+use arrow::array::{Array, ArrayRef, RecordBatch};
 use arrow::datatypes::{Field as ArrowField, Schema, SchemaRef};
 use headwater_api::backend::{KnownAt, Names, TrainingKnownAt, TrainingSetRequest};
 use headwater_batch::{
@@ -20,7 +20,7 @@ use headwater_facts::FactLog;
 use headwater_features::{Catalog, Label, Registry};
 use headwater_schema::decode::BodyFormat;
 use headwater_schema::time::parse_timestamp;
-use headwater_schema::{Cursor, Micros, Position, Problem, Sequence, Value, array_from_values};
+use headwater_schema::{Cursor, Micros, Position, Problem, Sequence, Value};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -278,13 +278,16 @@ impl Engine {
         Ok(cursor.known_at(known))
     }
 
-    fn sweep<'a>(&'a self, catalog: &'a Catalog) -> Sweep<'a> {
+    /// A sweep for one of the views and labels of a training set. What the others found is held meanwhile, a quarter of what
+    /// each of them may take.
+    fn sweep<'a>(&'a self, catalog: &'a Catalog, made: &Made) -> Sweep<'a> {
+        let sweeps = made.plan.views.len() + made.labels.len();
         Sweep {
             env: &self.env,
             facts: self.facts.as_ref(),
             catalog,
             options: SweepOptions {
-                memory_bytes_max: self.making.settings.memory_bytes_max,
+                memory_bytes_max: self.making.settings.memory_bytes_max / (sweeps + 3) * 4,
                 spill_folder: self.data.spill(),
             },
         }
@@ -293,7 +296,7 @@ impl Engine {
     /// What each view says of every row, in the rows' order.
     fn swept(&self, made: &Made) -> Result<Vec<SweptRows>, Problem> {
         let catalog = self.catalog();
-        let sweep = self.sweep(&catalog);
+        let sweep = self.sweep(&catalog, made);
         let mut views = Vec::new();
         for reads in &made.plan.views {
             let entity = &reads.plan.view().entity.name;
@@ -342,19 +345,13 @@ impl Engine {
         let mut table = TableWriter::new(format, &made.schema, Box::new(out))?;
         for (first, rows) in made.chunks() {
             made.stop.check()?;
-            let mut found = vec![vec![None; made.plan.features]; rows.num_rows()];
+            let mut found = vec![None; made.plan.features];
             for (reads, view) in made.plan.views.iter().zip(&mut views) {
-                reads.place(view.take_rows(rows.num_rows())?.into_iter(), &mut found);
+                reads.place_columns(view.take(rows.num_rows())?, &mut found);
             }
-            let outcomes = made
-                .plan
-                .finish(found, made.columns.context(&rows, first)?)?;
             let mut columns: Vec<ArrayRef> = rows.columns().to_vec();
-            for (index, data_type) in made.plan.shape.types.iter().enumerate() {
-                let values = outcomes.iter().map(|row| &row[index].value);
-                let column = array_from_values(data_type, values)?;
-                columns.push(column);
-            }
+            let context = made.columns.context(&rows, first)?;
+            columns.extend(made.plan.finish_columns(found, context, rows.num_rows())?);
             for label in &mut labels {
                 columns.push(self.label_column(made, label, &rows, first)?);
             }
@@ -383,15 +380,14 @@ impl Engine {
             files.remove_file(path).map_err(unwritable)?;
         }
         let file = files.open_append(path).map_err(unwritable)?;
-        let mut out = io::BufWriter::new(FileOut(file));
+        let mut out = io::BufWriter::new(FileOut::new(file));
         let nulls = self.write_rows(made, format, &mut out)?;
         let mut file = out.into_inner().map_err(|e| {
             Problem::external("unwritable", "the training set can't be written").detail(e.error())
         })?;
-        file.0.sync().map_err(unwritable)?;
-        let bytes = files.read(path).map_err(unwritable)?;
+        file.sync().map_err(unwritable)?;
         let first = self.facts.first_sequence();
-        let manifest = made.manifest(first, nulls, format, sha256_hex(&bytes));
+        let manifest = made.manifest(first, nulls, format, file.sha256());
         if let Some(again) = again {
             manifest::refuse_other_bytes(again, &manifest)?;
         }

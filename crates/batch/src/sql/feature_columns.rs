@@ -3,13 +3,12 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, RecordBatch, RecordBatchOptions};
+use arrow::array::{Array, ArrayRef, RecordBatch, RecordBatchOptions, new_null_array};
 use arrow::compute::cast;
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use datafusion::common::Result;
-use headwater_aggregate::Outcome;
 use headwater_features::{Catalog, FeatureRef, FeatureSet, ReadPlan};
-use headwater_schema::{Cursor, EntityKey, Field as KeyField, Problem, Value, array_from_values};
+use headwater_schema::{Cursor, EntityKey, Field as KeyField, Problem, Value};
 
 use super::archive_scan::table_type;
 use super::facts_table::{EVENT_TIME, SEQUENCE, instant};
@@ -219,17 +218,22 @@ impl FeatureRows {
         };
         let rows = of.num_rows();
         let width = self.columns.features.len();
-        let mut outcomes: Vec<Vec<Outcome>> = vec![vec![crate::nothing(); width]; rows];
+        let mut found: Vec<Option<ArrayRef>> = vec![None; width];
         for (part, swept) in &mut self.parts {
-            let read = swept.take_rows(rows).map_err(through)?;
-            for (row, read) in outcomes.iter_mut().zip(read) {
-                for (place, outcome) in part.places.iter().zip(read) {
-                    row[*place] = outcome;
-                }
+            let read = swept.take(rows).map_err(through)?;
+            for (place, column) in part.places.iter().zip(read) {
+                found[*place] = Some(column);
             }
         }
+        // What isn't asked for isn't read.
+        let found = found.into_iter().enumerate().map(|(feature, column)| {
+            let null = || new_null_array(&self.data_type(feature).to_arrow(), rows);
+            column.unwrap_or_else(null)
+        });
+        let mut found: Vec<ArrayRef> = found.collect();
         if let Some(set) = &self.columns.set {
-            set.derive(&mut outcomes, vec![Vec::new(); rows])
+            found = set
+                .derive_columns(found, Vec::new(), rows)
                 .map_err(through)?;
         }
         let first = self.columns.first();
@@ -237,11 +241,7 @@ impl FeatureRows {
         for (place, field) in self.projection.iter().zip(self.schema.fields()) {
             let column = match place.checked_sub(first) {
                 None => of.column(*place).clone(),
-                Some(feature) => {
-                    let values = outcomes.iter().map(|row| &row[feature].value);
-                    let stored = self.data_type(feature);
-                    array_from_values(&stored, values).map_err(through)?
-                }
+                Some(feature) => found[feature].clone(),
             };
             arrays.push(match column.data_type() == field.data_type() {
                 true => column,

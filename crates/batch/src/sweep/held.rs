@@ -1,10 +1,8 @@
 //! Moments and facts in memory, entity by entity.
 
-use std::collections::BTreeMap;
-
 use hashbrown::HashMap;
 use headwater_aggregate::{EntityState, InputBatch, Layout};
-use headwater_features::{ForwardPlan, ReadPlan};
+use headwater_features::{ForwardPlan, PlacedFact, ReadPlan, Said};
 use headwater_schema::{Cursor, Position, Problem, Sequence};
 
 use super::results::Results;
@@ -21,7 +19,7 @@ pub(super) struct Held {
     moments: Vec<Asked>,
     batches: Vec<InputBatch>,
     facts: Vec<Fact>,
-    removed: Vec<(u32, Position, Sequence)>,
+    removed: Vec<Removed>,
     bytes: usize,
 }
 
@@ -31,12 +29,16 @@ struct Asked {
     cursor: Cursor,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+/// Where a fact lies. Its position is here, too, so that its batch isn't touched before a value is needed.
 struct Fact {
+    position: Position,
     entity: u32,
     batch: u32,
     row: u32,
 }
+
+/// A fact that counts no longer, and since when.
+type Removed = (u32, Position, Sequence);
 
 impl Held {
     /// About how many bytes of memory it takes.
@@ -82,6 +84,7 @@ impl Held {
         for row in 0..rows {
             if let Some(entity) = self.numbers.get(key(row)) {
                 self.facts.push(Fact {
+                    position: facts.position(row),
                     entity: *entity,
                     batch,
                     row: asked.len() as u32,
@@ -105,7 +108,7 @@ impl Held {
     pub(super) fn removed(&mut self, key: &[u8], position: Position, since: Sequence) {
         if let Some(entity) = self.numbers.get(key) {
             self.removed.push((*entity, position, since));
-            self.bytes += size_of::<(u32, Position, Sequence)>();
+            self.bytes += size_of::<Removed>();
         }
     }
 
@@ -144,28 +147,27 @@ impl Held {
         let entities = self.numbers.len();
         let place = |entity: u32| (entity as usize).min(entities);
         // They keep the order among themselves: facts of one source that of their sequences.
-        let moments = Grouped::new(&self.moments, entities + 1, |m| place(m.entity));
+        let asked = Grouped::new(&self.moments, entities + 1, |m| place(m.entity));
         let facts = Grouped::new(&self.facts, entities + 1, |f| place(f.entity));
         self.removed.sort_unstable();
         let mut removed = self.removed.as_slice();
-        let mut reading = Reading {
-            plan,
-            windowed: plan.windowed(),
-            forward: plan.forward(),
-            results,
+        let mut reading = Reading::new(plan, results);
+        let mut known = Known {
+            facts: Vec::new(),
+            removed,
         };
+        let mut moments: Vec<&Asked> = Vec::new();
         for number in 0..=entities {
             let gone = removed.partition_point(|(entity, ..)| place(*entity) <= number);
-            let (own, others) = removed.split_at(gone);
-            removed = others;
-            let facts = facts.of(number).map(|at| self.facts[at]);
-            let known = Known {
-                facts: facts
-                    .map(|fact| (&self.batches[fact.batch as usize], fact.row as usize))
-                    .collect(),
-                removed: own.iter().map(|(_, p, since)| (*p, *since)).collect(),
-            };
-            let mut moments: Vec<&Asked> = moments.of(number).map(|at| &self.moments[at]).collect();
+            (known.removed, removed) = removed.split_at(gone);
+            known.facts.clear();
+            known.facts.extend(facts.of(number).map(|at| {
+                let fact = &self.facts[at];
+                let batch = &self.batches[fact.batch as usize];
+                (fact.position, batch, fact.row as usize)
+            }));
+            moments.clear();
+            moments.extend(asked.of(number).map(|at| &self.moments[at]));
             moments.sort_by_key(|m| (m.cursor.as_of, m.cursor.until));
             reading.read(&known, &moments)?;
         }
@@ -208,51 +210,85 @@ impl Grouped {
 /// What is known of one entity.
 struct Known<'a> {
     /// Source by source, each in the order of the sequences.
-    facts: Vec<(&'a InputBatch, usize)>,
-    removed: BTreeMap<Position, Sequence>,
+    facts: Vec<PlacedFact<'a>>,
+    /// In the order of the positions.
+    removed: &'a [Removed],
 }
 
 /// Reads entities.
 struct Reading<'a, 'r> {
     plan: &'a ReadPlan,
+    /// The column of each feature of the view.
+    columns: Vec<usize>,
     windowed: Vec<usize>,
     forward: ForwardPlan<'a>,
     results: &'r mut Results,
 }
 
-impl<'a> Reading<'a, '_> {
+impl<'a, 'r> Reading<'a, 'r> {
+    fn new(plan: &'a ReadPlan, results: &'r mut Results) -> Self {
+        let windowed = plan.windowed();
+        let mut columns = vec![0; plan.view().features.len()];
+        for (column, feature) in windowed.iter().enumerate() {
+            columns[*feature] = column;
+        }
+        Self {
+            plan,
+            columns,
+            windowed,
+            forward: plan.forward(),
+            results,
+        }
+    }
+
     /// Reads at moments in the order of their time.
     fn read(&mut self, known: &Known<'a>, moments: &[&Asked]) -> Result<(), Problem> {
         let newest = known.newest();
         let knows_all = |m: &&Asked| newest.is_none_or(|newest| newest <= m.cursor.known_at);
-        if moments.iter().all(knows_all) {
-            self.forward.begin(known.counted_at(Sequence::MAX));
-            for moment in moments {
-                let outcomes = self.forward.read(&moment.cursor);
-                let outcomes = self.windowed.iter().map(|feature| &outcomes[*feature]);
-                self.results.push(moment.row, outcomes)?;
-            }
-            return Ok(());
+        if !moments.iter().all(knows_all) {
+            return self.read_past(known, moments);
         }
+        match known.in_order() {
+            true => self.forward.begin(known.facts.iter().copied()),
+            false => {
+                let facts = known.counted_at(Sequence::MAX);
+                self.forward.begin(facts.into_iter());
+            }
+        }
+        for moment in moments {
+            let (results, columns) = (&mut *self.results, &self.columns);
+            results.begin_row(moment.row)?;
+            self.forward.read(&moment.cursor, |feature, said, counted| {
+                results.say(columns[feature], said, counted);
+            });
+        }
+        Ok(())
+    }
+
+    /// The same where some moments don't know all facts.
+    fn read_past(&mut self, known: &Known<'a>, moments: &[&Asked]) -> Result<(), Problem> {
         let layout = &self.plan.view().layout;
         let state = known.state_with_past(layout);
         for moment in moments {
             let cursor = &moment.cursor;
-            let read = self
-                .plan
-                .read(Some(&state), cursor, None)
-                .whole()
-                .or_else(|| {
-                    // More was removed than a state keeps beside its facts.
-                    let facts = known.counted_at(cursor.known_at);
-                    let state = EntityState::of_sorted(layout, facts);
-                    self.plan.read(Some(&state), cursor, None).whole()
-                });
+            let read = self.plan.read(Some(&state), cursor, None).whole();
+            let read = read.or_else(|| {
+                // More was removed than a state keeps beside its facts.
+                let facts = known.counted_at(cursor.known_at);
+                let facts = facts.iter().map(|(_, batch, row)| (*batch, *row));
+                let state = EntityState::of_sorted(layout, facts);
+                self.plan.read(Some(&state), cursor, None).whole()
+            });
             let outcomes = read.ok_or_else(|| {
                 Problem::internal("sweep", "a state made from all facts has folded some")
             })?;
-            let outcomes = self.windowed.iter().map(|feature| &outcomes[*feature]);
-            self.results.push(moment.row, outcomes)?;
+            self.results.begin_row(moment.row)?;
+            for (column, feature) in self.windowed.iter().enumerate() {
+                let outcome = &outcomes[*feature];
+                let counted = outcome.event_time.is_some();
+                self.results
+                    .say(column, Said::Value(&outcome.value), counted);
+            }
         }
         Ok(())
     }
@@ -261,41 +297,44 @@ impl<'a> Reading<'a, '_> {
 impl<'a> Known<'a> {
     /// The last sequence that changed anything.
     fn newest(&self) -> Option<Sequence> {
-        let sequences = self.facts.iter().map(|(facts, row)| facts.sequences[*row]);
-        sequences.chain(self.removed.values().copied()).max()
+        let sequences = self.facts.iter().map(|(position, ..)| position.sequence);
+        let removed = self.removed.iter().map(|(_, _, since)| *since);
+        sequences.chain(removed).max()
+    }
+
+    /// Whether all facts count, once each, and come in the order of their positions.
+    fn in_order(&self) -> bool {
+        self.removed.is_empty() && self.facts.is_sorted_by(|a, b| a.0 < b.0)
     }
 
     /// The facts that were known by `known_at` and counted then, in the order of their positions.
-    fn counted_at(
-        &self,
-        known_at: Sequence,
-    ) -> impl Iterator<Item = (&'a InputBatch, usize)> + use<'a> {
-        let mut facts: Vec<(Position, &InputBatch, usize)> = self
-            .facts
-            .iter()
-            .map(|(facts, row)| (facts.position(*row), *facts, *row))
-            .filter(|(position, ..)| {
-                let removed = self.removed.get(position);
-                position.sequence <= known_at && removed.is_none_or(|since| known_at < *since)
-            })
-            .collect();
+    fn counted_at(&self, known_at: Sequence) -> Vec<PlacedFact<'a>> {
+        let removed_at = |position: &Position| {
+            let at = self.removed.binary_search_by_key(position, |(_, p, _)| *p);
+            at.ok().map(|at| self.removed[at].2)
+        };
+        let counts = |(position, ..): &&PlacedFact<'a>| {
+            let removed = removed_at(position);
+            position.sequence <= known_at && removed.is_none_or(|since| known_at < since)
+        };
+        let mut facts: Vec<PlacedFact<'a>> = self.facts.iter().filter(counts).copied().collect();
         facts.sort_by_key(|(position, ..)| *position);
         // A fact that two sources have is the first one's, as in live states.
         facts.dedup_by_key(|(position, ..)| *position);
-        facts.into_iter().map(|(_, facts, row)| (facts, row))
+        facts
     }
 
     /// The state as it grew: it can be read as of any sequence.
     fn state_with_past(&self, layout: &Layout) -> EntityState {
         let mut state = EntityState::new(layout);
         let mut facts = self.facts.clone();
-        facts.sort_by_key(|(facts, row)| facts.sequences[*row]);
-        for (facts, row) in facts {
+        facts.sort_by_key(|(position, ..)| position.sequence);
+        for (_, facts, row) in facts {
             state.insert(layout, facts, row);
         }
         let mut removed: Vec<_> = self.removed.iter().collect();
-        removed.sort_by_key(|(position, since)| (**since, **position));
-        for (position, since) in removed {
+        removed.sort_by_key(|(_, position, since)| (*since, *position));
+        for (_, position, since) in removed {
             // Nothing is folded away, and what the state never had doesn't matter.
             let _ = state.retract(layout, *position, *since);
         }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use headwater_aggregate::Outcome;
+use arrow::array::ArrayRef;
 use headwater_facts::FactLog;
 use headwater_features::{
     CompiledSource, CompiledView, KeptRows, PreparedFacts, ReadPlan, SourceRows, Upstream, keep,
@@ -13,7 +13,7 @@ use headwater_schema::{
     Contract, Cursor, EntityKey, Position, Problem, Sequence, SequencedBatch, evolve,
 };
 
-use super::{Moment, Stop, Sweep, nothing};
+use super::{Moment, Stop, Sweep};
 
 /// Facts read from the log at a time.
 const READ_FACTS: usize = 65_536;
@@ -104,34 +104,21 @@ fn chained_rows<'a>(
         Err(problem) => Some(Err(problem)),
     });
     let moments = kept.flat_map(move |kept| moments_at(kept, end));
-    let mut outcomes = sweep
-        .outcomes(&plan, Box::new(moments), &Stop::default())?
-        .flat_map(each);
-    let width = upstream.view.features.len();
+    let mut swept = sweep.swept(&plan, Box::new(moments), &Stop::default())?;
     Ok(Box::new(raw(needed_above)?.map(move |raw| match raw? {
         Raw::Facts(rows) => {
             let kept = keep(above, rows)?;
-            let said = outcomes.by_ref().take(kept.len());
-            let said = said.collect::<Result<Vec<_>, Problem>>()?;
+            let said = swept.take_all(kept.len())?;
             Ok(Raw::Facts(below(upstream, kept, &said, &needed)?))
         }
         Raw::Removed(rows, removed_at) => match removed(&any, rows, removed_at)? {
             Rows::Removed(kept, removed_at) => {
-                let said = vec![vec![nothing(); width]; kept.len()];
-                let rows = below(upstream, kept, &said, &needed)?;
+                let rows = below(upstream, kept, &[], &needed)?;
                 Ok(Raw::Removed(rows, removed_at))
             }
             Rows::Facts(_) => Err(Problem::internal("sweep", "removed facts are none")),
         },
     })))
-}
-
-/// The rows of a chunk one by one; one problem where it failed.
-fn each(chunk: Result<Vec<Vec<Outcome>>, Problem>) -> Vec<Result<Vec<Outcome>, Problem>> {
-    match chunk {
-        Ok(rows) => rows.into_iter().map(Ok).collect(),
-        Err(problem) => vec![Err(problem)],
-    }
 }
 
 /// The moments of rows at themselves.
@@ -157,11 +144,11 @@ fn moment_at(rows: &KeptRows, row: usize, end: Sequence) -> Moment {
 fn below(
     upstream: &Upstream,
     kept: KeptRows,
-    outcomes: &[Vec<Outcome>],
+    said: &[Option<ArrayRef>],
     needed: &BTreeSet<usize>,
 ) -> Result<SourceRows, Problem> {
     Ok(SourceRows {
-        columns: upstream.rows(&kept, outcomes, needed)?,
+        columns: upstream.rows_of_columns(&kept, said, needed)?,
         event_times: kept.event_times,
         sequences: kept.sequences,
     })

@@ -261,7 +261,11 @@ proptest! {
         let plan = ReadPlan::new(view.clone(), (0..view.features.len()).rev().collect());
         let wanted: Vec<String> = moments
             .iter()
-            .map(|moment| format!("{:?}", alone(&log, &catalog, &plan, moment)))
+            .map(|moment| {
+                let outcomes = alone(&log, &catalog, &plan, moment);
+                let values = outcomes.into_iter().map(|outcome| outcome.value);
+                format!("{:?}", values.collect::<Vec<_>>())
+            })
             .collect();
         for memory_bytes_max in [0, 6_000, 1 << 30] {
             let folder = Path::new("/spill");
@@ -271,11 +275,20 @@ proptest! {
                 catalog: &catalog,
                 options: SweepOptions { memory_bytes_max, spill_folder: folder.to_owned() },
             };
-            let chunks = sweep.features(&plan, moments.iter().cloned().map(Ok)).unwrap();
-            let rows: Vec<Vec<Outcome>> = chunks.flat_map(Result::unwrap).collect();
+            let mut swept = sweep.features(&plan, moments.iter().cloned().map(Ok)).unwrap();
+            let mut rows: Vec<String> = Vec::new();
+            for chunk in moments.chunks(7) {
+                let columns = swept.take(chunk.len()).unwrap();
+                rows.extend((0..chunk.len()).map(|row| {
+                    let values = columns.iter().map(|column| Value::from_array(column, row));
+                    format!("{:?}", values.collect::<Vec<_>>())
+                }));
+            }
+            prop_assert!(swept.take(1).is_err());
+            drop(swept);
             prop_assert_eq!(rows.len(), moments.len());
             for (index, row) in rows.iter().enumerate() {
-                prop_assert_eq!(&format!("{row:?}"), &wanted[index], "at {:?}", moments[index]);
+                prop_assert_eq!(row, &wanted[index], "at {:?}", moments[index]);
             }
             let left = env.files.exists(folder).then(|| env.files.list(folder).unwrap());
             prop_assert_eq!(left.unwrap_or_default(), Vec::<std::path::PathBuf>::new());

@@ -1,58 +1,108 @@
-//! Reads of many moments of one entity after another: what [`ReadPlan::read`] says of a state that has all facts, by windows that slide
-//! from one moment to the next.
+//! Reads of many moments of one entity after another: the values that [`ReadPlan::read`] gives of a state that has all facts, by windows that slide
+//! from one moment to the next. Latest values aren't aggregated at all.
 
-use headwater_aggregate::{ForwardReads, ForwardWindow, InputBatch, Outcome, WindowKind};
-use headwater_schema::Cursor;
+use headwater_aggregate::{ForwardReads, ForwardWindow, InputColumn, Outcome, WindowKind};
+use headwater_schema::{Cursor, Value};
 
-use super::{ReadPlan, WindowReads, absent, apply_ttl, finish};
-use crate::FeatureKind;
+use super::latest::{Latest, PlacedFact, latest_slot};
+use super::{ReadPlan, WindowReads, absent};
+use crate::{CompiledFeature, FeatureKind};
+
+/// What a feature is.
+pub enum Said<'v> {
+    Value(&'v Value),
+    /// What an input has in a row.
+    Input(&'v InputColumn, usize),
+}
 
 /// Reads of one entity after another.
 pub struct ForwardPlan<'f> {
     plan: &'f ReadPlan,
+    latest: Latest,
+    windows: Vec<WindowReads>,
     reads: ForwardReads<'f>,
+    facts: Vec<PlacedFact<'f>>,
     /// What each feature said when its window last changed, whatever its age.
     said: Vec<Outcome>,
-    outcomes: Vec<Outcome>,
-    /// Whether the entity had any fact at the last read.
-    found: bool,
 }
 
 impl ReadPlan {
     /// Reads the plan's features at moments that follow each other.
     pub fn forward(&self) -> ForwardPlan<'_> {
+        let windows: Vec<WindowReads> = self.windows.iter().filter_map(|w| self.slid(w)).collect();
         let window = |reads: &WindowReads| ForwardWindow {
             slots: reads.slots.clone(),
             grows: reads.window.kind == WindowKind::Lifetime && reads.window.limit.is_none(),
             among: reads.among,
         };
-        let windows: Vec<ForwardWindow> = self.windows.iter().map(window).collect();
-        let features = self.view.features.len();
+        let slid: Vec<ForwardWindow> = windows.iter().map(window).collect();
         ForwardPlan {
             plan: self,
-            reads: ForwardReads::new(&self.view.layout, &windows),
-            said: vec![absent(); features],
-            outcomes: vec![absent(); features],
-            found: false,
+            latest: Latest::new(self),
+            windows,
+            reads: ForwardReads::new(&self.view.layout, &slid),
+            facts: Vec::new(),
+            said: vec![absent(); self.view.features.len()],
         }
+    }
+
+    /// A window without the latest values among its features; none where nothing is left.
+    fn slid(&self, reads: &WindowReads) -> Option<WindowReads> {
+        let mut slid = WindowReads {
+            slots: Vec::new(),
+            features: Vec::new(),
+            ..reads.clone()
+        };
+        for (feature, place) in &reads.features {
+            if latest_slot(&self.view, *feature).is_some() {
+                continue;
+            }
+            let slot = reads.slots[*place];
+            let place = slid.slots.iter().position(|s| *s == slot);
+            let place = place.unwrap_or_else(|| {
+                slid.slots.push(slot);
+                slid.slots.len() - 1
+            });
+            slid.features.push((*feature, place));
+        }
+        (!slid.features.is_empty()).then_some(slid)
     }
 }
 
 impl<'f> ForwardPlan<'f> {
     /// Goes over to another entity, whose facts come in the order of their positions, each once.
-    pub fn begin(&mut self, facts: impl Iterator<Item = (&'f InputBatch, usize)>) {
-        self.reads.begin(facts);
+    pub fn begin(&mut self, facts: impl Iterator<Item = PlacedFact<'f>>) {
+        self.facts.clear();
+        self.facts.extend(facts);
+        self.latest.begin();
+        if !self.windows.is_empty() {
+            let facts = self.facts.iter();
+            self.reads
+                .begin(facts.map(|(_, batch, row)| (*batch, *row)));
+        }
     }
 
-    /// What the entity's facts say at a cursor at which all of them are known, as [`ReadPlan::read`] gives it. Cursors may come
-    /// in any order; those whose times grow cost least.
-    pub fn read(&mut self, cursor: &Cursor) -> &[Outcome] {
-        let found = self.reads.any_before(cursor.until);
-        let other = std::mem::replace(&mut self.found, found) != found;
-        for (window, reads) in self.plan.windows.iter().enumerate() {
+    /// What each feature of [`ReadPlan::windowed`], by index and in no order, is at a cursor at which all facts of the entity are
+    /// known: the value that [`ReadPlan::read`] gives, and whether any fact counted. Cursors may come in any order; those whose times grow cost least.
+    pub fn read(&mut self, cursor: &Cursor, mut say: impl FnMut(usize, Said<'_>, bool)) {
+        let features = &self.plan.view.features;
+        self.latest
+            .read(&self.facts, cursor, |index, found, counted| {
+                let default = features[index].default.as_ref();
+                match (found, default) {
+                    (Some((column, row)), Some(default)) if column.is_null(row) => {
+                        say(index, Said::Value(default), counted);
+                    }
+                    (Some((column, row)), _) => say(index, Said::Input(column, row), counted),
+                    (None, default) => {
+                        say(index, Said::Value(default.unwrap_or(&Value::Null)), counted);
+                    }
+                }
+            });
+        for (window, reads) in self.windows.iter().enumerate() {
             let (partials, changed) = self.reads.read(window, &reads.range(cursor));
             for (index, slot) in &reads.features {
-                let feature = &self.plan.view.features[*index];
+                let feature = &features[*index];
                 let fades = match &feature.kind {
                     FeatureKind::Aggregate { function, .. } => function.fades(),
                     _ => false,
@@ -60,13 +110,27 @@ impl<'f> ForwardPlan<'f> {
                 if changed || fades {
                     let partial = &partials[*slot];
                     self.said[*index] = self.plan.outcome(reads, *index, *slot, partial, cursor);
-                } else if !other && feature.ttl.is_none() {
-                    continue;
                 }
-                let outcome = apply_ttl(feature, self.said[*index].clone(), cursor);
-                self.outcomes[*index] = finish(feature, outcome, found);
+                let outcome = &self.said[*index];
+                let value = value_at(feature, outcome, cursor);
+                say(*index, Said::Value(value), outcome.event_time.is_some());
             }
         }
-        &self.outcomes
+    }
+}
+
+/// The value of an outcome at a cursor: as [`super::apply_ttl`] and [`super::finish`] leave it.
+fn value_at<'v>(feature: &'v CompiledFeature, outcome: &'v Outcome, cursor: &Cursor) -> &'v Value {
+    let old = match (feature.ttl, outcome.event_time) {
+        (Some(ttl), Some(time)) => time < cursor.as_of.saturating_sub(ttl),
+        _ => false,
+    };
+    let value = match old && !feature.stale_keep {
+        true => &Value::Null,
+        false => &outcome.value,
+    };
+    match (value, &feature.default) {
+        (Value::Null, Some(default)) => default,
+        _ => value,
     }
 }

@@ -36,7 +36,7 @@ impl Engine {
 
     pub(super) fn swept_labels(&self, made: &Made) -> Result<Vec<SweptLabel>, Problem> {
         let catalog = self.catalog();
-        let sweep = self.sweep(&catalog);
+        let sweep = self.sweep(&catalog, made);
         let swept = |(place, label): (usize, &Arc<Label>)| {
             let moments = made.chunks().flat_map(|(first, rows)| {
                 match self.label_moments(made, place, &rows, first) {
@@ -89,15 +89,12 @@ impl Engine {
     ) -> Result<ArrayRef, Problem> {
         let label = &made.labels[swept.place];
         let known = self.label_moments(made, swept.place, rows, first)?;
-        let outcomes = swept.view.take_rows(rows.num_rows())?;
-        let values: Vec<Value> = known
-            .iter()
-            .zip(outcomes)
-            .map(|(known, mut outcome)| match known {
-                Some(_) => label.value(outcome.remove(0)),
-                None => Value::Null,
-            })
-            .collect();
+        let (column, counted) = swept.view.take_counted(rows.num_rows())?;
+        let value = |(row, known): (usize, &Option<Moment>)| match known {
+            Some(_) => label.value(Value::from_array(&column, row), counted[row]),
+            None => Value::Null,
+        };
+        let values: Vec<Value> = known.iter().enumerate().map(value).collect();
         array_from_values(label.data_type(), values.iter())
     }
 }

@@ -39,7 +39,6 @@ mod values;
 mod windows;
 
 use headwater::Env;
-use headwater_aggregate::Outcome;
 use headwater_api::backend::FeatureRow;
 use headwater_batch::{Moment, Sweep, SweepOptions};
 use headwater_features::ReadPlan;
@@ -65,7 +64,7 @@ fn filled(
     panic!("a view is still being filled after ten seconds");
 }
 
-/// Holds the sweep to what was read live: the values, statuses and event times of features of one view, of entities
+/// Holds the sweep to what was read live: the values of features of one view, of entities
 /// with one text as key, at their cursors.
 fn assert_swept(
     engine: &headwater::Engine,
@@ -93,20 +92,15 @@ fn assert_swept(
                 cursor: *cursor,
             })
         });
-        let chunks = sweep.features(&plan, moments).expect("swept");
-        let rows: Vec<Vec<Outcome>> = chunks.flat_map(|chunk| chunk.expect("a chunk")).collect();
-        assert_eq!(rows.len(), reads.len());
-        for (row, (key, cursor, live)) in rows.iter().zip(reads) {
-            for (index, outcome) in row.iter().enumerate() {
-                let swept = (&outcome.value, outcome.status, outcome.event_time);
-                let live = (
-                    &live.values[index],
-                    live.statuses[index],
-                    live.event_times[index],
-                );
+        let mut swept = sweep.features(&plan, moments).expect("swept");
+        let columns = swept.take(reads.len()).expect("rows");
+        assert_eq!(columns.len(), names.len());
+        for (index, column) in columns.iter().enumerate() {
+            assert_eq!(column.len(), reads.len());
+            for (row, (key, cursor, live)) in reads.iter().enumerate() {
                 assert_eq!(
-                    format!("{swept:?}"),
-                    format!("{live:?}"),
+                    format!("{:?}", Value::from_array(column, row)),
+                    format!("{:?}", live.values[index]),
                     "{} of {key} at {cursor:?}",
                     names[index]
                 );
