@@ -51,6 +51,13 @@ pub fn on_core<T: Send>(
     })
 }
 
+/// Seconds that the calling thread has had a core: what it took, whatever else the machine did meanwhile.
+pub fn thread_seconds() -> f64 {
+    let had = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
+    let nanos = had.split_whitespace().next().and_then(|n| n.parse().ok());
+    nanos.map_or(f64::NAN, |nanos: f64| nanos / 1e9)
+}
+
 /// Bytes of memory that a process has resident (`self`, or a process id).
 pub fn resident_bytes(process: &str) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();

@@ -23,6 +23,8 @@ mod trees;
 mod view;
 mod windows;
 
+use std::path::PathBuf;
+
 use clap::{Parser, Subcommand};
 use headwater_schema::Problem;
 
@@ -43,14 +45,18 @@ struct Arguments {
     python: String,
 }
 
-#[derive(Subcommand, Clone, Copy)]
+#[derive(Subcommand, Clone)]
 enum What {
     /// One view keyed by tail number, one exact 24 h window, on one core.
     View,
     /// Random windows over one entity, in the shape of Chronon's aggregator test.
     Windows,
     /// Features of many moments in one pass over the facts, on one core.
-    Sweep,
+    Sweep {
+        /// A folder for the facts, the moments and what was found, as Parquet files.
+        #[arg(long)]
+        tables: Option<PathBuf>,
+    },
     /// Tree models beside LightGBM and ONNX Runtime from Python.
     Trees,
     /// The whole flights project through a durable engine, on one core.
@@ -79,14 +85,14 @@ enum What {
 
 fn main() -> Result<(), Problem> {
     let arguments = Arguments::parse();
-    if let Some(What::Serve { core }) = arguments.what {
-        return server::serve(core);
+    if let Some(What::Serve { core }) = &arguments.what {
+        return server::serve(*core);
     }
     machine::print();
     let every = [
         What::View,
         What::Windows,
-        What::Sweep,
+        What::Sweep { tables: None },
         What::Flights,
         What::Ingest,
         What::Http,
@@ -99,7 +105,7 @@ fn main() -> Result<(), Problem> {
         match what {
             What::View => view::measure()?,
             What::Windows => windows::measure()?,
-            What::Sweep => sweep::measure()?,
+            What::Sweep { tables } => sweep::measure(tables.as_deref())?,
             What::Trees => trees::measure(&arguments.python)?,
             What::Flights => flights::measure()?,
             What::Ingest => ingest::measure(arguments.seconds)?,
