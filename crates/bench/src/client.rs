@@ -24,6 +24,11 @@ pub fn request(path: &str, media_type: &str, body: &str) -> Vec<u8> {
     .into_bytes()
 }
 
+/// A request without a body, as bytes.
+pub fn get(path: &str) -> Vec<u8> {
+    format!("GET {path} HTTP/1.1\r\nhost: bench\r\n\r\n").into_bytes()
+}
+
 impl Client {
     pub fn connect(address: SocketAddr) -> Result<Self, Problem> {
         let stream = TcpStream::connect(address).map_err(failed)?;

@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 use headwater_schema::Problem;
 use serde_json::json;
 
-use crate::client::{Client, each_connection, request};
+use crate::client::{Client, each_connection, get, request};
 use crate::ingest::{NDJSON, PATH};
-use crate::machine::spread;
+use crate::machine::{self, spread};
 use crate::server::ServerProcess;
 use crate::shop;
 
@@ -102,15 +102,24 @@ fn reads(
 }
 
 /// Paced reads while facts come in at a steady rate. A read's time counts from when it was due, so
-/// that one slow reply isn't hidden by the reads that waited behind it.
+/// that one slow reply isn't hidden by the reads that waited behind it. A request that does nothing shows
+/// how much of that time is waiting for a core, and not the server's work.
 fn beside_ingestion(
     address: SocketAddr,
     next: &AtomicUsize,
     bound: Duration,
 ) -> Result<(), Problem> {
-    for entities in [1, 100] {
-        let reads_a_second = if entities == 1 { READS } else { 50 };
-        let requests = requests(entities);
+    machine::print_stalls();
+    let loads = [
+        (
+            "what does nothing (GET /health/live)",
+            READS,
+            vec![get("/health/live")],
+        ),
+        ("1 × 50 features", READS, requests(1)),
+        ("100 × 50 features", 50, requests(100)),
+    ];
+    for (what, reads_a_second, requests) in loads {
         let over = AtomicBool::new(false);
         let start = Instant::now();
         let before = next.load(Ordering::Relaxed);
@@ -123,7 +132,7 @@ fn beside_ingestion(
             times
         })?;
         println!(
-            "HTTP reads, {entities} × 50 features, {reads_a_second}/s asked for while {:.0} facts/s come in, everything on the same cores: {}",
+            "HTTP reads, {what}, {reads_a_second}/s asked for while {:.0} facts/s come in, everything on the same cores: {}",
             (next.load(Ordering::Relaxed) - before) as f64 / start.elapsed().as_secs_f64(),
             spread(&mut times)
         );

@@ -1,6 +1,6 @@
 //! What a measurement ran on, which core it may use, and what it took.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use headwater_schema::Problem;
 use rustix::thread::{CpuSet, sched_setaffinity};
@@ -64,6 +64,44 @@ pub fn resident_bytes(process: &str) -> u64 {
     let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:"));
     let kilobytes = line.and_then(|l| l.split_whitespace().next()?.parse::<u64>().ok());
     kilobytes.unwrap_or(0) * 1024
+}
+
+/// Prints how long threads that only look at the clock, one on each core, were kept from it: what the machine
+/// itself adds to every tail that is measured on it.
+pub fn print_stalls() {
+    const WATCHED: Duration = Duration::from_secs(3);
+    /// A shorter gap is an interrupt, not a stall.
+    const STALL: Duration = Duration::from_micros(200);
+    let watch = |core: usize| {
+        // Without a core of its own it still sees the stalls of those it's on.
+        let _ = pin(&[core]);
+        let start = Instant::now();
+        let (mut last, mut lost, mut worst) = (start, Duration::ZERO, Duration::ZERO);
+        while last - start < WATCHED {
+            let now = Instant::now();
+            let gap = now - last;
+            last = now;
+            worst = worst.max(gap);
+            if gap > STALL {
+                lost += gap;
+            }
+        }
+        (lost, worst)
+    };
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let stalls: Vec<_> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..cores)
+            .map(|core| scope.spawn(move || watch(core)))
+            .collect();
+        threads.into_iter().filter_map(|t| t.join().ok()).collect()
+    });
+    for (core, (lost, worst)) in stalls.into_iter().enumerate() {
+        println!(
+            "core {core}, busy with nothing but the clock: {:.2} % of the time taken away, {:.1} ms at the longest",
+            lost.as_secs_f64() / WATCHED.as_secs_f64() * 100.0,
+            worst.as_secs_f64() * 1e3
+        );
+    }
 }
 
 /// Seconds that `work` takes: the median of some runs.
