@@ -10,6 +10,7 @@ use headwater_env::{Durations, Env, Histogram};
 use headwater_schema::{Micros, Position, Problem, Sequence, SequencedBatch};
 
 use crate::archive::{Archive, ArchiveOptions};
+use crate::dropped::Dropped;
 use crate::found::{self, Newest};
 use crate::frame::Frame;
 use crate::index::Index;
@@ -113,6 +114,7 @@ pub struct EmbeddedFactLog {
     writer: Mutex<Writer>,
     pub(crate) reader: LogReader,
     pub(crate) index: Arc<Index>,
+    dropped: Dropped,
     counters: Counters,
     /// The writer's syncs.
     sync: Arc<Histogram>,
@@ -168,6 +170,7 @@ impl EmbeddedFactLog {
             writer: Mutex::new(writer),
             reader,
             index: Arc::new(index),
+            dropped: Dropped::open(env, folder)?,
             counters: Counters::default(),
             sync,
         };
@@ -254,12 +257,15 @@ impl EmbeddedFactLog {
         // Ids of facts that are gone can't be read from the log again.
         self.index.flush()?;
         self.index.sync()?;
-        let dropped = self.reader.drop_oldest(|segment| {
+        let going = self.reader.oldest(|segment| {
             // A quarantine is never let go, nor what became of its rows.
             let kept = !segment.rejected.is_empty() || segment.verdicts;
             !kept && segment.contracts.iter().all(expired)
-        })?;
-        Ok(dropped.len())
+        });
+        // First, so that no read takes what is left for all there was.
+        self.dropped.note(&going)?;
+        self.reader.drop_all(&going)?;
+        Ok(going.len())
     }
 
     /// Starts writing the index out where much has gathered, never ahead of the log.
@@ -396,6 +402,10 @@ impl FactLog for EmbeddedFactLog {
 
     fn newest(&self, contract: &str) -> Option<Micros> {
         self.reader.newest(contract)
+    }
+
+    fn newest_dropped(&self, contract: &str) -> Option<Micros> {
+        self.dropped.newest(contract)
     }
 
     fn lookup(&self, lookup: &Lookup) -> Result<FoundFacts, Problem> {

@@ -7,6 +7,7 @@
 mod archive;
 mod build_index;
 mod count;
+mod dropped;
 mod embedded;
 mod found;
 mod frame;

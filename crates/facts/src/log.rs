@@ -329,32 +329,30 @@ impl LogReader {
         Ok(bytes)
     }
 
-    /// Removes the oldest segments while `expired` holds of them; never the last.
-    pub fn drop_oldest(
-        &self,
-        expired: impl Fn(&Segment) -> bool,
-    ) -> Result<Vec<Sequence>, Problem> {
-        let mut dropped = Vec::new();
-        loop {
-            let segments = self.segments();
-            let [oldest, _, ..] = segments.as_slice() else {
-                return Ok(dropped);
-            };
-            if !expired(oldest) {
-                return Ok(dropped);
-            }
+    /// The oldest segments, as far as `expired` holds of them; never the last.
+    pub fn oldest(&self, expired: impl Fn(&Segment) -> bool) -> Vec<Arc<Segment>> {
+        let mut segments = self.segments();
+        segments.pop();
+        let ends = segments.iter().position(|segment| !expired(segment));
+        segments.truncate(ends.unwrap_or(segments.len()));
+        segments
+    }
+
+    /// Removes segments that are the oldest.
+    pub fn drop_all(&self, oldest: &[Arc<Segment>]) -> Result<(), Problem> {
+        for segment in oldest {
             self.segments
                 .write()
                 .unwrap_or_else(PoisonError::into_inner)
                 .remove(0);
             if let Some(archive) = &self.archive {
-                archive.forget(oldest.first_sequence)?;
+                archive.forget(segment.first_sequence)?;
             }
-            if !oldest.archived {
-                self.remove_file(oldest)?;
+            if !segment.archived {
+                self.remove_file(segment)?;
             }
-            dropped.push(oldest.first_sequence);
         }
+        Ok(())
     }
 
     /// The newest event time of a contract's facts, capped at their arrival.

@@ -275,6 +275,10 @@ pub trait FactLog: Send + Sync {
     /// The newest event time of a contract's facts, each capped at its arrival; none before the first.
     fn newest(&self, contract: &str) -> Option<Micros>;
 
+    /// The newest event time among a contract's facts that the log let go; none where it let none go, or only
+    /// before it kept note of that.
+    fn newest_dropped(&self, contract: &str) -> Option<Micros>;
+
     /// Facts of one entity.
     fn lookup(&self, lookup: &Lookup) -> Result<FoundFacts, Problem>;
 

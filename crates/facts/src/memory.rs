@@ -281,6 +281,11 @@ impl FactLog for MemoryFactLog {
         (1, self.inner().last)
     }
 
+    fn newest_dropped(&self, _: &str) -> Option<Micros> {
+        // It keeps all.
+        None
+    }
+
     fn newest(&self, contract: &str) -> Option<Micros> {
         let inner = self.inner();
         let facts = inner.facts.iter();

@@ -16,11 +16,18 @@ pub fn refuse_expired(
     view: &str,
     oldest: Option<Micros>,
 ) -> Result<(), Problem> {
-    let (Some(retention), Some(newest)) = (contract.retention, facts.newest(&contract.name)) else {
+    if facts.first_sequence() == 1 {
+        return Ok(());
+    }
+    let promised = contract.retention.zip(facts.newest(&contract.name));
+    let promised = promised.map(|(retention, newest)| newest.saturating_sub(retention.0));
+    // Facts that went under a shorter retention don't come back when it is raised or taken away.
+    let after_dropped = facts.newest_dropped(&contract.name);
+    let after_dropped = after_dropped.map(|newest| newest.saturating_add(1));
+    let Some(kept_from) = promised.max(after_dropped) else {
         return Ok(());
     };
-    let kept_from = newest.saturating_sub(retention.0);
-    if facts.first_sequence() == 1 || oldest.is_some_and(|oldest| oldest >= kept_from) {
+    if oldest.is_some_and(|oldest| oldest >= kept_from) {
         return Ok(());
     }
     Err(Problem::user(
@@ -32,5 +39,5 @@ pub fn refuse_expired(
         contract.name,
         format_timestamp(kept_from)
     ))
-    .hint("read a later moment, or raise `headwater.retention` of the contract"))
+    .hint("read a later moment; a longer `headwater.retention` keeps facts that are still there, and brings none back"))
 }

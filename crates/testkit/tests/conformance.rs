@@ -68,6 +68,10 @@ impl FactLog for Archived {
         self.0.newest(contract)
     }
 
+    fn newest_dropped(&self, contract: &str) -> Option<Micros> {
+        self.0.newest_dropped(contract)
+    }
+
     fn lookup(&self, lookup: &Lookup) -> Result<FoundFacts, Problem> {
         self.0.lookup(lookup)
     }

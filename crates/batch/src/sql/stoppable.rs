@@ -35,6 +35,10 @@ impl FactLog for Stoppable {
         self.facts.newest(contract)
     }
 
+    fn newest_dropped(&self, contract: &str) -> Option<Micros> {
+        self.facts.newest_dropped(contract)
+    }
+
     fn lookup(&self, lookup: &Lookup) -> Result<FoundFacts, Problem> {
         self.facts.lookup(lookup)
     }

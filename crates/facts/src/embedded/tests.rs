@@ -474,9 +474,14 @@ fn expired_segments_are_dropped_and_reads_of_them_refused() {
     assert!(log.first_sequence() > 1 && log.first_sequence() <= 31);
     assert_eq!(log.read(1, 10).expect_err("gone").code, "past-retention");
     let first = log.first_sequence();
+    // The fact with sequence n is of time n - 1.
+    let newest_dropped = Some(first as i64 - 2);
+    assert_eq!(log.newest_dropped("payment"), newest_dropped);
+    assert_eq!(log.newest_dropped("visit"), None);
     drop(log);
     let (log, _) = bench.open().expect("opens again");
     assert_eq!(log.first_sequence(), first);
+    assert_eq!(log.newest_dropped("payment"), newest_dropped);
     assert_eq!(
         log.append(vec![request(&[(59, 1, 59, 1)])])
             .expect("appends")[0]

@@ -1,6 +1,8 @@
 //! Corrections of facts that states have folded away, where the oldest facts have gone for good, and where they lie in the
 //! archive: what can be told stays right, and what can't is refused feature by feature.
 
+use std::fs;
+
 use headwater_testkit::{Reply, ServerProcess, TempProject};
 use serde_json::{Value, json};
 
@@ -238,4 +240,38 @@ fn what_is_corrected_in_the_archive_is_made_again_from_it() {
     assert_eq!(shop.values(&SUMS, None), shop.sums());
     let chosen = ["largest_lifetime", "least_lifetime"];
     assert_eq!(shop.values(&chosen, None), json!([shop.largest(), 1.0]));
+}
+
+#[test]
+fn a_longer_retention_brings_no_fact_back() {
+    let retention =
+        |days: &str| format!("      - {{property: headwater.retention, value: {days}d}}\n");
+    let mut shop = Shop::new("", &retention("18"));
+    let kept_from = shop.listed()[0];
+    assert!(kept_from > 60, "{kept_from}");
+    let path = shop.project.path().join("contract.yaml");
+    let contract = fs::read_to_string(&path).unwrap();
+    let at = |shop: &Shop, number: u64| {
+        let request = json!({"features": ["spending.purchases_2h"], "entities": [{"customer": "ada"}],
+            "as_of": number * HOUR});
+        shop.server().post_json("/v1/features", &request)
+    };
+    for longer in [retention("24"), String::new()] {
+        fs::write(&path, contract.replace(&retention("18"), &longer)).unwrap();
+        assert!(shop.server.take().is_none_or(ServerProcess::stop));
+        shop.project.run_ok(&["apply"]);
+        shop.restart();
+        assert_eq!(shop.listed()[0], kept_from);
+        // Its window begins among facts that are gone, though the contract would keep them now.
+        let refused = at(&shop, kept_from);
+        assert_eq!(refused.status, 410, "{}", refused.body);
+        assert!(refused.body.contains("past-retention"), "{}", refused.body);
+        let told = at(&shop, kept_from + 3);
+        assert_eq!(
+            told.json()["rows"][0]["values"],
+            json!([2]),
+            "{}",
+            told.body
+        );
+    }
 }
