@@ -256,8 +256,11 @@ fn a_longer_retention_brings_no_fact_back() {
             "as_of": number * HOUR});
         shop.server().post_json("/v1/features", &request)
     };
-    for longer in [retention("24"), String::new()] {
-        fs::write(&path, contract.replace(&retention("18"), &longer)).unwrap();
+    for (version, longer) in [("1.1.0", retention("24")), ("1.2.0", String::new())] {
+        let changed = contract
+            .replace(&retention("18"), &longer)
+            .replace("version: 1.0.0", &format!("version: {version}"));
+        fs::write(&path, changed).unwrap();
         assert!(shop.server.take().is_none_or(ServerProcess::stop));
         shop.project.run_ok(&["apply"]);
         shop.restart();
