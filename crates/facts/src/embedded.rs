@@ -1,5 +1,6 @@
 //! The fact log in one folder of one process: log, indexes and quarantine together.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -425,14 +426,29 @@ impl FactLog for EmbeddedFactLog {
             }
         };
         let mut offered = Ok(());
+        // Once there are enough facts, only what has one of a later time is read: at the same time what was
+        // met first is newer.
+        let (from, until) = (scan.from.event_time, scan.until.event_time);
+        let after = Cell::new(None);
+        let may_have = |newest: Micros| {
+            newest >= from
+                && after
+                    .get()
+                    .is_none_or(|after: Position| newest > after.event_time)
+        };
         self.reader.visit_newest(
+            |segment| {
+                let summary = segment.contracts.get(scan.contract.as_ref());
+                summary.is_some_and(|s| s.facts > 0 && may_have(s.time_max))
+            },
             |span| {
-                let (from, until) = (scan.from.event_time, scan.until.event_time);
-                span.time_max >= from && span.time_min <= until
+                let known = span.first_sequence <= scan.known_at;
+                known && may_have(span.time_max) && span.time_min <= until
             },
             |frame| {
                 if let Some(batch) = frame.batch() {
                     offered = newest.offer(batch, lives);
+                    after.set(newest.least());
                 }
                 offered.is_ok()
             },

@@ -168,22 +168,34 @@ impl<'a> Newest<'a> {
         if batch.batch.contract != self.scan.contract {
             return Ok(());
         }
-        for (row, time) in batch.batch.event_times.iter().enumerate() {
-            let position = Position::new(*time, batch.first_sequence + row as u64);
-            let full = self.positions.len() >= self.scan.newest;
-            let late = full && self.positions.first().is_none_or(|first| position < *first);
-            let within = self.scan.from <= position && position < self.scan.until;
-            if late || !within || position.sequence > self.scan.known_at {
-                continue;
+        let positions = (batch.first_sequence..).zip(&batch.batch.event_times);
+        let positions = positions.map(|(sequence, time)| Position::new(*time, sequence));
+        let least = self.least();
+        let mut wanted: Vec<Position> = positions
+            .filter(|p| self.scan.from <= *p && *p < self.scan.until)
+            .filter(|p| p.sequence <= self.scan.known_at && least.is_none_or(|least| least < *p))
+            .collect();
+        // The newest first: once there are enough of them, nobody asks whether the others live.
+        wanted.sort_unstable_by(|a, b| b.cmp(a));
+        for position in wanted {
+            if self.least().is_some_and(|least| position < least) {
+                break;
             }
             if lives(position.sequence)? {
                 self.positions.insert(position);
-                if full {
+                if self.positions.len() > self.scan.newest {
                     self.positions.pop_first();
                 }
             }
         }
         Ok(())
+    }
+
+    /// What a fact has to come after, once there are enough, to be among the newest.
+    pub fn least(&self) -> Option<Position> {
+        let first = self.positions.first().copied();
+        let full = self.positions.len() >= self.scan.newest;
+        full.then(|| first.unwrap_or(Position::MAX))
     }
 
     /// The newest of all that were offered, ascending.

@@ -9,7 +9,7 @@ use headwater_schema::{Micros, Problem, Sequence, SequencedBatch};
 
 use crate::archive::Archive;
 use crate::frame::Frame;
-use crate::segment::{Opened, Segment, file_problem};
+use crate::segment::{Opened, Segment, Span, file_problem};
 
 mod frames;
 mod pruned;
@@ -293,14 +293,16 @@ impl LogReader {
         }
     }
 
-    /// Every frame from the newest span to the oldest, for which `wanted` holds, until `visit` says stop.
+    /// Every frame from the newest span to the oldest, of the segments and spans that are wanted when their turn comes,
+    /// until `visit` says stop.
     pub fn visit_newest(
         &self,
-        wanted: impl Fn(&crate::segment::Span) -> bool,
+        segment_wanted: impl Fn(&Segment) -> bool,
+        wanted: impl Fn(&Span) -> bool,
         mut visit: impl FnMut(&Frame) -> bool,
     ) -> Result<(), Problem> {
         for segment in self.segments().iter().rev() {
-            if !segment.spans.iter().any(&wanted) {
+            if !segment_wanted(segment) || !segment.spans.iter().any(&wanted) {
                 continue;
             }
             let segment = self.opened(segment)?;

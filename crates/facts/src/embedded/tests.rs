@@ -10,7 +10,7 @@ use headwater_schema::{EntityKey, FactBatch, Value};
 use proptest::prelude::*;
 
 use super::*;
-use crate::Change;
+use crate::{Change, FoundRun};
 
 /// (id, entity, time, amount)
 type Row = (u32, u8, i64, i64);
@@ -488,6 +488,48 @@ fn expired_segments_are_dropped_and_reads_of_them_refused() {
             .duplicates,
         [0]
     );
+}
+
+#[test]
+fn the_newest_facts_are_found_without_reading_older_files() {
+    let bench = Bench::new(8);
+    let (log, _) = bench.open().expect("opens");
+    // Fact n, but for the first, is of time n; every tenth one is late.
+    for id in 0..120u32 {
+        let late = if id % 10 == 9 { 20 } else { 0 };
+        let time = if id == 0 { 1000 } else { i64::from(id) - late };
+        log.append(vec![request(&[(id, 1, time, 1)])])
+            .expect("appends");
+    }
+    let segments = bench.segments();
+    assert!(segments.len() >= 6, "{segments:?}");
+    let newest = |known_at: Sequence, until: Micros, newest: usize| {
+        let scan = Scan {
+            contract: "payment".into(),
+            from: Position::MIN,
+            until: Position::before(until),
+            known_at,
+            newest,
+        };
+        let naive = found::scan_all(&log, &scan);
+        let found = log.scan(&scan).map(|found| {
+            let run = |run: &FoundRun| run.event_times.clone();
+            found.runs.iter().flat_map(run).collect::<Vec<_>>()
+        });
+        (found, naive)
+    };
+    // What isn't read can't be found damaged. The oldest file has the newest fact, so it is read.
+    for path in &segments[1..segments.len() - 4] {
+        bench.disk.flip(path, 40, 3);
+    }
+    for (known_at, until, wanted) in [(121, 900, 5), (118, 900, 5), (121, 110, 3)] {
+        let (found, naive) = newest(known_at, until, wanted);
+        assert_eq!(found.expect("they lie at the end").len(), wanted);
+        assert_eq!(naive.expect_err("all is read").code, "log-corrupt");
+    }
+    assert_eq!(newest(121, 2000, 1).0.expect("it is read"), [1000]);
+    let (all, _) = newest(121, 900, 100);
+    assert_eq!(all.expect_err("the others are read").code, "log-corrupt");
 }
 
 fn change(log: &EmbeddedFactLog, change: Change) -> Appended {
