@@ -16,7 +16,8 @@ use crate::server::Shared;
 
 pub use columns::{Columns, KeyCell};
 pub use read::{
-    Answer, OnlineFeaturesAnswer, OnlineFeaturesBody, Question, names, unix_seconds, views,
+    Answer, OnlineFeaturesAnswer, OnlineFeaturesBody, Question, features_request, names,
+    unix_seconds, views,
 };
 pub use write::{PushBody, WriteBody};
 

@@ -6,6 +6,8 @@ mod error;
 mod facts;
 mod feast;
 mod features;
+#[cfg(feature = "fuzz")]
+pub mod fuzz;
 mod values;
 
 use axum::Router;

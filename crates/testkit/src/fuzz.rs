@@ -5,6 +5,7 @@
 //! the folder `fuzz`. No target may panic, hang, or take memory out of proportion.
 
 pub mod documents;
+mod messages;
 mod models;
 mod mutate;
 mod sql;
@@ -44,6 +45,9 @@ pub const TARGETS: &[Target] = &[
     stored::FRAME,
     stored::SEGMENT,
     stored::SIDECAR,
+    messages::APPEND,
+    messages::READ,
+    messages::ONLINE,
     models::LIGHTGBM,
     models::XGBOOST,
     models::UBJSON,

@@ -113,8 +113,7 @@ pub struct Answer {
 impl Question {
     /// Reads the features.
     pub fn answer(self, shared: &Shared) -> Result<Answer, ApiError> {
-        let rows = self.entities.rows().map_err(uneven)?;
-        let request = request(self.names, &self.entities, rows, &shared.limits)?;
+        let request = features_request(self.names, &self.entities, &shared.limits)?;
         let reply = shared.backend.features(&request)?;
         let columns = self.entities.0.into_iter();
         let key = |(name, cells): (String, _)| {
@@ -174,12 +173,13 @@ fn uneven(column: &str) -> Problem {
         ))
 }
 
-fn request(
+/// What the backend is asked for.
+pub fn features_request(
     names: Names,
     entities: &Columns<KeyCell>,
-    rows: usize,
     limits: &Limits,
 ) -> Result<FeaturesRequest, ApiError> {
+    let rows = entities.rows().map_err(uneven)?;
     if let Names::List(list) = &names {
         check_limit(
             "features",

@@ -86,7 +86,7 @@ fn rejected(rejected: RejectedFact) -> Rejected {
     }
 }
 
-fn body(body: Option<Body>) -> Result<(BodyFormat, Bytes), Problem> {
+pub(super) fn body(body: Option<Body>) -> Result<(BodyFormat, Bytes), Problem> {
     Ok(match body {
         Some(Body::Rows(rows)) => (BodyFormat::Ndjson, to_lines(&rows.rows).into()),
         Some(Body::Ndjson(lines)) => (BodyFormat::Ndjson, lines.into()),

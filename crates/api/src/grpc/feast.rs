@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use headwater_aggregate::Status as FeatureStatus;
-use headwater_schema::{DataType, Micros, Value, value_to_text};
+use headwater_schema::{DataType, Micros, Problem, Value, value_to_text};
 use prost_types::Timestamp;
 use tonic::{Request, Response, Status};
 
@@ -40,26 +40,30 @@ impl ServingService for Service {
         &self,
         request: Request<GetOnlineFeaturesRequest>,
     ) -> Result<Response<GetOnlineFeaturesResponse>, Status> {
-        let request = request.into_inner();
-        let names = match &request.kind {
-            Some(Kind::FeatureService(service)) => names(Some(service), None),
-            Some(Kind::Features(list)) => names(None, Some(&list.val)),
-            None => names(None, None),
-        };
-        let columns = request.entities.into_iter();
-        let columns = columns.map(|(name, cells)| {
-            let cells = cells.val.into_iter().map(|v| KeyCell(key(v)));
-            (name, cells.collect())
-        });
-        let question = Question {
-            names: names.map_err(refuse)?,
-            entities: Columns(columns.collect()),
-            full_names: request.full_feature_names,
-            with_views: request.include_feature_view_version_metadata,
-        };
+        let question = question(request.into_inner()).map_err(refuse)?;
         let answer = question.answer(&self.0).map_err(refuse)?;
         Ok(Response::new(response(&answer)))
     }
+}
+
+/// What a request asks.
+pub(super) fn question(request: GetOnlineFeaturesRequest) -> Result<Question, Problem> {
+    let names = match &request.kind {
+        Some(Kind::FeatureService(service)) => names(Some(service), None),
+        Some(Kind::Features(list)) => names(None, Some(&list.val)),
+        None => names(None, None),
+    };
+    let columns = request.entities.into_iter();
+    let columns = columns.map(|(name, cells)| {
+        let cells = cells.val.into_iter().map(|v| KeyCell(key(v)));
+        (name, cells.collect())
+    });
+    Ok(Question {
+        names: names?,
+        entities: Columns(columns.collect()),
+        full_names: request.full_feature_names,
+        with_views: request.include_feature_view_version_metadata,
+    })
 }
 
 /// A key as it came. What can be no key becomes a list, which no key is.

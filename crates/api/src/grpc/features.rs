@@ -47,7 +47,10 @@ fn stale(source: StaleSource) -> proto::StaleSource {
     }
 }
 
-fn read_request(request: ReadRequest, limits: &Limits) -> Result<FeaturesRequest, ApiError> {
+pub(super) fn read_request(
+    request: ReadRequest,
+    limits: &Limits,
+) -> Result<FeaturesRequest, ApiError> {
     let names = match (request.features.is_empty(), request.feature_set) {
         (false, set) if set.is_empty() => Names::List(request.features),
         (true, set) if !set.is_empty() => Names::Set(set),

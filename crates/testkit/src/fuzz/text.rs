@@ -373,7 +373,7 @@ fn told(decoded: &Decoded) -> (Vec<usize>, Vec<String>) {
 
 /// Decodes a body whole, and again a few rows at a time: both must say the same. What is accepted
 /// has the contract's columns and can be stored and read again.
-fn body(format: BodyFormat, input: &[u8]) -> bool {
+pub(super) fn body(format: BodyFormat, input: &[u8]) -> bool {
     let limits = DecodeLimits::default();
     let contract: &Contract = documents::contract();
     let Ok(whole) = decode(contract, format, input, &limits) else {

@@ -1,0 +1,60 @@
+//! What is read of gRPC's messages, for fuzzing: bytes in, what was understood out. Behind the feature `fuzz`.
+
+use axum::body::Bytes;
+use headwater_schema::Problem;
+use headwater_schema::decode::BodyFormat;
+use prost::Message;
+
+use super::proto::feast::serving::GetOnlineFeaturesRequest;
+use super::proto::headwater::append_request::Body;
+use super::proto::headwater::{AppendRequest, ReadRequest};
+use super::{facts, feast, features};
+use crate::backend::FeaturesRequest;
+use crate::error::malformed;
+use crate::feast::features_request;
+use crate::limits::Limits;
+
+/// Facts of an `AppendRequest`, as they go on to be decoded.
+pub struct Appended {
+    pub format: BodyFormat,
+    pub body: Bytes,
+    /// How many rows the message has, where it has rows.
+    pub rows: Option<usize>,
+}
+
+/// Reads a message; what was read can be written, and reads the same again.
+fn message<M: Message + Default>(bytes: &[u8]) -> Result<M, Problem> {
+    let message = M::decode(bytes).map_err(|e| malformed(e).0)?;
+    let written = message.encode_to_vec();
+    let again = M::decode(written.as_slice())
+        .map_err(|e| Problem::internal("message", "what was written can't be read").detail(e))?;
+    // By their bytes: no NaN is equal to itself.
+    match again.encode_to_vec() == written {
+        true => Ok(message),
+        false => Err(Problem::internal("message", "a message reads otherwise")),
+    }
+}
+
+/// `headwater.v1.AppendRequest`.
+pub fn append(bytes: &[u8]) -> Result<Appended, Problem> {
+    let request: AppendRequest = message(bytes)?;
+    let rows = match &request.body {
+        Some(Body::Rows(rows)) => Some(rows.rows.len()),
+        _ => None,
+    };
+    let (format, body) = facts::body(request.body)?;
+    Ok(Appended { format, body, rows })
+}
+
+/// `headwater.v1.ReadRequest`.
+pub fn read(bytes: &[u8], limits: &Limits) -> Result<FeaturesRequest, Problem> {
+    let request: ReadRequest = message(bytes)?;
+    features::read_request(request, limits).map_err(|e| e.0)
+}
+
+/// `feast.serving.GetOnlineFeaturesRequest`.
+pub fn get_online_features(bytes: &[u8], limits: &Limits) -> Result<FeaturesRequest, Problem> {
+    let request: GetOnlineFeaturesRequest = message(bytes)?;
+    let question = feast::question(request)?;
+    features_request(question.names, &question.entities, limits).map_err(|e| e.0)
+}
