@@ -64,8 +64,12 @@ pub struct PredictAnswer<'a> {
     /// One per row; outcomes name them.
     prediction_ids: &'a [String],
     model: &'a str,
-    /// The version that answered; null where a fallback without one did.
+    /// The version that answered; null where a fallback without one did, or several versions.
     version: Option<&'a str>,
+    /// Who answered each row; left out where rows aren't shared out.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(default)]
+    answered_by: Vec<AnsweredByAnswer<'a>>,
     /// One object per row: a number for each output, or a list where it has several.
     #[schemars(with = "Vec<BTreeMap<String, serde_json::Value>>")]
     outputs: Vec<Outputs<'a>>,
@@ -88,6 +92,13 @@ pub struct PredictAnswer<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(default)]
     sequence: Option<String>,
+}
+
+/// Who answered a row.
+#[derive(Serialize, JsonSchema)]
+pub struct AnsweredByAnswer<'a> {
+    alias: &'a str,
+    version: &'a str,
 }
 
 /// What one raw score is made of: they sum to it.
@@ -238,7 +249,14 @@ fn told(reply: &PredictReply) -> PredictAnswer<'_> {
             })
             .collect()
     });
+    let shared_out = reply.answered_by.iter().any(|by| by.experiment.is_some());
+    let answered_by = reply.answered_by.iter().filter(|_| shared_out);
+    let answered_by = answered_by.map(|by| AnsweredByAnswer {
+        alias: &by.alias,
+        version: &by.version,
+    });
     PredictAnswer {
+        answered_by: answered_by.collect(),
         prediction_ids: &reply.prediction_ids,
         model: &reply.model,
         version: reply.version.as_deref(),

@@ -43,7 +43,10 @@ pub use headwater_aggregate::{Outcome, Status};
 pub use label::Label;
 pub use lineage::{Direction, Edge, Lineage, Node, NodeKind, Walk};
 pub use meaning::feature_meaning;
-pub use model::{Constant, ConstantOutput, Fallback, Model, ModelInputs, OnChangedFeatures};
+pub use model::{
+    Arm, Caching, Constant, ConstantOutput, Fallback, Model, ModelInputs, OnChangedFeatures,
+    Traffic,
+};
 pub use plan::{Action, Affected, Cost, LogFacts, Plan, PlanItem, Replay, plan};
 pub use prepare::{KeptRows, Keys, PreparedFacts, SourceRows, keep, prepare, prepare_rows};
 pub use registry::{DefinitionVersion, Registry};

@@ -16,6 +16,11 @@ use crate::documents::definition_hash;
 use crate::set::{FeatureSet, Place, SetInput};
 use crate::window::duration;
 
+mod traffic;
+
+use traffic::read_traffic;
+pub use traffic::{Arm, Traffic, TrafficSpec};
+
 /// Inputs that one model names.
 pub const MODEL_INPUTS_MAX: usize = 10_000;
 /// Fallbacks of one model.
@@ -46,6 +51,20 @@ pub struct ModelSpec {
     pub on_changed_features: OnChangedFeatures,
     #[serde(default)]
     pub logging: LoggingSpec,
+    /// Answers are remembered, and given again to the same inputs of the same version; without it each is worked out.
+    #[serde(default)]
+    pub cache: Option<CachingSpec>,
+    /// Which aliases answer, and which are asked beside them; `live` answers all without it.
+    #[serde(default)]
+    pub traffic: Option<TrafficSpec>,
+}
+
+/// How answers are remembered.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct CachingSpec {
+    /// How long an answer is remembered at most; as long as there is room by default.
+    pub max_age: Option<String>,
 }
 
 /// Inputs in the order of the model's own, or by their names.
@@ -124,9 +143,18 @@ pub struct Model {
     pub on_changed_features: OnChangedFeatures,
     /// The share of predictions that are kept as facts.
     pub logged: f64,
+    pub cache: Option<Caching>,
+    pub traffic: Option<Traffic>,
     pub owner: Option<String>,
     pub description: Option<String>,
     pub definition_hash: String,
+}
+
+/// How answers are remembered.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Caching {
+    /// Older answers are worked out again.
+    pub age_max: Option<Micros>,
 }
 
 /// Where a model's inputs are in the rows of its set.
@@ -249,6 +277,16 @@ pub(crate) fn compile_model(
         deadline,
         on_changed_features: spec.on_changed_features,
         logged: spec.logging.share,
+        cache: spec
+            .cache
+            .as_ref()
+            .map(|c| read_caching(c).map_err(|p| at(p, "cache/max_age")))
+            .transpose()?,
+        traffic: spec
+            .traffic
+            .as_ref()
+            .map(|t| read_traffic(set, &definition.name, t, &at))
+            .transpose()?,
         owner: definition.owner.clone(),
         description: definition.description.clone(),
         definition_hash: definition_hash(&document.value),
@@ -307,6 +345,11 @@ fn read_inputs(
         }
         None => Ok(ModelInputs::Own),
     }
+}
+
+fn read_caching(spec: &CachingSpec) -> Result<Caching, Problem> {
+    let age_max = spec.max_age.as_deref().map(duration).transpose()?;
+    Ok(Caching { age_max })
 }
 
 fn read_fallback(spec: &FallbackSpec) -> Result<Fallback, Problem> {

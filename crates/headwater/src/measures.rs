@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 
 use headwater_api::backend::Measure;
 use headwater_facts::{Archive, FactLogStats};
-use headwater_serve::ServingStats;
+use headwater_serve::{CacheStats, ServingStats};
 use headwater_stream::{ShardStats, ViewStats};
 
 use crate::Engine;
@@ -229,8 +229,36 @@ fn serving(engine: &Engine, out: &mut Vec<Measure>) {
             "Time of it to score.",
             model.scoring,
         ));
+        for (became, count) in &model.shadows {
+            let help = "Requests that a shadow was to be asked for, by what became of it.";
+            push(counter("predictions_shadowed", help, *count).of("became", became));
+        }
+        cache(model.cache, &mut push);
     }
     prediction_log(&stats, out);
+}
+
+fn cache(stats: CacheStats, push: &mut impl FnMut(Measure)) {
+    push(counter(
+        "prediction_cache_hits",
+        "Rows that were answered by what was remembered.",
+        stats.hits,
+    ));
+    push(counter(
+        "prediction_cache_misses",
+        "Rows that were worked out and remembered.",
+        stats.misses,
+    ));
+    push(counter(
+        "prediction_cache_joined",
+        "Rows that another request was working out already.",
+        stats.joined,
+    ));
+    push(gauge(
+        "prediction_cache_saved_seconds",
+        "What working out the rows that were remembered had taken.",
+        stats.saved_nanos as f64 / 1e9,
+    ));
 }
 
 fn prediction_log(stats: &ServingStats, out: &mut Vec<Measure>) {
@@ -244,6 +272,16 @@ fn prediction_log(stats: &ServingStats, out: &mut Vec<Measure>) {
         "models_loaded_bytes",
         "Bytes of the versions that are loaded.",
         stats.loaded_bytes,
+    );
+    push(
+        "prediction_cache_entries",
+        "Answers that are remembered.",
+        stats.cache_entries,
+    );
+    push(
+        "prediction_cache_bytes",
+        "Bytes that they count for.",
+        stats.cache_bytes,
     );
     push(
         "prediction_log_waiting",

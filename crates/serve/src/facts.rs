@@ -10,10 +10,11 @@ use headwater_schema::{
 };
 
 use crate::log::Entry;
+use crate::predict::Part;
 use crate::{InputRows, OutputRow, PredictReply};
 
-/// The policy of a version that its alias chose, for everybody alike.
-const LIVE: &str = "live";
+/// The policy of an answer that no version gave.
+const FALLBACK: &str = "fallback";
 
 /// One prediction: its values by the names of the contract's columns.
 pub(crate) struct PredictionFact {
@@ -28,14 +29,25 @@ pub(crate) fn rows_of(entry: &Entry) -> Vec<PredictionFact> {
         return Vec::new();
     };
     let shared = shared(entry, reply);
-    let names = entry.binding.as_ref().map(|b| {
-        let names = b.model.set.full_names();
+    let of_parts: Vec<_> = entry.parts.iter().map(|p| of_part(entry, p)).collect();
+    let names = entry.parts.first().map(|p| {
+        let names = p.binding.model.set.full_names();
         names.map(|n| Value::String(n.clone())).collect::<Vec<_>>()
     });
     let time = reply.cursor.map_or(entry.arrived, |(as_of, _)| as_of);
     let rows = reply.prediction_ids.iter().enumerate();
     let fact = |(index, id): (usize, &String)| {
         let mut columns = shared.clone();
+        if let Some(part) = entry.by_row.get(index) {
+            columns.extend(of_parts[*part].clone());
+        }
+        if let Some(cached) = entry.cached.get(index) {
+            columns.insert("cached", Value::Bool(*cached));
+        }
+        if let Some(heard) = &entry.shadow_of {
+            let id = heard.prediction_ids.get(index);
+            columns.insert("shadow_of", id.map_or(Value::Null, |id| Value::string(id)));
+        }
         columns.insert("id", Value::string(id));
         columns.insert("row", int(index as u64));
         columns.insert("outputs", outputs(&reply.outputs[index]));
@@ -79,21 +91,34 @@ fn shared(entry: &Entry, reply: &PredictReply) -> BTreeMap<&'static str, Value> 
         ("request_id", text(&entry.request_id)),
         ("model", text(&reply.model)),
         ("time", Value::Timestamp(time)),
-        ("policy", text(LIVE)),
+        ("policy", text(FALLBACK)),
         ("propensity", Value::Float(1.0)),
         ("latency_us", int(entry.latency_us)),
         ("weight", Value::Float(1.0 / entry.model.logged)),
     ]);
-    if let Some(version) = &reply.version {
-        columns.insert("version", Value::String(version.clone()));
-    }
     if let Some(degraded) = &reply.degraded {
         columns.insert("degraded", text(&degraded.reason));
     }
-    if let (Some(binding), Some((_, sequence))) = (&entry.binding, reply.cursor) {
+    if let Some((_, sequence)) = reply.cursor {
         columns.insert("known_at", int(sequence));
-        columns.insert("feature_set", Value::String(binding.model.set.name.clone()));
-        columns.insert("definitions", binding.definitions.clone());
+    }
+    columns
+}
+
+/// What the rows of one version share.
+fn of_part(entry: &Entry, part: &Part) -> BTreeMap<&'static str, Value> {
+    let mut columns = BTreeMap::from([
+        ("version", Value::String(part.version.name.clone())),
+        ("policy", Value::String(part.choice.name.clone())),
+        ("propensity", Value::Float(part.choice.propensity)),
+    ]);
+    if let Some(experiment) = &part.choice.experiment {
+        columns.insert("experiment", Value::String(experiment.clone()));
+    }
+    if entry.read.is_some() {
+        let set = &part.binding.model.set;
+        columns.insert("feature_set", Value::String(set.name.clone()));
+        columns.insert("definitions", part.binding.definitions.clone());
     }
     columns
 }
@@ -126,7 +151,7 @@ fn row(rows: &InputRows, index: usize) -> Option<&EntityRequest> {
 /// The key columns of a row, as text. An entity of one key may stand for its column.
 fn entities(entry: &Entry, asked: &EntityRequest) -> Value {
     let mut keys: BTreeMap<String, String> = BTreeMap::new();
-    let catalog = entry.binding.as_ref().map(|b| &b.catalog);
+    let catalog = entry.parts.first().map(|p| &p.binding.catalog);
     for (name, key) in asked {
         match key {
             KeyValue::Columns(columns) => {

@@ -8,6 +8,7 @@ use headwater_models::repository::OutputRecord;
 use headwater_schema::{Micros, Problem};
 
 use crate::last_good::row_key;
+use crate::loaded::LIVE;
 use crate::predict::{Scored, predict};
 use crate::rows::{count, spell_out};
 use crate::serving::{Core, Request};
@@ -80,7 +81,7 @@ fn outputs(core: &Core, request: &Request) -> Vec<OutputRecord> {
     let served = core.served(&request.model.name);
     let known = served.ok().and_then(|served| {
         let record = &served.record;
-        let version = record.find("live").ok().or(record.versions.last());
+        let version = record.find(LIVE).ok().or(record.versions.last());
         version.map(|v| v.outputs.clone())
     });
     known.unwrap_or_else(|| {

@@ -5,6 +5,7 @@
 //! [`FeatureSource`] for features and hands finished predictions to a [`PredictionSink`]; it knows nothing of HTTP.
 
 mod bind;
+mod cache;
 mod facts;
 mod fallback;
 mod last_good;
@@ -16,17 +17,19 @@ mod request;
 mod rows;
 mod serving;
 mod settings;
+mod shadow;
 mod stats;
+mod traffic;
 
 pub use log::{LogStats, PredictionSink};
 pub use manage::NewVersion;
 pub use request::{
-    Candidates, Degraded, Explanation, FeatureSource, FeaturesRead, InputRows, OutputRow, Pending,
-    PredictReply, PredictRequest,
+    AnsweredBy, Candidates, Degraded, Explanation, FeatureSource, FeaturesRead, InputRows,
+    OutputRow, Pending, PredictReply, PredictRequest,
 };
 pub use serving::{PredictDone, Serving};
 pub use settings::ServingSettings;
-pub use stats::{ModelStats, ServingStats};
+pub use stats::{CacheStats, ModelStats, ServingStats};
 
 #[cfg(test)]
 mod tests;

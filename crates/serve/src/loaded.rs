@@ -8,15 +8,20 @@ use headwater_models::repository::{ModelRecord, VersionRecord};
 use headwater_models::{Format, LoadOptions, Predictor, Rows, load};
 use headwater_schema::Problem;
 
+use crate::OutputRow;
 use crate::bind::{Binding, bind};
 use crate::last_good::LastGood;
 use crate::stats::Counters;
 
+/// The alias that answers unless another is asked.
+pub(crate) const LIVE: &str = "live";
 /// The rows that a version is tried with before it serves.
 const WARM_UP_ROWS: usize = 16;
 
 /// A version that can answer.
 pub(crate) struct Version {
+    /// No two versions that this process ever loads have the same.
+    pub number: u64,
     pub name: Arc<str>,
     pub record: VersionRecord,
     pub predictor: Box<dyn Predictor>,
@@ -54,9 +59,10 @@ pub(crate) fn read(bytes: &[u8], format: Option<&str>) -> Result<Box<dyn Predict
 }
 
 impl Version {
-    pub fn new(record: VersionRecord, predictor: Box<dyn Predictor>) -> Self {
+    pub fn new(number: u64, record: VersionRecord, predictor: Box<dyn Predictor>) -> Self {
         let contract = predictor.contract();
         Self {
+            number,
             name: record.version.as_str().into(),
             output_names: contract
                 .outputs
@@ -72,6 +78,18 @@ impl Version {
             predictor,
             record,
         }
+    }
+
+    /// A row of outputs by their names.
+    pub fn output_row(&self, row: &[f64]) -> OutputRow {
+        let mut from = 0;
+        let outputs = self.predictor.contract().outputs.iter();
+        let named = outputs.zip(&self.output_names).map(|(output, name)| {
+            let numbers = row[from..from + output.width].to_vec();
+            from += output.width;
+            (name.clone(), numbers)
+        });
+        named.collect()
     }
 
     /// How it stands under the definitions of a catalog.
@@ -94,10 +112,12 @@ impl Version {
 impl Served {
     /// The version that a name or an alias stands for. `live` where nothing is named.
     pub fn version(&self, asked: Option<&str>) -> Result<Arc<Version>, Problem> {
-        let record = match (asked, self.record.aliases.contains_key("live")) {
-            (None, false) => return Err(nothing_live()),
-            _ => self.record.find(asked.unwrap_or("live"))?,
-        };
+        let asked = asked.unwrap_or(LIVE);
+        let aliases = &self.record.aliases;
+        if asked == LIVE && !aliases.contains_key(LIVE) && self.record.version(LIVE).is_none() {
+            return Err(nothing_live());
+        }
+        let record = self.record.find(asked)?;
         match self.versions.get(&record.version) {
             Some(Ok(version)) => Ok(version.clone()),
             Some(Err(problem)) => Err(problem.clone()),

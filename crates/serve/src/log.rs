@@ -8,9 +8,8 @@ use std::thread::JoinHandle;
 use headwater_env::queue::{self, Receiver, Sender};
 use headwater_schema::{FactBatch, Micros, Problem};
 
-use crate::bind::Binding;
 use crate::facts::{batch, rows_of};
-use crate::predict::Read;
+use crate::predict::{Part, Read};
 use crate::serving::Request;
 use crate::{InputRows, PredictReply, ServingSettings};
 
@@ -39,8 +38,13 @@ pub(crate) struct Entry {
     pub arrived: Micros,
     pub latency_us: u64,
     pub reply: Option<Arc<PredictReply>>,
-    pub read: Option<Read>,
-    pub binding: Option<Arc<Binding>>,
+    pub read: Option<Arc<Read>>,
+    /// Who answered: see [`crate::predict::Scored`].
+    pub parts: Vec<Part>,
+    pub by_row: Vec<usize>,
+    pub cached: Vec<bool>,
+    /// The answer that was heard instead of this one.
+    pub shadow_of: Option<Arc<PredictReply>>,
 }
 
 impl Entry {
@@ -54,7 +58,10 @@ impl Entry {
             latency_us: 0,
             reply: None,
             read: None,
-            binding: None,
+            parts: Vec::new(),
+            by_row: Vec::new(),
+            cached: Vec::new(),
+            shadow_of: None,
         }
     }
 

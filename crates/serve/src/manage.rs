@@ -1,6 +1,6 @@
 //! Versions added, aliases moved, and what is told of them, while requests are answered.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, PoisonError};
 
 use headwater_features::{Catalog, Model, OnChangedFeatures};
@@ -16,7 +16,7 @@ use crate::Serving;
 use crate::bind::inputs;
 use crate::fallback::check_constants;
 use crate::last_good::LastGood;
-use crate::loaded::{Served, Version, read};
+use crate::loaded::{LIVE, Served, Version, read};
 
 /// A version to add.
 #[derive(Debug, Clone, Default)]
@@ -66,9 +66,11 @@ impl Serving {
             Some(known) if is_told_the_same(known, &record) => known.clone(),
             _ => record,
         };
-        let version = Arc::new(Version::new(record.clone(), predictor));
+        let version = Version::new(core.version_number(), record.clone(), predictor);
+        let version = Arc::new(version);
         if !new.aliases.is_empty() {
             refuse_unserved(&version, &catalog, model)?;
+            self.refuse_full(model, &known, &new.aliases, &version)?;
         }
         let kept = core.repository.add(model, &file, record, &new.aliases)?;
         self.replace(model, kept, Some(version))?;
@@ -84,6 +86,7 @@ impl Serving {
         let record = core.repository.record(model)?;
         let loaded = self.load(model, record.find(version)?)?;
         refuse_unserved(&loaded, &catalog, model)?;
+        self.refuse_full(model, &record, &[alias.to_owned()], &loaded)?;
         let kept = core.repository.promote(model, alias, version)?;
         self.replace(model, kept, Some(loaded))?;
         self.describe(model)
@@ -98,6 +101,7 @@ impl Serving {
         let record = core.repository.record(model)?;
         let loaded = self.load(model, record.find(record.previous(alias)?)?)?;
         refuse_unserved(&loaded, &catalog, model)?;
+        self.refuse_full(model, &record, &[alias.to_owned()], &loaded)?;
         let kept = core.repository.rollback(model, alias)?;
         self.replace(model, kept, Some(loaded))?;
         self.describe(model)
@@ -129,10 +133,59 @@ impl Serving {
         }
         let bytes = self.core.repository.file(record)?;
         let predictor = read(&bytes, Some(&record.model_format))?;
-        Ok(Arc::new(Version::new(record.clone(), predictor)))
+        let number = self.core.version_number();
+        Ok(Arc::new(Version::new(number, record.clone(), predictor)))
     }
 
-    /// Serves what a model's record says: every version that an alias points at.
+    /// Bytes of what is loaded of other models.
+    fn bytes_of_others(&self, model: &str) -> usize {
+        let models = &self.core.models;
+        let models = models.read().unwrap_or_else(PoisonError::into_inner);
+        let others = models.iter().filter(|(name, _)| *name != model);
+        others.map(|(_, m)| m.bytes()).sum()
+    }
+
+    /// Refuses to let aliases point at a version that there is no room for.
+    fn refuse_full(
+        &self,
+        model: &str,
+        record: &ModelRecord,
+        aliases: &[String],
+        ready: &Version,
+    ) -> Result<(), Problem> {
+        let stay = record.aliases.iter();
+        let stay = stay.filter(|(alias, _)| !aliases.contains(alias));
+        let stay: BTreeSet<&str> = stay.map(|(_, points)| points.version.as_str()).collect();
+        let served = self.core.served(model).ok();
+        let bytes = |version: &&str| {
+            let served = served.as_ref()?;
+            let loaded = served.versions.get(*version)?.as_ref().ok()?;
+            Some(loaded.predictor.memory_bytes())
+        };
+        let stay = stay
+            .iter()
+            .filter(|version| **version != ready.name.as_ref());
+        let stay: usize = stay.filter_map(bytes).sum();
+        let others = self.bytes_of_others(model) + stay;
+        self.refuse_above(others, ready)
+    }
+
+    /// Refuses a version that doesn't fit beside what is loaded already.
+    fn refuse_above(&self, others: usize, version: &Version) -> Result<(), Problem> {
+        let most = self.core.settings.loaded_bytes_max;
+        let own = version.predictor.memory_bytes();
+        if others.saturating_add(own) <= most {
+            return Ok(());
+        }
+        let title = format!("there is no room to load the version `{}`", version.name);
+        Err(Problem::user("limit", title)
+            .detail(format!(
+                "it takes {own} bytes beside {others} of at most {most}"
+            ))
+            .hint("let fewer aliases point at large versions, or raise `serving.loaded_bytes_max`"))
+    }
+
+    /// Serves what a model's record says: every version that an alias points at, as far as there is room.
     fn replace(
         &self,
         model: &str,
@@ -142,7 +195,14 @@ impl Serving {
         let core = &self.core;
         let before = core.served(model).ok();
         let mut versions = BTreeMap::new();
-        for points in record.aliases.values() {
+        let mut bytes = self.bytes_of_others(model);
+        // What is live goes first.
+        let mut aliases: Vec<_> = record.aliases.iter().collect();
+        aliases.sort_by_key(|(alias, _)| *alias != LIVE);
+        for (_, points) in aliases {
+            if versions.contains_key(&points.version) {
+                continue;
+            }
             let own = ready.as_ref().filter(|r| *r.name == *points.version);
             let loaded = match own {
                 Some(ready) => Ok(ready.clone()),
@@ -150,6 +210,11 @@ impl Serving {
                     .find(&points.version)
                     .and_then(|v| self.load(model, v)),
             };
+            let loaded = loaded.and_then(|loaded| {
+                self.refuse_above(bytes, &loaded)?;
+                bytes += loaded.predictor.memory_bytes();
+                Ok(loaded)
+            });
             if let Err(problem) = &loaded {
                 tracing::error!(model, version = points.version, %problem, "a version can't be loaded");
             }
@@ -168,11 +233,6 @@ impl Serving {
             ),
         };
         let mut models = core.models.write().unwrap_or_else(PoisonError::into_inner);
-        let others = models.iter().filter(|(name, _)| *name != model);
-        let bytes: usize = others.map(|(_, m)| m.bytes()).sum::<usize>() + served.bytes();
-        if bytes > core.settings.loaded_bytes_max {
-            tracing::warn!(bytes, "loaded models are above `serving.loaded_bytes_max`");
-        }
         models.insert(model.to_owned(), Arc::new(served));
         Ok(())
     }

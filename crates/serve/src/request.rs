@@ -74,8 +74,10 @@ pub struct PredictReply {
     /// One per row.
     pub prediction_ids: Vec<String>,
     pub model: Arc<str>,
-    /// The version that answered; none where none did.
+    /// The version that answered; none where none did, or several.
     pub version: Option<Arc<str>>,
+    /// Who answered each row; empty where none did.
+    pub answered_by: Vec<Arc<AnsweredBy>>,
     /// One per row.
     pub outputs: Vec<OutputRow>,
     /// One per row, where they were asked for and can be had.
@@ -85,6 +87,18 @@ pub struct PredictReply {
     pub warnings: Vec<String>,
     /// The cursor, where features were read.
     pub cursor: Option<(Micros, Sequence)>,
+}
+
+/// Who answered a row.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AnsweredBy {
+    /// The alias that the row fell to, or the version that the request named.
+    pub alias: Arc<str>,
+    pub version: Arc<str>,
+    /// The experiment whose arm the alias is.
+    pub experiment: Option<Arc<str>>,
+    /// How likely the row was to fall to it.
+    pub propensity: f64,
 }
 
 /// Numbers by the names of the model's outputs.

@@ -50,15 +50,17 @@ pub(crate) fn count(rows: &InputRows) -> usize {
     }
 }
 
-/// The model's inputs of rows of features, one after another.
+/// The model's inputs of those rows of features that are picked, one after another.
 pub(crate) fn encode_features(
     contract: &ModelContract,
     binding: &Binding,
     rows: &[Vec<Outcome>],
     context: &[Vec<Value>],
+    picked: &[usize],
 ) -> Result<Vec<f64>, Problem> {
-    let mut numbers = Vec::with_capacity(rows.len() * contract.inputs.len());
-    for (index, row) in rows.iter().enumerate() {
+    let mut numbers = Vec::with_capacity(picked.len() * contract.inputs.len());
+    for &index in picked {
+        let row = &rows[index];
         for (input, place) in contract.inputs.iter().zip(&binding.places) {
             let value = match place {
                 Place::Value(place) => row.get(*place).map(|o| &o.value),
@@ -77,10 +79,12 @@ pub(crate) fn encode_features(
 pub(crate) fn encode_vectors(
     contract: &ModelContract,
     vectors: &[Vec<Value>],
+    picked: &[usize],
 ) -> Result<Vec<f64>, Problem> {
     let width = contract.inputs.len();
-    let mut numbers = Vec::with_capacity(vectors.len() * width);
-    for (index, vector) in vectors.iter().enumerate() {
+    let mut numbers = Vec::with_capacity(picked.len() * width);
+    for &index in picked {
+        let vector = &vectors[index];
         let field = format!("vectors[{index}]");
         if vector.len() != width {
             return Err(

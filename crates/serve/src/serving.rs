@@ -15,12 +15,14 @@ use headwater_features::Model;
 use headwater_models::repository::ModelRepository;
 use headwater_schema::{Blame, Micros, Problem};
 
+use crate::cache::PredictionCache;
 use crate::fallback::{StandIn, fallback};
 use crate::last_good::row_key;
 use crate::loaded::{Served, nothing_live};
 use crate::log::{Entry, PredictionLog, PredictionSink};
 use crate::predict::{Scored, predict};
 use crate::rows::count;
+use crate::shadow::Shadows;
 use crate::{
     Degraded, FeatureSource, OutputRow, Pending, PredictReply, PredictRequest, ServingSettings,
     ServingStats,
@@ -50,6 +52,9 @@ pub(crate) struct Core {
     /// Held while versions are loaded and aliases moved.
     pub changing: Mutex<()>,
     pub log: PredictionLog,
+    pub cache: PredictionCache,
+    pub shadows: Shadows,
+    next_version: AtomicU64,
     /// Tells the ids of this process's predictions from others'.
     instance: u64,
     next: AtomicU64,
@@ -74,6 +79,11 @@ impl Core {
         models.get(model).cloned().ok_or_else(nothing_live)
     }
 
+    /// A number that no other version has.
+    pub fn version_number(&self) -> u64 {
+        self.next_version.fetch_add(1, Ordering::Relaxed)
+    }
+
     fn prediction_ids(&self, number: u64, rows: usize) -> Vec<String> {
         let id = |row| format!("{:016x}-{number:x}-{row}", self.instance);
         (0..rows).map(id).collect()
@@ -92,6 +102,9 @@ impl Serving {
     ) -> Result<Self, Problem> {
         let core = Arc::new(Core {
             log: PredictionLog::start(&settings, sink)?,
+            cache: PredictionCache::new(env, &settings)?,
+            shadows: Shadows::start(&settings)?,
+            next_version: AtomicU64::new(0),
             instance: env.random.next_u64(),
             env: env.clone(),
             source,
@@ -206,7 +219,10 @@ impl Serving {
             .unwrap_or_else(PoisonError::into_inner);
         let requests = self.requests.lock().unwrap_or_else(PoisonError::into_inner);
         let stats = models.iter().map(|(name, m)| m.counters.stats(name));
+        let (cache_entries, cache_bytes) = self.core.cache.held();
         ServingStats {
+            cache_entries,
+            cache_bytes,
             models: stats.collect(),
             waiting: requests.as_ref().map_or(0, |r| r.waiting() as u64),
             loaded_bytes: models.values().map(|m| m.bytes() as u64).sum(),
@@ -223,6 +239,7 @@ impl Serving {
                 tracing::error!("a thread that predicts panicked");
             }
         }
+        self.core.shadows.stop();
         self.core.log.stop();
     }
 }
@@ -248,17 +265,23 @@ fn work(waiting: &Mutex<Receiver<Arc<Request>>>) {
 }
 
 impl Request {
-    fn run(&self) {
+    fn run(self: &Arc<Self>) {
         if self.late() {
             return self.give_up();
         }
         match predict(&self.core, self, self.asked.version.as_deref()) {
             Ok(scored) => {
                 self.remember(&scored);
-                self.answer(Ok(StandIn::Scored(Box::new(scored))), None);
+                let read = scored.read.clone();
+                let answered = self.answer(Ok(StandIn::Scored(Box::new(scored))), None);
+                if let Some(reply) = answered {
+                    self.core.shadows.ask(self, read, reply);
+                }
             }
             // What is wrong with the request stays wrong with another version.
-            Err(problem) if problem.blame == Blame::User => self.answer(Err(problem), None),
+            Err(problem) if problem.blame == Blame::User => {
+                self.answer(Err(problem), None);
+            }
             Err(problem) => self.stand_in(&problem, !self.late()),
         }
     }
@@ -297,7 +320,7 @@ impl Request {
         match fallback(&self.core, self, problem, time) {
             Ok((stand_in, degraded)) => self.answer(Ok(stand_in), Some(degraded)),
             Err(problem) => self.answer(Err(problem), None),
-        }
+        };
     }
 
     fn is_answered(&self) -> bool {
@@ -307,14 +330,18 @@ impl Request {
             .is_none()
     }
 
-    /// Answers, unless that has been done.
-    fn answer(&self, result: Result<StandIn, Problem>, degraded: Option<Degraded>) {
+    /// Answers, unless that has been done; what was answered.
+    fn answer(
+        &self,
+        result: Result<StandIn, Problem>,
+        degraded: Option<Degraded>,
+    ) -> Option<Arc<PredictReply>> {
         let done = self
             .done
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .take();
-        let Some(done) = done else { return };
+        let done = done?;
         let rows = count(&self.asked.rows);
         let served = self.core.served(&self.model.name);
         let counters = served.ok().map(|s| s.counters.clone());
@@ -328,7 +355,8 @@ impl Request {
                 if let Some(counters) = &counters {
                     counters.failed.fetch_add(1, Ordering::Relaxed);
                 }
-                return done(Err(problem));
+                done(Err(problem));
+                return None;
             }
         };
         let (scored, outputs) = match stand_in {
@@ -338,26 +366,38 @@ impl Request {
         if let Some(counters) = &counters {
             match (&degraded, &scored) {
                 (Some(degraded), _) => counters.degraded(&degraded.reason),
-                (None, Some(scored)) => counters.answered(&scored.version.name),
+                (None, Some(scored)) => {
+                    for part in &scored.parts {
+                        counters.answered(&part.version.name);
+                    }
+                }
                 (None, None) => {}
             }
         }
-        let (reply, entry) = self.reply(rows, scored, outputs, degraded);
-        done(Ok(reply));
+        let ids = self.core.prediction_ids(self.number, rows);
+        let (reply, entry) = self.reply(ids, scored, outputs, degraded);
+        done(Ok(reply.clone()));
         self.core.log.write(entry);
+        Some(reply)
     }
 
-    fn reply(
+    /// What tells its requests apart from those of other processes too.
+    pub fn identity(&self) -> u64 {
+        self.core.instance.wrapping_add(self.number)
+    }
+
+    pub fn reply(
         &self,
-        rows: usize,
+        prediction_ids: Vec<String>,
         scored: Option<Box<Scored>>,
         outputs: Vec<OutputRow>,
         degraded: Option<Degraded>,
     ) -> (Arc<PredictReply>, Entry) {
         let mut reply = PredictReply {
-            prediction_ids: self.core.prediction_ids(self.number, rows),
+            prediction_ids,
             model: self.model.name.clone(),
             version: None,
+            answered_by: Vec::new(),
             outputs,
             explanations: Vec::new(),
             degraded,
@@ -366,14 +406,20 @@ impl Request {
         };
         let mut entry = Entry::of(self);
         if let Some(scored) = scored {
-            reply.version = Some(scored.version.name.clone());
+            reply.answered_by = scored.answered_by();
+            if let [part] = scored.parts.as_slice() {
+                reply.version = Some(part.version.name.clone());
+            }
             reply.outputs = scored.outputs;
             reply.explanations = scored.explanations;
-            reply.warnings = scored.binding.warnings.clone();
+            let warnings = scored.parts.iter().flat_map(|p| &p.binding.warnings);
+            reply.warnings = warnings.cloned().collect();
             let cursor = scored.read.as_ref();
             reply.cursor = cursor.map(|r| (r.features.as_of, r.features.sequence));
             entry.read = scored.read;
-            entry.binding = Some(scored.binding);
+            entry.parts = scored.parts;
+            entry.by_row = scored.by_row;
+            entry.cached = scored.cached;
         }
         entry.latency_us = self.spent_nanos() / 1000;
         let reply = Arc::new(reply);

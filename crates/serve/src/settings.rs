@@ -19,8 +19,14 @@ pub struct ServingSettings {
     pub log_queue_predictions_max: usize,
     /// Predictions that are written together.
     pub log_batch_predictions_max: usize,
-    /// Bytes of all versions that are loaded.
+    /// Bytes of all versions that are loaded; one that would pass them isn't.
     pub loaded_bytes_max: usize,
+    /// Answers that are remembered, of all models that declare a `cache`.
+    pub cache_entries_max: usize,
+    /// Bytes that they take.
+    pub cache_bytes_max: usize,
+    /// Answered requests that may wait for the shadows of their models; more are counted and let go.
+    pub shadow_queue_requests_max: usize,
 }
 
 impl Default for ServingSettings {
@@ -33,6 +39,9 @@ impl Default for ServingSettings {
             log_queue_predictions_max: 8192,
             log_batch_predictions_max: 512,
             loaded_bytes_max: 1 << 30,
+            cache_entries_max: 100_000,
+            cache_bytes_max: 64 << 20,
+            shadow_queue_requests_max: 64,
         }
     }
 }

@@ -7,6 +7,7 @@ use std::sync::{Mutex, PoisonError};
 use headwater_env::{Durations, Histogram};
 
 use crate::LogStats;
+use crate::cache::Answered;
 
 /// What an operator wants to know of serving.
 #[derive(Debug, Clone, Default)]
@@ -15,6 +16,9 @@ pub struct ServingStats {
     pub waiting: u64,
     pub loaded_bytes: u64,
     pub log: LogStats,
+    /// Answers that are remembered, and the bytes that they count for.
+    pub cache_entries: u64,
+    pub cache_bytes: u64,
 }
 
 /// What is counted of one model.
@@ -32,6 +36,20 @@ pub struct ModelStats {
     pub took: Durations,
     pub features: Durations,
     pub scoring: Durations,
+    pub cache: CacheStats,
+    /// What became of asking shadows: `answered`, `failed`, `dropped`.
+    pub shadows: BTreeMap<String, u64>,
+}
+
+/// What a model's cache did, in rows.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct CacheStats {
+    pub hits: u64,
+    pub misses: u64,
+    /// Rows that somebody else was working out already.
+    pub joined: u64,
+    /// What working out the hits had taken.
+    pub saved_nanos: u64,
 }
 
 /// Versions and reasons that are told apart.
@@ -47,6 +65,11 @@ pub(crate) struct Counters {
     pub took: Histogram,
     pub features: Histogram,
     pub scoring: Histogram,
+    shadows: Mutex<BTreeMap<String, u64>>,
+    hits: AtomicU64,
+    misses: AtomicU64,
+    joined: AtomicU64,
+    saved_nanos: AtomicU64,
 }
 
 impl Counters {
@@ -56,6 +79,23 @@ impl Counters {
 
     pub fn degraded(&self, reason: &str) {
         count(&self.degraded, reason);
+    }
+
+    pub fn shadow(&self, became: &str) {
+        count(&self.shadows, became);
+    }
+
+    pub fn cache(&self, answered: &Answered) {
+        let hits = answered.cached.iter().filter(|cached| **cached).count();
+        let misses = answered.cached.len() - hits;
+        for (counter, count) in [
+            (&self.hits, hits as u64),
+            (&self.misses, misses as u64),
+            (&self.joined, answered.joined),
+            (&self.saved_nanos, answered.saved_nanos),
+        ] {
+            counter.fetch_add(count, Ordering::Relaxed);
+        }
     }
 
     pub fn stats(&self, model: &str) -> ModelStats {
@@ -71,6 +111,13 @@ impl Counters {
             took: self.took.read(),
             features: self.features.read(),
             scoring: self.scoring.read(),
+            cache: CacheStats {
+                hits: self.hits.load(Ordering::Relaxed),
+                misses: self.misses.load(Ordering::Relaxed),
+                joined: self.joined.load(Ordering::Relaxed),
+                saved_nanos: self.saved_nanos.load(Ordering::Relaxed),
+            },
+            shadows: all(&self.shadows),
         }
     }
 }

@@ -6,6 +6,7 @@
     reason = "tests use the real clock and stop loudly"
 )]
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
@@ -19,8 +20,31 @@ use headwater_schema::{FactBatch, Problem, Value};
 
 use crate::*;
 
+mod caching;
+mod traffic;
+
 const SHOP: &str = include_str!("../../features/src/meaning/shop.yaml");
-const FILE: &str = include_str!("../../models/src/lightgbm/small.txt");
+const SAVED: &str = include_str!("../../models/src/lightgbm/small.txt");
+
+/// The file with small leaves, the last one as told, so that its versions can be told apart by what they answer.
+fn with_leaf(leaf: &str) -> Vec<u8> {
+    let mut trees = 0;
+    let small = SAVED.lines().map(|line| {
+        if !line.starts_with("leaf_value=") {
+            return line.to_owned();
+        }
+        trees += 1;
+        match trees {
+            1 => "leaf_value=0.1 0.2 0.4".to_owned(),
+            2 => "leaf_value=-1.5 0.25".to_owned(),
+            _ => format!("leaf_value={leaf} -{leaf}"),
+        }
+    });
+    small
+        .map(|line| line + "\n")
+        .collect::<String>()
+        .into_bytes()
+}
 
 const MODEL: &str = "---
 apiVersion: headwater/v1
@@ -42,6 +66,8 @@ enum Next {
 struct Store {
     catalog: Arc<Catalog>,
     next: Mutex<Vec<Next>>,
+    /// What all features of a customer are; 1 unless told.
+    values: Mutex<BTreeMap<String, f64>>,
 }
 
 impl FeatureSource for Store {
@@ -61,13 +87,21 @@ impl FeatureSource for Store {
             }
         }
         let set = self.catalog.set("all").unwrap();
-        let row: Vec<Outcome> = set
-            .full_names()
-            .map(|_| Outcome::present(Value::Float(1.0), None))
-            .collect();
+        let values = self.values.lock().unwrap();
+        let row = |asked: &EntityRequest| {
+            let value = match asked.get("customer") {
+                Some(KeyValue::Scalar(Value::String(name))) => values.get(name.as_ref()),
+                _ => None,
+            };
+            let value = Value::Float(value.copied().unwrap_or(1.0));
+            let names = set.full_names();
+            names
+                .map(|_| Outcome::present(value.clone(), None))
+                .collect()
+        };
         Ok(FeaturesRead {
             catalog: self.catalog.clone(),
-            rows: vec![row; entities.len()],
+            rows: entities.iter().map(row).collect(),
             as_of: 7,
             sequence: 3,
         })
@@ -107,6 +141,7 @@ fn shop(more: &str, settings: ServingSettings, stalled: Option<Receiver<()>>) ->
     let store = Arc::new(Store {
         catalog,
         next: Mutex::default(),
+        values: Mutex::default(),
     });
     let (batches, written) = channel();
     let log = Arc::new(Log {
@@ -125,9 +160,8 @@ fn shop(more: &str, settings: ServingSettings, stalled: Option<Receiver<()>>) ->
         aliases: vec!["live".to_owned()],
         ..NewVersion::default()
     };
-    let file = FILE.as_bytes().to_vec();
     serving
-        .add("fraud", file, &live, Default::default())
+        .add("fraud", with_leaf("0.75"), &live, Default::default())
         .unwrap();
     Shop {
         serving,

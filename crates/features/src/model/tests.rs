@@ -18,6 +18,8 @@ spec:
   deadline: 50ms
   on_changed_features: warn
   logging: {share: 0.5}
+  cache: {max_age: 5m}
+  traffic: {by: customer, arms: [{alias: canary, share: 0.25}, {alias: b, share: 0.75}], shadow: [next]}
 ";
 
 fn compile(model: &str) -> Result<Catalog, Vec<Problem>> {
@@ -52,6 +54,23 @@ fn what_is_wrong_is_told_where_it_stands() {
         ("warn", "perhaps", 10, "perhaps"),
         ("0.5}\n", "1.5}\n", 11, "between 0 and 1"),
         ("logging", "loging", 11, "loging"),
+        ("max_age: 5m", "max_age: 5", 12, "5"),
+        (
+            "by: customer",
+            "by: custome",
+            13,
+            "did you mean `customer`?",
+        ),
+        ("alias: b,", "alias: canary,", 13, "a share already"),
+        ("alias: b,", "alias: live,", 13, "a share already"),
+        ("0.75}", "0.76}", 13, "one whole"),
+        ("0.75}", "-0.75}", 13, "one whole"),
+        (
+            "shadow: [next]",
+            "shadow: [a, b, c, d, e]",
+            13,
+            "more than 4",
+        ),
     ];
     for (old, new, line, said) in cases {
         assert!(MODEL.contains(old), "{old}");

@@ -34,6 +34,7 @@ mod quarantine;
 mod query;
 mod registry;
 mod retention;
+mod traffic;
 mod training_set;
 mod values;
 mod windows;

@@ -69,7 +69,7 @@ fn the_page_of_metrics_is_what_a_server_exposes() {
         })
         .collect();
     // There only while a view is being filled, and where there are models.
-    const OF_MODELS: [&str; 7] = [
+    const OF_MODELS: [&str; 12] = [
         "headwater_predictions_answered",
         "headwater_predictions_degraded",
         "headwater_predictions_failed",
@@ -77,6 +77,11 @@ fn the_page_of_metrics_is_what_a_server_exposes() {
         "headwater_prediction_seconds",
         "headwater_prediction_features_seconds",
         "headwater_prediction_scoring_seconds",
+        "headwater_predictions_shadowed",
+        "headwater_prediction_cache_hits",
+        "headwater_prediction_cache_misses",
+        "headwater_prediction_cache_joined",
+        "headwater_prediction_cache_saved_seconds",
     ];
     documented.retain(|name, _| {
         let fill = name.starts_with("headwater_view_fill_") || OF_MODELS.contains(name);

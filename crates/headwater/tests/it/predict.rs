@@ -49,16 +49,16 @@ fn with_leaves(leaves: &str) -> String {
     small.map(|line| line + "\n").collect()
 }
 
-fn first() -> String {
+pub fn first() -> String {
     with_leaves("-1.5 0.25")
 }
 
-fn second() -> String {
+pub fn second() -> String {
     with_leaves("0.5 -2.75")
 }
 
 /// A shop with a model, two files of it, and some purchases of now.
-fn shop(more: &str) -> TempProject {
+pub fn shop(more: &str) -> TempProject {
     let project = TempProject::new(BINARY, SHOP);
     project.write("models/fraud.yaml", format!("{MODEL}{more}"));
     project.write("one.model", first());
@@ -67,7 +67,7 @@ fn shop(more: &str) -> TempProject {
     project
 }
 
-fn send_purchases(server: &ServerProcess) {
+pub fn send_purchases(server: &ServerProcess) {
     let now = headwater::Env::real().clock.now();
     let fact = |n: i64| {
         json!({"id": format!("p{n}"), "customer": format!("c{}", n % 3), "amount": n as f64 * 0.1 + 0.7,
@@ -130,7 +130,7 @@ fn output(answer: &Json, row: usize) -> f64 {
 }
 
 /// The prediction facts once so many are written.
-fn predictions(server: &ServerProcess, count: usize) -> Vec<Json> {
+pub fn predictions(server: &ServerProcess, count: usize) -> Vec<Json> {
     for _ in 0..500 {
         let facts = server.get("/v1/facts/prediction?limit=1000").json();
         let facts = facts["facts"].as_array().unwrap().clone();
