@@ -59,10 +59,12 @@ proptest! {
             for ((who, more), outputs) in rows.iter().zip(&reply.outputs) {
                 let values = shop.store.values.lock().unwrap();
                 let value = values.get(&format!("c{who}")).copied().unwrap_or(1.0);
-                let row = [value, value, f64::from(*more)];
+                let row = [Value::Float(value), Value::Float(value), Value::Int((*more).into())];
+                let inputs = model.contract().inputs.iter().zip(&row);
+                let row: Vec<f64> = inputs.map(|(i, v)| i.encode(v).unwrap()).collect();
                 let wanted = model.predict(Rows::one(&row).unwrap()).unwrap().outputs;
                 prop_assert_eq!(outputs[0].1[0].to_bits(), wanted[0].to_bits());
-                match known.insert(row.map(f64::to_bits)) {
+                match known.insert(row.iter().map(|v| v.to_bits()).collect::<Vec<_>>()) {
                     true => misses += 1,
                     false => hits += 1,
                 }
