@@ -46,7 +46,7 @@ pub(crate) fn rows_of(entry: &Entry) -> Vec<PredictionFact> {
         }
         if let Some(heard) = &entry.shadow_of {
             let id = heard.prediction_ids.get(index);
-            columns.insert("shadow_of", id.map_or(Value::Null, |id| Value::string(id)));
+            columns.insert("shadow_of", id.map_or(Value::Null, Value::string));
         }
         columns.insert("id", Value::string(id));
         columns.insert("row", int(index as u64));
