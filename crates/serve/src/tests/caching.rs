@@ -49,7 +49,7 @@ proptest! {
             };
             let mut request = asked("c0");
             let given = rows.iter().map(|(who, more)| {
-                let key = KeyValue::Scalar(Value::string(&format!("c{who}")));
+                let key = KeyValue::Scalar(Value::string(format!("c{who}")));
                 let entity = EntityRequest::from([("customer".to_owned(), key)]);
                 (entity, ContextRow::from([("more".to_owned(), (*more).into())]))
             });
