@@ -131,14 +131,7 @@ impl Processor {
         store: Arc<dyn FeatureStore>,
         options: ProcessorOptions,
     ) -> Result<Self, Problem> {
-        let kept = kept_positions(catalog.views());
-        let ahead = store.positions()?.into_values().max() > Some(facts.last_sequence());
-        if ahead {
-            tracing::warn!(
-                "the feature store is ahead of the log, which was put back: it is made again"
-            );
-        }
-        store.retain(if ahead { &[] } else { &kept })?;
+        store.retain(&usable(&catalog, facts.as_ref(), store.as_ref())?)?;
         let positions = store.positions()?;
         let front = positions.get(APPLIED).copied().unwrap_or(0);
         let shards_count = options.shards.max(1);
@@ -384,6 +377,38 @@ impl Processor {
             store_bytes: self.store.size_bytes(),
         }
     }
+}
+
+/// What of the store can be gone on from. States that end after the log does, or before the oldest fact that it
+/// keeps, were put back or are all that was left when it was: they are made again.
+fn usable(
+    catalog: &Catalog,
+    facts: &dyn FactLog,
+    store: &dyn FeatureStore,
+) -> Result<Vec<String>, Problem> {
+    let (first, last) = facts.sequences();
+    let positions = store.positions()?;
+    if positions.values().max() > Some(&last) {
+        tracing::warn!(
+            "the feature store is ahead of the log, which was put back: it is made again"
+        );
+        return Ok(Vec::new());
+    }
+    let mut kept = kept_positions(catalog.views());
+    kept.retain(|state_id| {
+        let position = positions.get(state_id).copied();
+        let behind = state_id != APPLIED && position.unwrap_or(0) + 1 < first;
+        if let (true, Some(position)) = (behind, position) {
+            tracing::warn!(
+                state_id,
+                position,
+                first,
+                "the states of a view are older than the facts that are kept: they are made again"
+            );
+        }
+        !behind
+    });
+    Ok(kept)
 }
 
 /// What the store is to keep for views: their states and positions, and how far the log had been applied.
