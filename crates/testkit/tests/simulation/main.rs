@@ -9,6 +9,7 @@
     reason = "a test that measures time, uses a real folder for the index, and stops loudly"
 )]
 
+mod definitions;
 mod model;
 mod steps;
 mod store;

@@ -2,188 +2,14 @@
 
 use std::collections::BTreeMap;
 
+use headwater_aggregate::Outcome;
 use headwater_aggregate::oracle::{OracleFact, evaluate};
-use headwater_aggregate::{Aggregate, Outcome, Window, WindowKind};
 use headwater_schema::{Cursor, DataType, Position, Sequence, Value};
 
+use crate::definitions::ViewModel;
 use crate::steps::{Contract, Fact};
 
 pub const SECOND: i64 = 1_000_000;
-
-pub const DEFINITIONS: &str = "\
-kind: DataContract
-apiVersion: v3.1.0
-id: simulated
-version: 1.0.0
-status: active
-schema:
-  - name: purchase
-    properties:
-      - {name: id, logicalType: string, required: true}
-      - {name: customer, logicalType: string}
-      - {name: amount, logicalType: number, logicalTypeOptions: {minimum: 0}}
-      - {name: time, logicalType: timestamp, required: true}
-    customProperties:
-      - {property: headwater.eventTime, value: time}
-      - {property: headwater.factId, value: id}
-      - {property: headwater.timeUnit, value: us}
-  - name: transfer
-    properties:
-      - {name: id, logicalType: string, required: true}
-      - {name: payer, logicalType: string}
-      - {name: payee, logicalType: string}
-      - {name: amount, logicalType: number, logicalTypeOptions: {minimum: 0}}
-      - {name: time, logicalType: timestamp, required: true}
-    customProperties:
-      - {property: headwater.eventTime, value: time}
-      - {property: headwater.factId, value: id}
-      - {property: headwater.timeUnit, value: us}
----
-apiVersion: headwater/v1
-kind: Entity
-name: customer
-owner: simulation
-spec: {keys: [{name: customer, type: string}]}
----
-apiVersion: headwater/v1
-kind: Entity
-name: account
-owner: simulation
-spec: {keys: [{name: account, type: string}]}
----
-apiVersion: headwater/v1
-kind: FeatureView
-name: spending
-owner: simulation
-spec:
-  entity: customer
-  sources: [{contract: purchase}]
-  retention: 20s
-  features:
-    - {name: count, aggregate: count, windows: [7s, 1m]}
-    - {name: sum, aggregate: sum, of: amount, windows: [7s, lifetime]}
-    - {name: max, aggregate: max, of: amount, windows: [1m]}
-    - {name: variance, aggregate: variance, of: amount, windows: [1m]}
-    - {name: first, aggregate: first, of: amount, windows: [lifetime]}
-    - {name: last, aggregate: last, of: amount, windows: [{rows: 3}]}
-    - {name: last_n, aggregate: last_n, n: 4, of: amount, windows: [{range: 9s}]}
-    - {name: distinct, aggregate: distinct_count, of: amount, windows: [lifetime]}
----
-apiVersion: headwater/v1
-kind: FeatureView
-name: large
-owner: simulation
-spec:
-  entity: customer
-  sources: [{contract: purchase, where: amount > 1.0}]
-  storage: disk
-  features:
-    - {name: count, aggregate: count, windows: [7s, lifetime]}
-    - {name: sum, aggregate: sum, of: amount, windows: [1m]}
----
-apiVersion: headwater/v1
-kind: FeatureView
-name: ledger
-owner: simulation
-spec:
-  entity: account
-  sources:
-    - {contract: transfer, keys: {account: payer}}
-    - {contract: transfer, keys: {account: payee}}
-  features:
-    - {name: count, aggregate: count, windows: [7s, lifetime]}
-    - {name: sum, aggregate: sum, of: amount, windows: [1m, lifetime]}
-";
-
-/// A view as the model knows it.
-pub struct ViewModel {
-    pub name: &'static str,
-    pub entity: &'static str,
-    pub features: Vec<(&'static str, Aggregate, bool, Window)>,
-    /// Whether a fact is about an entity, in this view.
-    about: fn(&Fact, u8) -> bool,
-}
-
-pub fn views() -> Vec<ViewModel> {
-    let exact = |seconds: i64| {
-        Window::new(WindowKind::Exact {
-            width: seconds * SECOND,
-        })
-    };
-    let lifetime = Window::new(WindowKind::Lifetime);
-    let keep_nulls = false;
-    let sum = Aggregate::Sum;
-    vec![
-        ViewModel {
-            name: "spending",
-            entity: "customer",
-            about: |f, who| f.contract == Contract::Purchase && f.who == Some(who),
-            features: vec![
-                ("count_7s", Aggregate::Count, false, exact(7)),
-                ("count_1m", Aggregate::Count, false, exact(60)),
-                ("sum_7s", sum.clone(), true, exact(7)),
-                ("sum_lifetime", sum.clone(), true, lifetime),
-                ("max_1m", Aggregate::Max, true, exact(60)),
-                (
-                    "variance_1m",
-                    Aggregate::Variance { sample: false },
-                    true,
-                    exact(60),
-                ),
-                (
-                    "first_lifetime",
-                    Aggregate::First { keep_nulls },
-                    true,
-                    lifetime,
-                ),
-                (
-                    "last_rows_3",
-                    Aggregate::Last { keep_nulls },
-                    true,
-                    Window::new(WindowKind::Rows { rows: 3 }),
-                ),
-                (
-                    "last_n_range_9s",
-                    Aggregate::LastN { n: 4, keep_nulls },
-                    true,
-                    Window::new(WindowKind::Range { width: 9 * SECOND }),
-                ),
-                (
-                    "distinct_lifetime",
-                    Aggregate::DistinctCount { exact_up_to: 1024 },
-                    true,
-                    lifetime,
-                ),
-            ],
-        },
-        ViewModel {
-            name: "large",
-            entity: "customer",
-            about: |f, who| {
-                let large = f.amount.is_some_and(|a| a > 100);
-                f.contract == Contract::Purchase && f.who == Some(who) && large
-            },
-            features: vec![
-                ("count_7s", Aggregate::Count, false, exact(7)),
-                ("count_lifetime", Aggregate::Count, false, lifetime),
-                ("sum_1m", sum.clone(), true, exact(60)),
-            ],
-        },
-        ViewModel {
-            name: "ledger",
-            entity: "account",
-            about: |f, who| {
-                f.contract == Contract::Transfer && (f.who == Some(who) || f.other == who)
-            },
-            features: vec![
-                ("count_7s", Aggregate::Count, false, exact(7)),
-                ("count_lifetime", Aggregate::Count, false, lifetime),
-                ("sum_1m", sum.clone(), true, exact(60)),
-                ("sum_lifetime", sum, true, lifetime),
-            ],
-        },
-    ]
-}
 
 /// What was asked of the log.
 #[derive(Debug, Clone)]
@@ -211,6 +37,8 @@ pub struct Known {
     pub fact: Fact,
     pub sequence: Sequence,
     pub removed_at: Option<Sequence>,
+    /// From where on its id is another fact's or nobody's, though it was never removed: it was gone by then.
+    forgotten_at: Option<Sequence>,
 }
 
 /// The log as it should be.
@@ -219,8 +47,13 @@ pub struct Model {
     /// Every fact, live or not, by sequence.
     pub facts: Vec<Known>,
     pub last: Sequence,
+    /// The oldest sequence that is kept; 0 for 1.
+    pub first: Sequence,
+    /// The newest fact that lives, or lived when its retention let it go, under each id.
     live: BTreeMap<(Contract, u16), usize>,
-    /// Where requests ended: a torn write never leaves a part of one.
+    /// The first sequence that each view has seen, by its text: that which was kept when its states were begun.
+    begun: BTreeMap<&'static str, Sequence>,
+    /// Where groups of requests ended: a torn write never leaves a part of one.
     ends: Vec<Sequence>,
 }
 
@@ -230,8 +63,14 @@ fn same(a: &Fact, b: &Fact) -> bool {
 }
 
 impl Model {
-    /// Takes a request as the log should.
-    pub fn take(&mut self, request: &Request) -> Answer {
+    /// Takes requests that are written together, as the log should.
+    pub fn take_group(&mut self, requests: &[Request]) -> Vec<Answer> {
+        let answers = requests.iter().map(|request| self.take(request)).collect();
+        self.ends.push(self.last);
+        answers
+    }
+
+    fn take(&mut self, request: &Request) -> Answer {
         let before = self.clone();
         let mut answer = Answer::default();
         match request {
@@ -253,9 +92,12 @@ impl Model {
             }
             Request::Retract(ids) => {
                 for id in ids {
-                    match self.live.remove(&(Contract::Purchase, *id)) {
+                    let key = (Contract::Purchase, *id);
+                    let known = self.live.get(&key).copied();
+                    match known.filter(|index| self.is_kept(*index)) {
                         None => answer.unknown += 1,
                         Some(index) => {
+                            self.live.remove(&key);
                             self.last += 1;
                             self.facts[index].removed_at = Some(self.last);
                             answer.accepted += 1;
@@ -265,7 +107,6 @@ impl Model {
             }
         }
         answer.sequence = self.last;
-        self.ends.push(self.last);
         answer
     }
 
@@ -278,34 +119,79 @@ impl Model {
             _ => {
                 self.last += 1;
                 if let Some(index) = known {
-                    self.facts[index].removed_at = Some(self.last);
+                    let kept = self.is_kept(index);
+                    let known = &mut self.facts[index];
+                    let place = if kept {
+                        &mut known.removed_at
+                    } else {
+                        &mut known.forgotten_at
+                    };
+                    *place = Some(self.last);
                 }
                 self.live.insert(key, self.facts.len());
                 self.facts.push(Known {
                     fact: *fact,
                     sequence: self.last,
                     removed_at: None,
+                    forgotten_at: None,
                 });
                 answer.accepted += 1;
             }
         }
     }
 
+    fn is_kept(&self, index: usize) -> bool {
+        self.facts[index].sequence >= self.first
+    }
+
+    /// Retention let everything before `first` go. Their ids are known on, until the index is made again.
+    pub fn drop_before(&mut self, first: Sequence) {
+        assert!(first >= self.first, "what is gone has come back");
+        self.first = first;
+    }
+
+    /// The index was made again from what is kept.
+    pub fn forget_dropped_ids(&mut self) {
+        for known in &mut self.facts {
+            if known.sequence < self.first {
+                known.forgotten_at = Some(0);
+            }
+        }
+        self.note_living();
+    }
+
+    /// The newest event time, in seconds, of a contract's facts that are gone.
+    pub fn newest_dropped(&self, contract: Contract) -> Option<i64> {
+        let gone = self.facts.iter().filter(|k| k.sequence < self.first);
+        let gone = gone.filter(|k| k.fact.contract == contract);
+        gone.map(|k| k.fact.second).max()
+    }
+
+    /// The states of a view are begun from what is kept now.
+    pub fn begin(&mut self, view: &ViewModel) {
+        self.begun.insert(view.id, self.first);
+    }
+
     /// Forgets what came after `last`, as a power cut may where nothing was synced.
     pub fn forget_after(&mut self, last: Sequence) {
         assert!(
             last == 0 || self.ends.contains(&last),
-            "a part of a request is left: the log ends at {last}, requests at {:?}",
+            "a part of a group is left: the log ends at {last}, groups at {:?}",
             self.ends
         );
         self.facts.retain(|k| k.sequence <= last);
         self.ends.retain(|end| *end <= last);
         for known in &mut self.facts {
             known.removed_at = known.removed_at.filter(|at| *at <= last);
+            known.forgotten_at = known.forgotten_at.filter(|at| *at <= last);
         }
         self.last = last;
+        self.note_living();
+    }
+
+    fn note_living(&mut self) {
         let living = self.facts.iter().enumerate();
-        let living = living.filter(|(_, k)| k.removed_at.is_none());
+        let living = living.filter(|(_, k)| k.removed_at.is_none() && k.forgotten_at.is_none());
         self.live = living
             .map(|(i, k)| ((k.fact.contract, k.fact.id), i))
             .collect();
@@ -313,10 +199,11 @@ impl Model {
 
     /// What a feature should be.
     pub fn answer(&self, view: &ViewModel, feature: usize, who: u8, cursor: &Cursor) -> Outcome {
+        let begun = self.begun.get(view.id).copied().unwrap_or(0);
         let facts: Vec<OracleFact> = self
             .facts
             .iter()
-            .filter(|k| (view.about)(&k.fact, who))
+            .filter(|k| k.sequence >= begun && (view.about)(&k.fact, who))
             .map(|k| OracleFact {
                 position: Position::new(k.fact.second * SECOND, k.sequence),
                 removed_at: k.removed_at,

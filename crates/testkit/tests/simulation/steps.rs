@@ -2,6 +2,9 @@
 
 use headwater_env::{Random, SeededRandom};
 
+use crate::definitions::VARIANTS;
+use crate::model::Request;
+
 /// A fact to send.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Fact {
@@ -27,6 +30,18 @@ pub enum Contract {
 pub enum IndexFate {
     Kept,
     Deleted,
+    /// A copy of an orderly end is put back, where there is one.
+    Older,
+}
+
+/// What becomes of the states of views in a power cut.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum StoreFate {
+    /// They lose some of what wasn't synced: so many parts of 255 stay.
+    Kept(u8),
+    /// They are as they were earlier, after so many parts of 255 of all that was written.
+    Older(u8),
+    Deleted,
 }
 
 #[derive(Debug, Clone)]
@@ -38,18 +53,24 @@ pub enum Step {
         revise: bool,
     },
     Retract(Vec<u16>),
+    /// Requests of which all but the first are written together.
+    Group(Vec<Request>),
     Read(u64),
+    /// Other definitions are put in force.
+    Apply(u8),
+    /// What the log has is sealed and goes to the archive, and leaves the log in time.
+    Archive,
     Checkpoint,
     /// An orderly end, and a start.
     Reopen,
     /// The process is gone: what it wrote is in the system's memory.
     Kill,
-    /// The machine is gone, with what wasn't synced; during the write of facts where there are some.
+    /// The machine is gone, with what wasn't synced; during the write of requests where there are some.
     PowerCut {
-        during: Vec<Fact>,
+        during: Vec<Request>,
         bytes_left: u64,
         index: IndexFate,
-        store_kept: Option<u8>,
+        store: StoreFate,
     },
     /// The disk takes this many bytes more; none: it has room again.
     DiskFull(Option<u64>),
@@ -69,13 +90,21 @@ pub struct Settings {
     pub segment_bytes_max: u64,
     pub checkpoint_facts: u64,
     pub sync: headwater::Sync,
+    /// Seconds that facts are kept; none: for ever.
+    pub retention: Option<i64>,
+    /// Seconds that facts stay in the log once they are archived; none: there is no archive.
+    pub archive: Option<i64>,
 }
 
-struct Dice(SeededRandom);
+struct Dice {
+    random: SeededRandom,
+    /// Whether facts are let go in time.
+    kept: bool,
+}
 
 impl Dice {
     fn below(&self, bound: u64) -> u64 {
-        self.0.next_u64() % bound
+        self.random.next_u64() % bound
     }
 
     fn one_in(&self, bound: u64) -> bool {
@@ -88,7 +117,9 @@ impl Dice {
 
     fn fact(&self, contract: Contract, ids: u64, now: i64) -> Fact {
         let who = self.below(3) as u8;
-        let late = if self.one_in(4) { 120 } else { 20 };
+        // A late fact keeps all that came after it.
+        let late = self.one_in(if self.kept { 200 } else { 4 });
+        let late = if late { 120 } else { 20 };
         Fact {
             contract,
             id: self.below(ids) as u16,
@@ -111,57 +142,98 @@ impl Dice {
         (0..rows).map(|_| self.fact(contract, ids, now)).collect()
     }
 
-    fn step(&self, now: &mut i64) -> Step {
-        *now += self.below(3) as i64;
-        match self.below(40) {
-            0..=15 => Step::Ingest {
-                facts: self.facts(*now),
-                malformed: self.one_in(8),
+    fn ids(&self) -> Vec<u16> {
+        let ids = self.pick(&[40, 400]);
+        let some = 0..=self.below(4);
+        some.map(|_| self.below(ids) as u16).collect()
+    }
+
+    /// Requests for one group.
+    fn requests(&self, now: i64) -> Vec<Request> {
+        let request = |_| match self.below(5) {
+            0 => Request::Retract(self.ids()),
+            _ => Request::Ingest {
+                facts: self.facts(now),
                 all_or_nothing: self.one_in(8),
                 revise: self.one_in(4),
             },
-            16..=17 => {
-                let ids = self.pick(&[40, 400]);
-                Step::Retract(
-                    (0..=self.below(4))
-                        .map(|_| self.below(ids) as u16)
-                        .collect(),
-                )
-            }
-            18..=24 => Step::Read(self.0.next_u64()),
+        };
+        (0..2 + self.below(4)).map(request).collect()
+    }
+
+    fn step(&self, settings: &Settings, now: &mut i64) -> Step {
+        *now += self.below(3) as i64;
+        match self.below(46) {
+            0..=15 => Step::Ingest {
+                facts: self.facts(*now),
+                // A file with rejected rows in it is never let go, nor what came after it.
+                malformed: self.one_in(if self.kept { 200 } else { 8 }),
+                all_or_nothing: self.one_in(8),
+                revise: self.one_in(4),
+            },
+            16..=17 => Step::Retract(self.ids()),
+            18..=24 => Step::Read(self.random.next_u64()),
             25..=26 => Step::Checkpoint,
             27 => Step::Reopen,
             28..=29 => Step::Kill,
             30..=32 => Step::PowerCut {
-                during: if self.one_in(2) {
-                    self.facts(*now)
-                } else {
-                    Vec::new()
+                during: match self.below(4) {
+                    0 => self.requests(*now),
+                    1 => vec![Request::Ingest {
+                        facts: self.facts(*now),
+                        all_or_nothing: false,
+                        revise: false,
+                    }],
+                    _ => Vec::new(),
                 },
-                bytes_left: self.pick(&[0, 1, 12, 40, 300, 1 << 40]),
-                index: self.pick(&[IndexFate::Kept, IndexFate::Kept, IndexFate::Deleted]),
-                store_kept: (!self.one_in(4)).then(|| self.below(256) as u8),
+                bytes_left: self.pick(&[0, 1, 12, 40, 300, 3000, 1 << 40]),
+                index: self.pick(&[
+                    IndexFate::Kept,
+                    IndexFate::Kept,
+                    IndexFate::Deleted,
+                    IndexFate::Older,
+                ]),
+                store: match self.below(8) {
+                    0 => StoreFate::Deleted,
+                    1..=2 => StoreFate::Older(self.below(256) as u8),
+                    _ => StoreFate::Kept(self.below(256) as u8),
+                },
             },
             33 => Step::DiskFull((!self.one_in(2)).then(|| self.below(2000))),
             34 => Step::SyncFails(self.one_in(2)),
-            35..=36 => Step::StoreFails(self.one_in(2)),
+            35..=36 if !self.kept => Step::StoreFails(self.one_in(2)),
             37..=38 => {
-                let jump = self.pick(&[1, 5, -5, -600, 40]);
+                let jump = match self.kept {
+                    true => self.pick(&[5, -5, 40, 60]),
+                    false => self.pick(&[1, 5, -5, -600, 40]),
+                };
                 *now += jump.max(0);
                 Step::Clock(jump)
             }
-            _ => Step::Flip(self.0.next_u64()),
+            // Opening a log may let the damaged file go.
+            39 if !self.kept => Step::Flip(self.random.next_u64()),
+            40..=41 => Step::Apply(self.below(u64::from(VARIANTS)) as u8),
+            44 if settings.archive.is_some() => Step::Archive,
+            42..=43 if self.kept => Step::Reopen,
+            _ => Step::Group(self.requests(*now)),
         }
     }
 }
 
 /// The settings and steps of a seed.
 pub fn script(seed: u64) -> (Settings, Vec<Step>) {
-    let dice = Dice(SeededRandom::new(seed));
+    let mut dice = Dice {
+        random: SeededRandom::new(seed),
+        kept: false,
+    };
+    dice.kept = dice.one_in(3);
     let settings = Settings {
         shards: dice.pick(&[1, 2, 3]),
         memory_bytes_max: dice.pick(&[0, 20_000, 1 << 30]),
-        segment_bytes_max: dice.pick(&[1500, 20_000, 1 << 26]),
+        segment_bytes_max: match dice.kept {
+            true => dice.pick(&[1500, 6000]),
+            false => dice.pick(&[1500, 20_000, 1 << 26]),
+        },
         checkpoint_facts: dice.pick(&[1, 150, 100_000]),
         sync: dice.pick(&[
             headwater::Sync::Always,
@@ -169,8 +241,11 @@ pub fn script(seed: u64) -> (Settings, Vec<Step>) {
             headwater::Sync::Interval,
             headwater::Sync::Never,
         ]),
+        retention: dice.kept.then(|| dice.pick(&[2, 15, 60])),
+        archive: dice.one_in(3).then(|| dice.pick(&[0, 20])),
     };
     let length = 20 + dice.below(60);
     let mut now = 200;
-    (settings, (0..length).map(|_| dice.step(&mut now)).collect())
+    let steps = (0..length).map(|_| dice.step(&settings, &mut now));
+    (settings, steps.collect())
 }

@@ -4,15 +4,72 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::Duration;
 
 use headwater_env::{AppendFile, FileError, FileLock, Files, ReadFile, RealFiles, SimulatedFiles};
 use headwater_features::{FeatureStore, MemoryFeatureStore, StoreWrite};
 use headwater_schema::{Problem, Sequence};
 
+/// Holds up whoever has written to the log, until it is opened: what is sent meanwhile waits, and is
+/// written together.
+#[derive(Default)]
+pub struct Gate {
+    /// Whether it is closed, and whether somebody waits.
+    state: Mutex<(bool, bool)>,
+    changed: Condvar,
+}
+
+impl Gate {
+    pub fn close(&self) {
+        *self.state.lock().unwrap() = (true, false);
+    }
+
+    pub fn open(&self) {
+        *self.state.lock().unwrap() = (false, false);
+        self.changed.notify_all();
+    }
+
+    /// Whether somebody waits, or comes to within some time.
+    pub fn is_met(&self, within: Duration) -> bool {
+        let state = self.state.lock().unwrap();
+        let met = self
+            .changed
+            .wait_timeout_while(state, within, |(_, met)| !*met);
+        met.unwrap().0.1
+    }
+
+    fn pass(&self) {
+        let mut state = self.state.lock().unwrap();
+        state.1 |= state.0;
+        self.changed.notify_all();
+        let passed = self.changed.wait_while(state, |(closed, _)| *closed);
+        drop(passed.unwrap());
+    }
+}
+
+/// A file of the log.
+struct GatedFile(Box<dyn AppendFile>, Arc<Gate>);
+
+impl AppendFile for GatedFile {
+    fn append(&mut self, bytes: &[u8]) -> Result<(), FileError> {
+        self.0.append(bytes)?;
+        self.1.pass();
+        Ok(())
+    }
+
+    fn sync(&mut self) -> Result<(), FileError> {
+        self.0.sync()
+    }
+
+    fn truncate(&mut self, length: u64) -> Result<(), FileError> {
+        self.0.truncate(length)
+    }
+}
+
 /// The simulated disk, except that folders are removed from the real one too: the embedded index
 /// lies there.
-pub struct MixedFiles(pub Arc<SimulatedFiles>);
+pub struct MixedFiles(pub Arc<SimulatedFiles>, pub Arc<Gate>);
 
 impl Files for MixedFiles {
     fn create_dir_all(&self, folder: &Path) -> Result<(), FileError> {
@@ -20,7 +77,11 @@ impl Files for MixedFiles {
     }
 
     fn open_append(&self, path: &Path) -> Result<Box<dyn AppendFile>, FileError> {
-        self.0.open_append(path)
+        let file = self.0.open_append(path)?;
+        match path.extension().is_some_and(|e| e == "seg") {
+            true => Ok(Box::new(GatedFile(file, self.1.clone()))),
+            false => Ok(file),
+        }
     }
 
     fn open_read(&self, path: &Path) -> Result<Box<dyn ReadFile>, FileError> {
@@ -97,7 +158,16 @@ impl SimulatedStore {
         let changes = self.changes.lock().unwrap();
         let synced = *self.synced.lock().unwrap();
         let rest = changes.len() - synced;
-        let length = synced + rest * usize::from(kept) / 255;
+        Self::with_first(&changes, synced + rest * usize::from(kept) / 255)
+    }
+
+    /// The store as it was after so many parts of 255 of all that was written.
+    pub fn older(&self, part: u8) -> Self {
+        let changes = self.changes.lock().unwrap();
+        Self::with_first(&changes, changes.len() * usize::from(part) / 255)
+    }
+
+    fn with_first(changes: &[Change], length: usize) -> Self {
         let store = Self::default();
         for change in &changes[..length] {
             match change {

@@ -1,42 +1,56 @@
 //! An engine, the disk and the clock under it, and the model beside it.
 
-use std::path::PathBuf;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use headwater::api::backend::{
-    EntityRequest, FeaturesRequest, IngestOptions, KeyValue, KnownAt, Names,
-};
-use headwater::schema::decode::BodyFormat;
-use headwater::{Config, Engine, Project, apply_project};
+use headwater::api::backend::DefinitionFile;
+use headwater::{ArchiveSettings, Config, Engine, Project, apply_project, read_definitions};
 use headwater_env::{
     Env, Faults, Files, Random, RealFiles, SeededRandom, SimulatedClock, SimulatedFiles,
 };
 use headwater_facts::FactLog;
-use headwater_schema::{Cursor, Problem, Value};
-use serde_json::json;
+use headwater_features::FeatureStore;
+use headwater_schema::time::Duration as Span;
+use headwater_schema::{Problem, Sequence};
 
-use crate::model::{Answer, DEFINITIONS, Model, Request, SECOND, ViewModel, amount, views};
-use crate::steps::{Contract, Fact, IndexFate, Settings, Step};
-use crate::store::{MixedFiles, SimulatedStore};
+use crate::definitions::{ViewModel, definitions, views};
+use crate::model::{Model, Request, SECOND};
+use crate::steps::{Contract, IndexFate, Settings, Step, StoreFate};
+use crate::store::{Gate, MixedFiles, SimulatedStore};
+
+mod reading;
+mod sending;
+
+/// How long, in real time, is waited for another thread.
+const WAIT: Duration = Duration::from_secs(60);
 
 pub struct World {
     env: Env,
     clock: Arc<SimulatedClock>,
     files: Arc<SimulatedFiles>,
+    gate: Arc<Gate>,
     faults: Faults,
+    /// Whether anything has failed since the last start; what was to be filled then may wait for the next.
+    troubled: bool,
     config: Config,
+    retention: Option<i64>,
     always: bool,
     folder: tempfile::TempDir,
     store: Arc<SimulatedStore>,
     engine: Option<Engine>,
     model: Model,
-    /// What failed last and may be in the log all the same.
-    maybe: Option<Request>,
+    /// Groups that failed last and may be in the log all the same.
+    maybe: Vec<Vec<Request>>,
     /// Rows in quarantine that were acknowledged.
     quarantined: [usize; 2],
     views: Vec<ViewModel>,
+    /// Whether other definitions were ever put in force.
+    changed: bool,
+    /// Whether there is a copy of the index.
+    copied: bool,
     /// What happened, for comparing two runs.
     pub trace: Vec<String>,
 }
@@ -48,42 +62,24 @@ fn name(contract: Contract) -> &'static str {
     }
 }
 
-fn row(fact: &Fact) -> serde_json::Value {
-    let who = |who: u8| format!("c{who}");
-    let (id, time) = (fact.id.to_string(), fact.second * SECOND);
-    let amount = fact.amount.map(amount);
-    match fact.contract {
-        Contract::Purchase => {
-            json!({"id": id, "customer": fact.who.map(who), "amount": amount, "time": time})
+/// Copies a real folder.
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let path = entry.unwrap().path();
+        let target = to.join(path.file_name().unwrap());
+        match path.is_dir() {
+            true => copy(&path, &target),
+            false => drop(std::fs::copy(&path, target).unwrap()),
         }
-        Contract::Transfer => {
-            json!({"id": id, "payer": fact.who.map(who), "payee": who(fact.other), "amount": amount, "time": time})
-        }
-    }
-}
-
-fn body(facts: &[Fact], malformed: bool) -> String {
-    let mut rows: Vec<_> = facts.iter().map(row).collect();
-    if malformed {
-        rows.insert(
-            rows.len() / 2,
-            json!({"id": "x", "amount": "much", "time": 0}),
-        );
-    }
-    json!(rows).to_string()
-}
-
-fn bits(value: &Value) -> String {
-    match value {
-        Value::Float(f) => format!("{:016x}", f.to_bits()),
-        other => format!("{other:?}"),
     }
 }
 
 impl World {
     pub fn new(seed: u64, settings: &Settings) -> Self {
         let (mut env, clock, files) = Env::simulated(seed);
-        env.files = Arc::new(MixedFiles(files.clone()));
+        let gate = Arc::new(Gate::default());
+        env.files = Arc::new(MixedFiles(files.clone(), gate.clone()));
         clock.set(200 * SECOND);
         // The index syncs its real files; in memory that costs nothing.
         let folder = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir());
@@ -95,7 +91,7 @@ impl World {
             env.files.write_atomic(&path, text.as_bytes()).unwrap();
         };
         write("headwater.yaml", "name: simulated\n");
-        write("all.yaml", DEFINITIONS);
+        write("all.yaml", &definitions(0, settings.retention));
         let loaded = Project::load(&env, &project).unwrap_or_else(|p| panic!("{p:?}"));
         let data = folder.path().join("data");
         apply_project(&env, &loaded, &data).unwrap_or_else(|p| panic!("{p:?}"));
@@ -106,20 +102,31 @@ impl World {
         config.spec.ingest.sync = settings.sync;
         config.spec.ingest.sync_interval_ms = 3000;
         config.spec.ingest.segment_bytes_max = settings.segment_bytes_max;
+        config.spec.archive = settings.archive.map(|seconds| ArchiveSettings {
+            every: Span(1_000_000 * SECOND),
+            after: Span(seconds * SECOND),
+            cache_bytes_max: 4000,
+            ..ArchiveSettings::default()
+        });
         let mut world = Self {
             env,
             clock,
             files,
+            gate,
             faults: Faults::default(),
+            troubled: false,
             config,
+            retention: settings.retention,
             always: settings.sync == headwater::Sync::Always,
             folder,
             store: Arc::default(),
             engine: None,
             model: Model::default(),
-            maybe: None,
+            maybe: Vec::new(),
             quarantined: [0; 2],
-            views: views(),
+            views: views(0),
+            changed: false,
+            copied: false,
             trace: Vec::new(),
         };
         world.open(false);
@@ -141,6 +148,7 @@ impl World {
     fn set_faults(&mut self, faults: Faults) {
         self.faults = faults;
         self.files.set_faults(faults);
+        self.troubled |= faults.bytes_left.is_some() || faults.sync_fails;
     }
 
     fn try_open(&mut self) -> Result<(), Problem> {
@@ -162,14 +170,16 @@ impl World {
     fn open(&mut self, power_cut: bool) {
         self.set_faults(Faults::default());
         self.store.fails.store(false, Ordering::Relaxed);
+        self.troubled = false;
+        let positions = self.store.positions().unwrap();
         self.try_open()
             .expect("what was acknowledged can be opened");
         let last = self.engine().facts_log().last_sequence();
-        if last > self.model.last {
-            let maybe = self.maybe.take().expect("no facts from nowhere");
-            self.model.take(&maybe);
+        for group in std::mem::take(&mut self.maybe) {
+            if last > self.model.last {
+                self.model.take_group(&group);
+            }
         }
-        self.maybe = None;
         if power_cut && !self.always {
             self.quarantined = [0; 2];
             if last < self.model.last {
@@ -180,15 +190,117 @@ impl World {
             last, self.model.last,
             "the log's last sequence after opening"
         );
+        self.note_begun(&positions);
+        self.note_dropped();
         self.check_log();
         self.tell(("open", last));
+    }
+
+    /// Views whose states end before what is kept were begun again.
+    fn note_begun(&mut self, positions: &BTreeMap<String, Sequence>) {
+        let catalog = self.engine().catalog();
+        for view in &self.views {
+            let state_id = &catalog.view(view.name).expect("the view").state_id;
+            let stored = positions.get(state_id).copied().unwrap_or(0);
+            if stored + 1 < self.model.first {
+                self.model.begin(view);
+            }
+        }
+    }
+
+    /// What retention let go was old enough, and is kept note of.
+    fn note_dropped(&mut self) {
+        let log = self.engine().facts_log().clone();
+        let (before, first) = (self.model.first, log.first_sequence());
+        if first <= before.max(1) {
+            return;
+        }
+        let kept = self.retention.expect("nothing goes that is kept for ever") * SECOND;
+        let gone = self
+            .model
+            .facts
+            .iter()
+            .filter(|k| (before..first).contains(&k.sequence));
+        for known in gone {
+            let newest = log.newest(name(known.fact.contract));
+            let old = newest.is_none_or(|newest| known.fact.second * SECOND < newest - kept);
+            assert!(old, "{known:?} went, kept for {kept} before {newest:?}");
+        }
+        self.model.drop_before(first);
+        for contract in [Contract::Purchase, Contract::Transfer] {
+            let newest = self
+                .model
+                .newest_dropped(contract)
+                .map(|second| second * SECOND);
+            assert_eq!(log.newest_dropped(name(contract)), newest);
+        }
+        // It knows fewer of the ids that are gone.
+        self.copied = false;
+        self.tell(("dropped", first));
+    }
+
+    /// Waits until every view has been filled, unless something keeps it from being.
+    fn wait_until_filled(&self) {
+        let since = Instant::now();
+        while !self.troubled && !self.engine().filling().is_empty() {
+            assert!(since.elapsed() < WAIT, "views are never filled");
+            std::thread::sleep(Duration::from_micros(200));
+        }
+    }
+
+    fn apply(&mut self, variant: u8) {
+        let file = DefinitionFile {
+            file: "all.yaml".into(),
+            text: definitions(variant, self.retention),
+        };
+        let (documents, catalog) = read_definitions(&[file]).unwrap_or_else(|p| panic!("{p:?}"));
+        let applied = self.engine().apply(&documents, &Arc::new(catalog), None);
+        let applied = applied.map(drop).map_err(|problems| problems[0].clone());
+        self.tell(("apply", applied.as_ref().map_err(|problem| problem.code)));
+        match applied {
+            Err(problem) => assert!(self.troubled, "{problem:?}"),
+            Ok(()) => {
+                let before = std::mem::replace(&mut self.views, views(variant));
+                for view in &self.views {
+                    if !before.iter().any(|v| v.id == view.id) {
+                        self.model.begin(view);
+                    }
+                }
+                self.changed = true;
+                // While they are being filled, or just after.
+                (0..self.views.len()).for_each(|view| self.read_unfilled(view));
+            }
+        }
+    }
+
+    fn archive(&mut self) {
+        let run = self.engine().archive_now(Duration::from_secs(1_000_000));
+        let complete = run.map(|state| state["complete"] == true);
+        self.tell(("archive", complete.as_ref().map_err(|problem| problem.code)));
+        if let Err(problem) = complete {
+            assert!(self.troubled, "{problem:?}");
+        }
+    }
+
+    fn index(&self) -> PathBuf {
+        self.data().join("facts/index")
+    }
+
+    fn index_copy(&self) -> PathBuf {
+        self.folder.path().join("index-copy")
+    }
+
+    fn copy_index(&mut self) {
+        RealFiles.remove_dir_all(&self.index_copy()).unwrap();
+        copy(&self.index(), &self.index_copy());
+        self.copied = true;
     }
 
     /// Every acknowledged fact is in the log, as it was sent, and nothing else.
     fn check_log(&self) {
         let log = self.engine().facts_log();
         let mut found = Vec::new();
-        let mut next = 1;
+        let mut next = log.first_sequence();
         while next <= log.last_sequence() {
             let batches = log.read(next, 1000).expect("readable");
             for batch in &batches {
@@ -201,7 +313,12 @@ impl World {
                 next = batch.last_sequence() + 1;
             }
         }
-        let known = self.model.facts.iter().map(|k| {
+        let kept = self
+            .model
+            .facts
+            .iter()
+            .filter(|k| k.sequence >= self.model.first);
+        let known = kept.map(|k| {
             let fact = &k.fact;
             (
                 k.sequence,
@@ -224,155 +341,47 @@ impl World {
         }
     }
 
-    /// Sends a request; the answer must be the model's, or an error while something is broken.
-    fn send(&mut self, request: Request, malformed: bool) {
-        let sent = match &request {
-            Request::Retract(ids) => {
-                let ids = ids.iter().map(u16::to_string).collect();
-                self.engine().retract("purchase", ids).map(|reply| Answer {
-                    accepted: reply.retracted,
-                    unknown: reply.unknown.len(),
-                    sequence: reply.sequence,
-                    ..Answer::default()
-                })
-            }
-            Request::Ingest {
-                facts,
-                all_or_nothing,
-                revise,
-            } => {
-                let Some(first) = facts.first() else { return };
-                let options = IngestOptions {
-                    all_or_nothing: *all_or_nothing,
-                    revise: *revise,
-                };
-                let text = body(facts, malformed);
-                let contract = name(first.contract);
-                let sent =
-                    self.engine()
-                        .ingest(contract, BodyFormat::Json, text.as_bytes(), options);
-                sent.map(|reply| Answer {
-                    accepted: reply.accepted,
-                    duplicates: reply.duplicates,
-                    conflicts: reply.rejected.len()
-                        - usize::from(malformed && !reply.rejected.is_empty()),
-                    unknown: 0,
-                    sequence: reply.sequence,
-                })
-            }
-        };
-        self.tell(sent.as_ref().map_err(|problem| problem.code));
-        match sent {
-            Ok(answer) => {
-                let refused = matches!(
-                    &request,
-                    Request::Ingest {
-                        all_or_nothing: true,
-                        ..
-                    }
-                ) && malformed;
-                if refused {
-                    assert_eq!((answer.accepted, answer.sequence), (0, self.model.last));
-                    return;
-                }
-                assert_eq!(
-                    answer,
-                    self.model.take(&request),
-                    "the answer to {request:?}"
-                );
-                self.maybe = None;
-                if let (true, Request::Ingest { facts, .. }) = (malformed, &request) {
-                    self.quarantined[facts[0].contract as usize] += 1;
-                }
-            }
-            Err(problem) => {
-                let codes = ["disk-full", "file", "log-poisoned"];
-                assert!(codes.contains(&problem.code), "{problem:?}");
-                if problem.code != "log-poisoned" {
-                    self.maybe = Some(request);
-                }
-            }
-        }
-    }
-
-    /// Reads the features of one view for one entity, at a cursor that the seed picks.
-    fn read(&mut self, seed: u64) {
-        let random = SeededRandom::new(seed);
-        let below = |bound: u64| random.next_u64() % bound;
-        let view = &self.views[below(self.views.len() as u64) as usize];
-        let who = below(3) as u8;
-        let second = match self.model.facts.len() as u64 {
-            0 => 200,
-            length => self.model.facts[below(length) as usize].fact.second,
-        };
-        // At the edges of windows, and a little beside them.
-        let offset = [0, 0, 7, 9, 60, 20, 300][below(7) as usize] * SECOND;
-        let beside = [0, 0, 1, -1][below(4) as usize];
-        let as_of = (below(8) > 0).then_some(second * SECOND + offset + beside);
-        let known_at = (below(2) == 0).then(|| below(self.model.last + 1));
-        let inclusive = below(3) > 0;
-        let names = view
-            .features
-            .iter()
-            .map(|f| format!("{}.{}", view.name, f.0));
-        let request = FeaturesRequest {
-            names: Names::List(names.collect()),
-            entities: vec![EntityRequest::from([(
-                view.entity.to_owned(),
-                KeyValue::Scalar(Value::string(format!("c{who}"))),
-            )])],
-            as_of,
-            known_at: known_at.map(KnownAt::Sequence),
-            inclusive,
-            context: Vec::new(),
-        };
-        let reply = self.engine().features(&request).expect("a read");
-        let cursor = match inclusive {
-            true => Cursor::inclusive(reply.as_of),
-            false => Cursor::exclusive(reply.as_of),
-        };
-        let cursor = cursor.known_at(known_at.unwrap_or(self.model.last));
-        for (index, feature) in view.features.iter().enumerate() {
-            let want = self.model.answer(view, index, who, &cursor);
-            let (got, time) = (
-                &reply.rows[0].values[index],
-                reply.rows[0].event_times[index],
-            );
-            let what = format!("{}.{} of c{who} at {cursor:?}", view.name, feature.0);
-            assert_eq!(bits(got), bits(&want.value), "{what}");
-            assert_eq!(time, want.event_time, "{what}");
-        }
-        let values: Vec<String> = reply.rows[0].values.iter().map(bits).collect();
-        self.tell((reply.as_of, reply.sequence, values));
-    }
-
     fn power_cut(
         &mut self,
-        during: &[Fact],
+        during: &[Request],
         bytes_left: u64,
         index: IndexFate,
-        store_kept: Option<u8>,
+        store: StoreFate,
     ) {
-        self.set_faults(Faults {
+        let going = Faults {
             bytes_left: Some(bytes_left),
-            sync_fails: true,
+            sync_fails: during.len() < 2,
             mend_fails: true,
-        });
-        let request = Request::Ingest {
-            facts: during.to_vec(),
-            all_or_nothing: false,
-            revise: false,
         };
-        self.send(request, false);
+        match during {
+            [] => self.set_faults(going),
+            [request] => {
+                self.set_faults(going);
+                self.send(request, false);
+            }
+            // What comes after the first is torn.
+            requests => self.send_group(requests, Some(going)),
+        }
         drop(self.engine.take());
         self.files.crash();
-        self.store = Arc::new(match store_kept {
-            Some(kept) => self.store.crashed(kept),
-            None => SimulatedStore::default(),
+        // Of facts that are gone an older copy of the states may have seen none.
+        let whole = self.retention.is_none() || !self.changed;
+        self.store = Arc::new(match store {
+            StoreFate::Kept(kept) => self.store.crashed(kept),
+            StoreFate::Older(part) if whole => self.store.older(part),
+            StoreFate::Older(_) => self.store.crashed(255),
+            StoreFate::Deleted => SimulatedStore::default(),
         });
-        if index == IndexFate::Deleted {
-            let folder = self.data().join("facts/index");
-            RealFiles.remove_dir_all(&folder).unwrap();
+        match index {
+            IndexFate::Older if self.copied => {
+                RealFiles.remove_dir_all(&self.index()).unwrap();
+                copy(&self.index_copy(), &self.index());
+            }
+            IndexFate::Deleted => {
+                RealFiles.remove_dir_all(&self.index()).unwrap();
+                self.model.forget_dropped_ids();
+            }
+            _ => {}
         }
         self.open(true);
     }
@@ -426,9 +435,12 @@ impl World {
                     all_or_nothing: *all_or_nothing,
                     revise: *revise,
                 };
-                self.send(request, *malformed);
+                self.send(&request, *malformed);
             }
-            Step::Retract(ids) => self.send(Request::Retract(ids.clone()), false),
+            Step::Retract(ids) => self.send(&Request::Retract(ids.clone()), false),
+            Step::Group(requests) => self.send_group(requests, None),
+            Step::Apply(variant) => self.apply(*variant),
+            Step::Archive => self.archive(),
             Step::Read(seed) => (0..4).for_each(|more| self.read(seed.wrapping_add(more))),
             Step::Checkpoint => {
                 let done = self.engine().checkpoint().map_err(|p| p.code);
@@ -437,6 +449,9 @@ impl World {
             Step::Reopen => {
                 if let Some(engine) = self.engine.take() {
                     let closed = engine.close().map_err(|p| p.code);
+                    if closed.is_ok() {
+                        self.copy_index();
+                    }
                     self.tell(("close", closed));
                 }
                 self.open(false);
@@ -450,10 +465,8 @@ impl World {
                 during,
                 bytes_left,
                 index,
-                store_kept,
-            } => {
-                self.power_cut(during, *bytes_left, *index, *store_kept);
-            }
+                store,
+            } => self.power_cut(during, *bytes_left, *index, *store),
             Step::DiskFull(bytes_left) => self.set_faults(Faults {
                 bytes_left: *bytes_left,
                 ..self.faults
@@ -462,7 +475,10 @@ impl World {
                 sync_fails: *sync_fails,
                 ..self.faults
             }),
-            Step::StoreFails(fails) => self.store.fails.store(*fails, Ordering::Relaxed),
+            Step::StoreFails(fails) => {
+                self.store.fails.store(*fails, Ordering::Relaxed);
+                self.troubled |= fails;
+            }
             Step::Clock(seconds) => {
                 let now = self.env.clock.now() + seconds * SECOND;
                 self.clock.set(now);
