@@ -11,18 +11,22 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use headwater::api::backend::{
-    EntityRequest, FactsQuery, FeaturesRequest, IngestOptions, KeyValue, KnownAt, Names,
-};
+use headwater::api::backend::IngestOptions;
 use headwater::schema::decode::BodyFormat;
-use headwater::{Config, Engine, Env, Project, apply_project};
-use headwater_schema::Value;
-use headwater_testkit::fuzz::{TARGETS, documents};
+use headwater::{ArchiveSettings, Config, Engine, Env};
+use headwater_schema::time::Duration;
+use headwater_testkit::fuzz::TARGETS;
 use serde_json::{Value as Json, json};
 
-/// Targets whose seeds are bytes of a codec that is stored for good. States aren't: they belong to the
-/// layout of their view, and are made again where it changes.
+mod seen;
+mod write;
+
+/// Targets whose seeds are bytes of a codec that is stored for good.
 const CODECS: [&str; 5] = ["registry", "batch", "value", "key", "frame"];
+/// A file of what lies beside the facts; folders from before there was anything have none.
+const KEYS: &str = "keys.json";
+/// A model of the fixture.
+const MODEL: &str = "score";
 
 fn fixtures() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures")
@@ -45,6 +49,12 @@ fn config() -> Config {
     let mut config = Config::named("fixture");
     // Several segments, of which all but the last are sealed.
     config.spec.ingest.segment_bytes_max = 600;
+    // What is archived leaves the log at once; nobody archives anything unasked.
+    config.spec.archive = Some(ArchiveSettings {
+        every: Duration(i64::MAX),
+        after: Duration(0),
+        ..ArchiveSettings::default()
+    });
     config
 }
 
@@ -52,133 +62,69 @@ fn open(data: &Path) -> Engine {
     Engine::open(Env::real(), &config(), data, |_, _| {}).expect("data of an earlier version opens")
 }
 
-/// Everything that a caller can see: facts, rejected rows, features now and in the past.
-fn seen(engine: &Engine) -> Json {
-    let query = FactsQuery {
-        contract: "every".into(),
-        entity: None,
-        from: None,
-        to: None,
-        known_at: None,
-        limit: 1000,
+/// Sends a row; how many of it were new, and known.
+fn send(engine: &Engine, format: BodyFormat, body: &str, revise: bool) -> (usize, usize) {
+    let options = IngestOptions {
+        all_or_nothing: false,
+        revise,
     };
-    let facts = engine
-        .facts(&query)
-        .expect("facts")
-        .into_iter()
-        .map(|fact| {
-            let values = fact
-                .values
-                .iter()
-                .map(|(name, value)| format!("{name}={value:?}"));
-            json!([
-                fact.fact_id,
-                fact.event_time,
-                fact.sequence,
-                values.collect::<Vec<_>>()
-            ])
-        });
-    let rejected = engine
-        .quarantine("every", true, 1000)
-        .expect("rejected rows");
-    let rejected = rejected
-        .into_iter()
-        .map(|r| json!([r.row, r.field, r.rule, r.raw]));
-    let last = engine.processor_stats().applied;
-    let mut features = Vec::new();
-    for known_at in [2, last] {
-        for who in ["ada", "bob", "eve", "nobody"] {
-            let request = FeaturesRequest {
-                names: Names::Set("all".into()),
-                entities: vec![EntityRequest::from([(
-                    "person".to_owned(),
-                    KeyValue::Scalar(Value::string(who)),
-                )])],
-                as_of: Some(1_769_855_000_000_000),
-                known_at: Some(KnownAt::Sequence(known_at)),
-                inclusive: true,
-                context: Vec::new(),
-            };
-            let reply = engine.features(&request).expect("features");
-            let values = reply.names.iter().zip(&reply.rows[0].values);
-            let values = values.map(|(name, value)| format!("{name}={value:?}"));
-            features.push(json!([who, known_at, values.collect::<Vec<_>>()]));
-        }
-    }
-    json!({
-        "facts": facts.collect::<Vec<_>>(),
-        "rejected": rejected.collect::<Vec<_>>(),
-        "features": features,
-    })
+    let sent = engine.ingest("every", format, body.as_bytes(), options);
+    let sent = sent.expect("taken");
+    (sent.accepted, sent.duplicates)
 }
 
 fn text(json: &Json) -> String {
     serde_json::to_string_pretty(json).unwrap() + "\n"
 }
 
-/// Writes a fixture of the present formats.
-fn write(folder: &Path) {
-    let project = tempfile::tempdir().unwrap();
-    fs::write(project.path().join("headwater.yaml"), "name: fixture\n").unwrap();
-    fs::write(project.path().join("contract.yaml"), documents::CONTRACT).unwrap();
-    fs::write(project.path().join("features.yaml"), documents::DEFINITIONS).unwrap();
-    let loaded = Project::load(&Env::real(), project.path()).unwrap();
-    let data = project.path().join("data");
-    apply_project(&Env::real(), &loaded, &data).unwrap();
-    let engine = open(&data);
-    let plain = IngestOptions::default();
-    let revise = IngestOptions {
-        revise: true,
-        ..plain
+/// Everything that a data folder says.
+fn meaning(data: &Path) -> Json {
+    let beside = data.join(KEYS).exists();
+    let index = beside.then(|| seen::index(data));
+    let engine = open(data);
+    let mut all = seen::facts(&engine);
+    if let Some(index) = index {
+        all["index"] = index;
+        all["states"] = seen::states(&engine);
+        all["archive"] = seen::archive(&engine);
+        all["keys"] = seen::keys(data);
+        all["audit"] = seen::audit(data);
+        all["model"] = seen::model(data);
+        let newest = engine.facts_log();
+        all["dropped"] = json!(headwater_facts::FactLog::newest_dropped(
+            newest.as_ref(),
+            "every"
+        ));
+        // The fact is gone, and only the index knows that there was one.
+        let again = send(&engine, BodyFormat::Ndjson, &write::old(1), false);
+        assert_eq!(again, (0, 1), "an id is forgotten");
+    }
+    all
+}
+
+fn check_codecs(folder: &Path) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_stem().unwrap().to_string_lossy().into_owned();
+        let name = name.split('-').next().unwrap();
+        let target = TARGETS.iter().find(|t| t.name == name).expect("a codec");
+        let accepted = (target.run)(&fs::read(&path).unwrap());
+        assert!(accepted, "{} can't be read any more", path.display());
+    }
+}
+
+/// Bytes of states, `FORMAT-NUMBER.bin`: those of one number say the same in every format.
+fn check_states(folder: &Path, expected: &Json) {
+    let Ok(files) = fs::read_dir(folder) else {
+        return;
     };
-    let send = |format, body: &str, options| {
-        engine
-            .ingest("every", format, body.as_bytes(), options)
-            .expect("taken")
-    };
-    send(BodyFormat::Ndjson, &documents::ndjson(), plain);
-    send(
-        BodyFormat::Ndjson,
-        "{\"id\":\"bad\",\"amount\":\"much\",\"time\":0}",
-        plain,
-    );
-    let later = documents::ROWS
-        .iter()
-        .map(|row| row.replace("{\"id\":\"a", "{\"id\":\"b"));
-    send(
-        BodyFormat::Ndjson,
-        &later.collect::<Vec<_>>().join("\n"),
-        plain,
-    );
-    send(
-        BodyFormat::Ndjson,
-        &documents::ROWS[0].replace("1.5,\"price\"", "2.5,\"price\""),
-        revise,
-    );
-    engine
-        .retract("every", vec!["a5".into()])
-        .expect("taken back");
-    send(
-        BodyFormat::Ndjson,
-        &documents::ROWS[4].replace("a5", "c5"),
-        plain,
-    );
-    let seen = text(&seen(&engine));
-    engine.close().expect("closed");
-    fs::create_dir_all(folder.join("codecs")).unwrap();
-    fs::write(folder.join("seen.json"), seen).unwrap();
-    fs::create_dir_all(folder.join("data/facts")).unwrap();
-    fs::copy(
-        data.join("registry.json"),
-        folder.join("data/registry.json"),
-    )
-    .unwrap();
-    copy(&data.join("facts/log"), &folder.join("data/facts/log"));
-    for target in TARGETS.iter().filter(|t| CODECS.contains(&t.name)) {
-        for (index, bytes) in (target.seeds)().iter().enumerate() {
-            let name = format!("{}-{index}.bin", target.name);
-            fs::write(folder.join("codecs").join(name), bytes).unwrap();
-        }
+    for entry in files {
+        let path = entry.unwrap().path();
+        let name = path.file_stem().unwrap().to_string_lossy().into_owned();
+        let (format, number) = name.split_once('-').unwrap();
+        let bytes = fs::read(&path).unwrap();
+        assert_eq!(bytes[0].to_string(), format);
+        assert_eq!(seen::state(&bytes), expected[number], "{}", path.display());
     }
 }
 
@@ -187,7 +133,7 @@ fn every_released_format_is_read() {
     if let Ok(name) = std::env::var("HEADWATER_WRITE_FIXTURE") {
         let folder = fixtures().join(name);
         assert!(!folder.exists(), "{} is there already", folder.display());
-        write(&folder);
+        write::write(&folder);
     }
     let mut read = 0;
     for entry in fs::read_dir(fixtures()).unwrap() {
@@ -197,16 +143,19 @@ fn every_released_format_is_read() {
         }
         let copied = tempfile::tempdir().unwrap();
         copy(&folder.join("data"), copied.path());
-        let found = text(&seen(&open(copied.path())));
         let expected = fs::read_to_string(folder.join("seen.json")).unwrap();
-        assert_eq!(found, expected, "{}", folder.display());
-        for entry in fs::read_dir(folder.join("codecs")).unwrap() {
-            let path = entry.unwrap().path();
-            let name = path.file_stem().unwrap().to_string_lossy().into_owned();
-            let name = name.split('-').next().unwrap();
-            let target = TARGETS.iter().find(|t| t.name == name).expect("a codec");
-            let accepted = (target.run)(&fs::read(&path).unwrap());
-            assert!(accepted, "{} can't be read any more", path.display());
+        assert_eq!(
+            text(&meaning(copied.path())),
+            expected,
+            "{}",
+            folder.display()
+        );
+        check_codecs(&folder.join("codecs"));
+        if let Ok(expected) = fs::read(folder.join("states.json")) {
+            check_states(
+                &folder.join("states"),
+                &serde_json::from_slice(&expected).unwrap(),
+            );
         }
         read += 1;
     }

@@ -1,0 +1,146 @@
+//! Writes a fixture of the present formats.
+
+use std::fs;
+use std::path::Path;
+
+use headwater::api::AuditEvent;
+use headwater::schema::decode::BodyFormat;
+use headwater::serve::NewVersion;
+use headwater::{AuditLog, AuditSettings, Engine, Env, KeyFile, Project, apply_project};
+use headwater_api::Role;
+use headwater_facts::FactLog;
+use headwater_testkit::fuzz::{TARGETS, documents};
+use serde_json::json;
+
+use crate::{CODECS, MODEL, config, copy, meaning, open, seen, send, text};
+
+/// What the contract says of its facts: some are let go.
+const RETENTION: &str = "      - {property: headwater.retention, value: 3650d}\n";
+
+const MODELS: &str = "\
+---
+apiVersion: headwater/v1
+kind: Model
+name: score
+owner: people
+spec:
+  feature_set: all
+  inputs: {amount: habits.mean_7d, age: habits.seen_1m}
+";
+
+/// A linear model, as its file is.
+fn linear(amount: f64) -> Vec<u8> {
+    let inputs = json!(["amount", {"name": "age", "mean": 40, "scale": 10, "missing": 40}]);
+    let model = json!({"format": "headwater-linear/1", "link": "logit", "inputs": inputs,
+                       "coefficients": [amount, -1.0], "intercepts": [0.5]});
+    model.to_string().into_bytes()
+}
+
+/// A fact that is let go.
+pub fn old(number: u64) -> String {
+    json!({"id": format!("old{number}"), "who": "ada", "amount": number, "time": number})
+        .to_string()
+}
+
+pub fn write(folder: &Path) {
+    let project = tempfile::tempdir().unwrap();
+    let contract = format!("{}{RETENTION}", documents::CONTRACT);
+    let definitions = format!("{}{MODELS}", documents::DEFINITIONS);
+    fs::write(project.path().join("headwater.yaml"), "name: fixture\n").unwrap();
+    fs::write(project.path().join("contract.yaml"), contract).unwrap();
+    fs::write(project.path().join("features.yaml"), definitions).unwrap();
+    let loaded = Project::load(&Env::real(), project.path()).unwrap();
+    let data = project.path().join("data");
+    apply_project(&Env::real(), &loaded, &data).unwrap();
+    write_facts(&data);
+    write_models(&open(&data));
+    write_keys(&data);
+    // What the next start would remove anyway, and what is of one process.
+    let _ = fs::remove_dir_all(data.join("facts/restored"));
+    let _ = fs::remove_file(data.join("LOCK"));
+    copy(&data, &folder.join("data"));
+    fs::write(folder.join("seen.json"), text(&meaning(&data))).unwrap();
+    write_codecs(folder);
+}
+
+/// Facts, of which the oldest go, the next are in the archive alone, and the newest in the log alone.
+fn write_facts(data: &Path) {
+    let engine = open(data);
+    let now = |engine: &Engine, body: &str| send(engine, BodyFormat::Ndjson, body, false);
+    for number in 0..20 {
+        now(&engine, &old(number));
+    }
+    now(&engine, &documents::ndjson());
+    now(&engine, "{\"id\":\"bad\",\"amount\":\"much\",\"time\":0}");
+    engine.close().expect("closed");
+    let engine = open(data);
+    assert!(engine.facts_log().first_sequence() > 1, "none went");
+    engine
+        .archive_now(std::time::Duration::MAX)
+        .expect("archived");
+    let later = documents::ROWS.iter();
+    let later = later.map(|row| row.replace("{\"id\":\"a", "{\"id\":\"b"));
+    now(&engine, &later.collect::<Vec<_>>().join("\n"));
+    let revised = documents::ROWS[0].replace("1.5,\"price\"", "2.5,\"price\"");
+    send(&engine, BodyFormat::Ndjson, &revised, true);
+    engine
+        .retract("every", vec!["a5".into()])
+        .expect("taken back");
+    now(&engine, &documents::ROWS[4].replace("a5", "c5"));
+    engine.close().expect("closed");
+}
+
+fn write_models(engine: &Engine) {
+    let version = |name: &str, aliases: &[&str]| NewVersion {
+        version: Some(name.into()),
+        aliases: aliases.iter().map(|a| (*a).to_owned()).collect(),
+        owner: Some("people".into()),
+        description: Some("Fit by hand".into()),
+        metrics: [("auc".to_owned(), 0.75)].into(),
+        ..NewVersion::default()
+    };
+    let add = |name, aliases: &[&str], amount| {
+        let added = engine.add_model(MODEL, linear(amount), &version(name, aliases));
+        added.expect("added");
+    };
+    add("1", &["live", "stable"], 2.0);
+    add("2", &[], -0.5);
+    engine.promote(MODEL, "live", "2").expect("promoted");
+}
+
+fn write_keys(data: &Path) {
+    let keys = KeyFile::new(Env::real(), &config(), data, data);
+    let later = headwater::schema::time::parse_timestamp("2100-01-01T00:00:00Z", None).unwrap();
+    keys.create("robot", &[Role::Write, Role::Read], None)
+        .unwrap();
+    let (revoked, _) = keys.create("person", &[Role::Admin], Some(later)).unwrap();
+    keys.revoke(&revoked.id).unwrap();
+    let _ = fs::remove_file(data.join("keys.lock"));
+    let audit = AuditLog::new(Env::real(), data, AuditSettings::default());
+    for (actor, action) in [
+        ("command line", "key.create"),
+        (revoked.id.as_str(), "key.use"),
+    ] {
+        audit
+            .append(&AuditEvent::new(actor, action, "person", "ok"))
+            .unwrap();
+    }
+}
+
+fn write_codecs(folder: &Path) {
+    let (codecs, states) = (folder.join("codecs"), folder.join("states"));
+    fs::create_dir_all(&codecs).unwrap();
+    fs::create_dir_all(&states).unwrap();
+    for target in TARGETS.iter().filter(|t| CODECS.contains(&t.name)) {
+        for (index, bytes) in (target.seeds)().iter().enumerate() {
+            fs::write(codecs.join(format!("{}-{index}.bin", target.name)), bytes).unwrap();
+        }
+    }
+    let target = TARGETS.iter().find(|t| t.name == "state").unwrap();
+    let mut said = serde_json::Map::new();
+    for (index, bytes) in (target.seeds)().iter().enumerate() {
+        fs::write(states.join(format!("{}-{index}.bin", bytes[0])), bytes).unwrap();
+        said.insert(index.to_string(), seen::state(bytes));
+    }
+    fs::write(folder.join("states.json"), text(&said.into())).unwrap();
+}
