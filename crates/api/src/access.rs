@@ -212,7 +212,8 @@ pub(crate) fn find<B>(request: &Request<B>) -> Found {
     find_call(request.method(), path)
 }
 
-fn find_call(method: &Method, path: &str) -> Found {
+/// Looks a call up by its path, or its path's template.
+pub(crate) fn find_call(method: &Method, path: &str) -> Found {
     let method = match method.as_str() {
         "HEAD" => "GET",
         method => method,

@@ -1,6 +1,7 @@
 //! The OpenAPI document, made from the wire types.
 
 mod foreign;
+mod security;
 
 use schemars::SchemaGenerator;
 use serde_json::{Value, json};
@@ -29,6 +30,7 @@ pub fn openapi() -> Value {
     paths.extend(crate::outcomes::paths(&mut generator));
     paths.extend(crate::registry::paths(&mut generator));
     paths.extend(foreign::paths(&mut generator));
+    security::guard(&mut paths);
     let mut schemas = generator.take_definitions(true);
     schemas.insert("Problem".into(), problem_schema());
     json!({
@@ -40,7 +42,7 @@ pub fn openapi() -> Value {
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"}
         },
         "paths": paths.into_iter().collect::<serde_json::Map<_, _>>(),
-        "components": {"schemas": schemas}
+        "components": {"schemas": schemas, "securitySchemes": security::schemes()}
     })
 }
 
