@@ -1,22 +1,17 @@
 //! Chained views over random facts, late ones and retracted ones among them, must equal what the naive oracle
 //! says step by step: first the upstream's features at every fact, then those of the view over these rows.
 
-use headwater::{Config, Engine, Env, Project, apply_project};
 use headwater_aggregate::oracle::{OracleFact, evaluate};
 use headwater_aggregate::{Aggregate, Window, WindowKind};
-use headwater_api::backend::{
-    EntityRequest, FeatureRow, FeaturesRequest, IngestOptions, KeyValue, KnownAt, Names,
-};
-use headwater_schema::decode::BodyFormat;
+use headwater_api::backend::FeatureRow;
 use headwater_schema::{Cursor, DataType, Position, Value};
 use headwater_testkit::{ServerProcess, TempProject};
 use proptest::prelude::*;
 use proptest::sample::Index;
 use serde_json::json;
 
+use crate::harness::{Harness, SECOND, cursor_at};
 use crate::{BINARY, assert_swept};
-
-const SECOND: i64 = 1_000_000;
 
 const DEFINITIONS: &str = "\
 kind: DataContract
@@ -130,47 +125,28 @@ struct Known {
 }
 
 struct Run {
-    project: TempProject,
-    config: Config,
-    engine: Option<Engine>,
+    harness: Harness,
     facts: Vec<Known>,
     sequence: u64,
 }
 
 impl Run {
     fn new(shards: usize, memory_bytes_max: usize) -> Self {
-        let files = [("headwater.yaml", "name: shop\n"), ("d.yaml", DEFINITIONS)];
-        let project = TempProject::new(BINARY, &files);
-        let env = Env::real();
-        let loaded = Project::load(&env, project.path()).expect("a project");
-        apply_project(&env, &loaded, &project.path().join("data")).expect("applied");
-        let mut config = Config::named("shop");
-        config.spec.state.shards = shards;
-        config.spec.state.memory_bytes_max = memory_bytes_max;
-        config.spec.state.checkpoint_facts = 40;
-        config.spec.ingest.sync = headwater::Sync::Never;
-        let mut run = Self {
-            project,
-            config,
-            engine: None,
+        let harness = Harness::new(DEFINITIONS, |state| {
+            state.shards = shards;
+            state.memory_bytes_max = memory_bytes_max;
+            state.checkpoint_facts = 40;
+        });
+        Self {
+            harness,
             facts: Vec::new(),
             sequence: 0,
-        };
-        run.open();
-        run
-    }
-
-    fn open(&mut self) {
-        let data = self.project.path().join("data");
-        self.engine = Some(crate::open_engine(&self.config, &data));
+        }
     }
 
     fn take(&mut self, step: &Step) {
         match step {
-            Step::Reopen => {
-                drop(self.engine.take());
-                self.open();
-            }
+            Step::Reopen => self.harness.reopen(),
             Step::Retract(picks) => picks.iter().for_each(|pick| self.retract(pick)),
             Step::Purchases(purchases) => {
                 let mut rows = Vec::new();
@@ -185,12 +161,7 @@ impl Run {
                         removed_at: None,
                     });
                 }
-                let engine = self.engine.as_ref().expect("open");
-                let body = json!(rows).to_string();
-                let options = IngestOptions::default();
-                engine
-                    .ingest("purchase", BodyFormat::Json, body.as_bytes(), options)
-                    .expect("taken");
+                self.harness.send("purchase", &rows, false);
             }
         }
     }
@@ -202,30 +173,11 @@ impl Run {
             return;
         }
         let index = pick.index(live.len());
-        let engine = self.engine.as_ref().expect("open");
         let id = live[index].position.sequence.to_string();
-        let reply = engine.retract("purchase", vec![id]).expect("taken");
+        let reply = self.harness.retract("purchase", vec![id]);
         assert_eq!(reply.retracted, 1);
         self.sequence += 1;
         live[index].removed_at = Some(self.sequence);
-    }
-
-    /// The features of `names` of one entity.
-    fn read(&self, entity: (&str, String), names: &[&str], cursor: &Cursor) -> FeatureRow {
-        let request = FeaturesRequest {
-            names: Names::List(names.iter().map(|n| (*n).to_owned()).collect()),
-            entities: vec![EntityRequest::from([(
-                entity.0.to_owned(),
-                KeyValue::Scalar(Value::string(entity.1)),
-            )])],
-            as_of: Some(cursor.as_of),
-            known_at: Some(KnownAt::Sequence(cursor.known_at)),
-            context: Vec::new(),
-            inclusive: cursor.until > Position::before(cursor.as_of),
-        };
-        let engine = self.engine.as_ref().expect("open");
-        let mut reply = engine.features(&request).expect("read");
-        reply.rows.remove(0)
     }
 
     /// Reads shops and towns live and holds that to the oracle; adds what was read to `shops` and `towns`.
@@ -236,18 +188,15 @@ impl Run {
         known_at: u64,
         [shops, towns]: &mut [Vec<(String, Cursor, FeatureRow)>; 2],
     ) {
-        let cursor = match inclusive {
-            true => Cursor::inclusive(second * SECOND),
-            false => Cursor::exclusive(second * SECOND),
-        };
-        let cursor = cursor.known_at(known_at.min(self.sequence));
+        let cursor = cursor_at(second, inclusive, known_at.min(self.sequence));
+        let [in_shop, in_town] = [SHOP.as_slice(), &TOWN].map(full_names);
         for place in 0..2 {
             let key = format!("s{place}");
-            let row = self.read(("shop", key.clone()), &SHOP, &cursor);
+            let row = self.harness.read(&in_shop, ("shop", &key), &cursor);
             assert_eq!(row.values, self.shop(place, &cursor), "{key} at {cursor:?}");
             shops.push((key, cursor, row));
             let key = format!("t{place}");
-            let row = self.read(("place", key.clone()), &TOWN, &cursor);
+            let row = self.harness.read(&in_town, ("place", &key), &cursor);
             assert_eq!(row.values, self.town(place, &cursor), "{key} at {cursor:?}");
             towns.push((key, cursor, row));
         }
@@ -315,6 +264,10 @@ impl Run {
             ask(&means, newest, true, lifetime, cursor),
         ]
     }
+}
+
+fn full_names(names: &[&str]) -> Vec<String> {
+    names.iter().map(|name| (*name).to_owned()).collect()
 }
 
 /// A fact sees itself and what stands before it.
@@ -385,10 +338,9 @@ proptest! {
             run.check(second, inclusive, known_at, &mut live);
             run.check(second, inclusive, u64::MAX, &mut live);
         }
-        let engine = run.engine.as_ref().expect("open");
+        let engine = run.harness.engine();
         for (names, live) in [SHOP.as_slice(), &TOWN].iter().zip(&live) {
-            let names: Vec<String> = names.iter().map(|n| (*n).to_owned()).collect();
-            assert_swept(engine, run.project.path(), &names, live);
+            assert_swept(engine, run.harness.folder(), &full_names(names), live);
         }
     }
 }

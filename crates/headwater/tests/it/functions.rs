@@ -3,19 +3,13 @@
 
 use std::fmt::Write;
 
-use headwater::{Config, Engine, Env, Project, apply_project};
 use headwater_aggregate::oracle::{OracleFact, Question, answer};
 use headwater_aggregate::{Aggregate, Quantiles, Spread, Window, WindowKind};
-use headwater_api::backend::{EntityRequest, FeaturesRequest, IngestOptions, KeyValue, Names};
-use headwater_schema::decode::BodyFormat;
 use headwater_schema::{Cursor, DataType, Field, Position, Value, value_to_text};
-use headwater_testkit::TempProject;
 use proptest::prelude::*;
 use serde_json::{Value as Json, json};
 
-use crate::BINARY;
-
-const SECOND: i64 = 1_000_000;
+use crate::harness::{Harness, SECOND, bits};
 
 const CONTRACT: &str = "
 kind: DataContract
@@ -540,9 +534,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 }
 
 struct Run {
-    project: TempProject,
-    config: Config,
-    engine: Option<Engine>,
+    harness: Harness,
     /// The facts that were taken, with their sequences and those of their retraction.
     facts: Vec<(Fact, u64, Option<u64>)>,
     sequence: u64,
@@ -550,44 +542,23 @@ struct Run {
 
 impl Run {
     fn new(memory_bytes_max: usize) -> Self {
-        let files = [
-            ("headwater.yaml", "name: shop\n"),
-            ("f.yaml", &*definitions()),
-        ];
-        let project = TempProject::new(BINARY, &files);
-        let env = Env::real();
-        let loaded = Project::load(&env, project.path()).expect("a project");
-        apply_project(&env, &loaded, &project.path().join("data")).expect("applied");
-        let mut config = Config::named("shop");
-        config.spec.state.memory_bytes_max = memory_bytes_max;
-        config.spec.ingest.sync = headwater::Sync::Never;
-        let mut run = Self {
-            project,
-            config,
-            engine: None,
+        let harness = Harness::new(&definitions(), |state| {
+            state.memory_bytes_max = memory_bytes_max
+        });
+        Self {
+            harness,
             facts: Vec::new(),
             sequence: 0,
-        };
-        run.open();
-        run
-    }
-
-    fn open(&mut self) {
-        let data = self.project.path().join("data");
-        self.engine = Some(crate::open_engine(&self.config, &data));
+        }
     }
 
     fn take(&mut self, step: &Step) {
-        let engine = self.engine.as_ref().expect("open");
         match step {
-            Step::Checkpoint => engine.checkpoint().expect("written"),
-            Step::Reopen => {
-                drop(self.engine.take());
-                self.open();
-            }
+            Step::Checkpoint => self.harness.engine().checkpoint().expect("written"),
+            Step::Reopen => self.harness.reopen(),
             Step::Retract(ids) => {
                 let texts = ids.iter().map(u16::to_string).collect();
-                engine.retract("sale", texts).expect("taken");
+                self.harness.retract("sale", texts);
                 for id in ids {
                     let next = self.sequence + 1;
                     if let Some(fact) = self.live(*id) {
@@ -598,14 +569,7 @@ impl Run {
             }
             Step::Ingest(facts) => {
                 let rows: Vec<Json> = facts.iter().map(Fact::row).collect();
-                let body = json!(rows).to_string();
-                let reply = engine.ingest(
-                    "sale",
-                    BodyFormat::Json,
-                    body.as_bytes(),
-                    IngestOptions::default(),
-                );
-                reply.expect("taken");
+                self.harness.send("sale", &rows, false);
                 for fact in facts {
                     if self.live(fact.id).is_none() {
                         self.sequence += 1;
@@ -635,25 +599,10 @@ impl Run {
     }
 
     fn check(&self, features: &[(String, Written, Window)], customer: u8, second: i64) {
-        let names = features.iter().map(|f| format!("sales.{}", f.0)).collect();
-        let request = FeaturesRequest {
-            names: Names::List(names),
-            entities: vec![EntityRequest::from([(
-                "customer".to_owned(),
-                KeyValue::Scalar(Value::string(format!("c{customer}"))),
-            )])],
-            as_of: Some(second * SECOND),
-            known_at: None,
-            context: Vec::new(),
-            inclusive: true,
-        };
-        let reply = self
-            .engine
-            .as_ref()
-            .expect("open")
-            .features(&request)
-            .expect("read");
-        let row = &reply.rows[0];
+        let names: Vec<String> = features.iter().map(|f| format!("sales.{}", f.0)).collect();
+        let cursor = Cursor::inclusive(second * SECOND);
+        let key = format!("c{customer}");
+        let row = self.harness.read(&names, ("customer", &key), &cursor);
         for (index, (name, feature, window)) in features.iter().enumerate() {
             let input = feature.of.map(column_type);
             let question = Question {
@@ -664,7 +613,6 @@ impl Run {
                 largest: feature.largest,
                 categories_max: feature.categories_max,
             };
-            let cursor = Cursor::inclusive(second * SECOND);
             let want = answer(
                 &self.facts_of(customer, feature.of),
                 &question,
@@ -679,22 +627,6 @@ impl Run {
             );
             assert_eq!(row.event_times[index], want.event_time, "{name}: {text}");
         }
-    }
-}
-
-/// A value with its floats as bits.
-fn bits(value: &Value) -> String {
-    match value {
-        Value::Float(f) => format!("{:016x}", f.to_bits()),
-        Value::List(items) => format!("{:?}", items.iter().map(bits).collect::<Vec<_>>()),
-        Value::Map(entries) => format!(
-            "{:?}",
-            entries
-                .iter()
-                .map(|(k, v)| (k, bits(v)))
-                .collect::<Vec<_>>()
-        ),
-        other => format!("{other:?}"),
     }
 }
 

@@ -11,6 +11,7 @@ use headwater_schema::{Cursor, DataType, Position, Value};
 use headwater_testkit::{ServerProcess, TempProject};
 use serde_json::{Value as Json, json};
 
+use crate::harness::bits;
 use crate::{BINARY, SHOP};
 
 const SECOND: i64 = 1_000_000;
@@ -88,13 +89,6 @@ fn column(table: &RecordBatch, name: &str) -> Vec<Value> {
     (0..table.num_rows())
         .map(|row| Value::from_array(column, row))
         .collect()
-}
-
-fn bits(value: &Value) -> String {
-    match value {
-        Value::Float(f) => format!("{:016x}", f.to_bits()),
-        other => format!("{other:?}"),
-    }
 }
 
 /// Holds the rows of training sets to live reads at the same cursors, bit for bit.

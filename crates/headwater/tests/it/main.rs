@@ -22,6 +22,7 @@ mod functions;
 mod golden;
 mod grpc;
 mod grpc_bytes;
+mod harness;
 mod http;
 mod import;
 mod labels;

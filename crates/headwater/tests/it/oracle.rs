@@ -3,22 +3,16 @@
 //! any number of shards and any memory, closed and opened in between, must equal the naive oracle: live reads,
 //! sweeps, rows of training sets with their labels, and reads of the view once it has been made again.
 
-use headwater::{Config, Engine, Env, Project, apply_project};
 use headwater_aggregate::oracle::{OracleFact, evaluate};
 use headwater_aggregate::{Aggregate, Window, WindowKind};
-use headwater_api::backend::{
-    EntityRequest, FeatureRow, FeaturesRequest, IngestOptions, KeyValue, KnownAt, Names,
-};
-use headwater_schema::decode::BodyFormat;
+use headwater_api::backend::FeatureRow;
 use headwater_schema::{Cursor, DataType, Position, Value};
-use headwater_testkit::TempProject;
 use proptest::prelude::*;
 use serde_json::json;
 
+use crate::harness::{Harness, SECOND, bits, cursor_at};
 use crate::labels::{LABELS, Seen, assert_labels, assert_rows};
-use crate::{BINARY, CONTRACTS, FEATURES, assert_swept};
-
-const SECOND: i64 = 1_000_000;
+use crate::{CONTRACTS, FEATURES, assert_swept};
 
 /// (id, customer, amount in cents, second)
 type Fact = (u16, u8, Option<u16>, i64);
@@ -45,6 +39,7 @@ spec:
     - {name: distinct, aggregate: distinct_count, of: amount, windows: [lifetime]}
     - {name: histogram, aggregate: histogram, of: amount, windows: [7s]}
     - {name: idle, aggregate: time_since_last, windows: [1m]}
+    - {name: newest, of: amount}
 ";
 
 fn features() -> Vec<(&'static str, Aggregate, bool, Window)> {
@@ -98,6 +93,12 @@ fn features() -> Vec<(&'static str, Aggregate, bool, Window)> {
             exact(7),
         ),
         ("idle_1m", Aggregate::TimeSinceLast, false, exact(60)),
+        (
+            "newest",
+            Aggregate::Last { keep_nulls: true },
+            true,
+            lifetime,
+        ),
     ]
 }
 
@@ -129,9 +130,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 }
 
 struct Run {
-    project: TempProject,
-    config: Config,
-    engine: Option<Engine>,
+    harness: Harness,
     /// Facts by customer, as the oracle sees them.
     facts: Vec<Vec<OracleFact>>,
     /// The live fact of each id, and where it is among its customer's.
@@ -141,56 +140,29 @@ struct Run {
 
 impl Run {
     fn new(shards: usize, memory_bytes_max: usize, storage: &str) -> Self {
-        let features = FEATURES.to_owned()
-            + &VIEW.replace(
-                "retention: 20s",
-                &format!("retention: 20s\n  storage: {storage}"),
-            )
-            + LABELS;
-        let project = TempProject::new(
-            BINARY,
-            &[
-                ("headwater.yaml", "name: shop\n"),
-                ("c.yaml", CONTRACTS),
-                ("f.yaml", &features),
-            ],
-        );
-        let env = Env::real();
-        let loaded = Project::load(&env, project.path()).expect("a project");
-        apply_project(&env, &loaded, &project.path().join("data")).expect("applied");
-        let mut config = Config::named("shop");
-        config.spec.state.shards = shards;
-        config.spec.state.memory_bytes_max = memory_bytes_max;
-        config.spec.state.checkpoint_facts = 150;
-        config.spec.ingest.sync = headwater::Sync::Never;
-        let mut run = Self {
-            project,
-            config,
-            engine: None,
+        let stored = format!("retention: 20s\n  storage: {storage}");
+        let view = VIEW.replace("retention: 20s", &stored);
+        let definitions = format!("{CONTRACTS}---\n{FEATURES}{view}{LABELS}");
+        let harness = Harness::new(&definitions, |state| {
+            state.shards = shards;
+            state.memory_bytes_max = memory_bytes_max;
+            state.checkpoint_facts = 150;
+        });
+        Self {
+            harness,
             facts: vec![Vec::new(); 3],
             live: Default::default(),
             sequence: 0,
-        };
-        run.open();
-        run
-    }
-
-    fn open(&mut self) {
-        let data = self.project.path().join("data");
-        self.engine = Some(crate::open_engine(&self.config, &data));
+        }
     }
 
     fn take(&mut self, step: &Step) {
-        let engine = self.engine.as_ref().expect("open");
         match step {
-            Step::Checkpoint => engine.checkpoint().expect("written"),
-            Step::Reopen => {
-                drop(self.engine.take());
-                self.open();
-            }
+            Step::Checkpoint => self.harness.engine().checkpoint().expect("written"),
+            Step::Reopen => self.harness.reopen(),
             Step::Retract(ids) => {
                 let texts = ids.iter().map(u16::to_string).collect();
-                let reply = engine.retract("purchase", texts).expect("taken");
+                let reply = self.harness.retract("purchase", texts);
                 let before = self.sequence;
                 for id in ids {
                     if self.live.contains_key(id) {
@@ -205,17 +177,9 @@ impl Run {
                 let rows: Vec<_> = facts.iter().map(|(id, customer, amount, second)| {
                     json!({"id": id.to_string(), "customer": format!("c{customer}"), "amount": amount.map(cents), "time": second * SECOND})
                 }).collect();
-                let body = json!(rows).to_string();
-                let options = IngestOptions {
-                    revise: matches!(step, Step::Revise(_)),
-                    ..IngestOptions::default()
-                };
-                engine
-                    .ingest("purchase", BodyFormat::Json, body.as_bytes(), options)
-                    .expect("taken");
-                facts
-                    .iter()
-                    .for_each(|fact| self.take_fact(*fact, options.revise));
+                let revise = matches!(step, Step::Revise(_));
+                self.harness.send("purchase", &rows, revise);
+                facts.iter().for_each(|fact| self.take_fact(*fact, revise));
             }
         }
     }
@@ -256,30 +220,10 @@ impl Run {
         known_at: u64,
     ) -> (String, Cursor, FeatureRow) {
         let features = features();
-        let known_at = known_at.min(self.sequence);
-        let request = FeaturesRequest {
-            names: Names::List(features.iter().map(|f| format!("random.{}", f.0)).collect()),
-            entities: vec![EntityRequest::from([(
-                "customer".to_owned(),
-                KeyValue::Scalar(Value::string(format!("c{customer}"))),
-            )])],
-            as_of: Some(second * SECOND),
-            known_at: Some(KnownAt::Sequence(known_at)),
-            context: Vec::new(),
-            inclusive,
-        };
-        let mut reply = self
-            .engine
-            .as_ref()
-            .expect("open")
-            .features(&request)
-            .expect("read");
-        let cursor = if inclusive {
-            Cursor::inclusive(second * SECOND)
-        } else {
-            Cursor::exclusive(second * SECOND)
-        };
-        let cursor = cursor.known_at(known_at);
+        let names: Vec<String> = features.iter().map(|f| format!("random.{}", f.0)).collect();
+        let key = format!("c{customer}");
+        let cursor = cursor_at(second, inclusive, known_at.min(self.sequence));
+        let row = self.harness.read(&names, ("customer", &key), &cursor);
         let facts = &self.facts[usize::from(customer)];
         for (index, (name, function, with_input, window)) in features.iter().enumerate() {
             let want = evaluate(
@@ -290,27 +234,34 @@ impl Run {
                 window,
                 &cursor,
             );
-            let got = &reply.rows[0].values[index];
+            let got = &row.values[index];
             assert_eq!(
                 bits(got),
                 bits(&want.value),
-                "{name} of c{customer} at {second}s, {cursor:?}"
+                "{name} of {key} at {second}s, {cursor:?}"
             );
-            assert_eq!(reply.rows[0].event_times[index], want.event_time, "{name}");
+            assert_eq!(row.event_times[index], want.event_time, "{name}");
         }
-        (format!("c{customer}"), cursor, reply.rows.remove(0))
+        // By itself a latest value may be read in another way.
+        let newest = features.len() - 1;
+        let alone = self
+            .harness
+            .read(&names[newest..], ("customer", &key), &cursor);
+        let told = |row: &FeatureRow, place: usize| {
+            let (value, status) = (bits(&row.values[place]), row.statuses[place]);
+            (value, status, row.event_times[place])
+        };
+        assert_eq!(
+            told(&alone, 0),
+            told(&row, newest),
+            "of {key} at {cursor:?}"
+        );
+        (key, cursor, row)
     }
 }
 
 fn cents(amount: u16) -> f64 {
     f64::from(amount) / 100.0
-}
-
-fn bits(value: &Value) -> String {
-    match value {
-        Value::Float(f) => format!("{:016x}", f.to_bits()),
-        other => format!("{other:?}"),
-    }
 }
 
 proptest! {
@@ -338,8 +289,8 @@ proptest! {
             live.push(run.check(customer, 125, true, u64::MAX));
         }
         let names: Vec<String> = features().iter().map(|f| format!("random.{}", f.0)).collect();
-        let engine = run.engine.as_ref().expect("open");
-        assert_swept(engine, run.project.path(), &names, &live);
+        let engine = run.harness.engine();
+        assert_swept(engine, run.harness.folder(), &names, &live);
         assert_rows(engine, &names, &live);
         assert_labels(engine, &run.facts, &live);
         engine.backfill(&["random".to_owned()]).expect("begun");

@@ -1,22 +1,14 @@
 //! Random windows of every mode over random facts of two contracts through the real engine, at any cursor, must
 //! equal the naive oracle: also where a feature uses one of the sources, and where a contract feeds a view twice.
 
-use headwater::{Config, Engine, Env, Project, apply_project};
 use headwater_aggregate::oracle::{OracleFact, evaluate};
 use headwater_aggregate::{Aggregate, Grid, Window, WindowKind};
-use headwater_api::backend::{
-    EntityRequest, FeaturesRequest, IngestOptions, KeyValue, KnownAt, Names,
-};
-use headwater_schema::decode::BodyFormat;
-use headwater_schema::{Cursor, DataType, Position, Value};
-use headwater_testkit::TempProject;
+use headwater_schema::{DataType, Position, Value};
 use proptest::prelude::*;
 use proptest::sample::Index;
 use serde_json::json;
 
-use crate::BINARY;
-
-const SECOND: i64 = 1_000_000;
+use crate::harness::{Harness, SECOND, cursor_at};
 
 const DEFINITIONS: &str = "\
 kind: DataContract
@@ -176,9 +168,7 @@ type Known = (OracleFact, bool);
 
 struct Run {
     windows: Vec<Spelled>,
-    project: TempProject,
-    config: Config,
-    engine: Option<Engine>,
+    harness: Harness,
     facts: Vec<Vec<Known>>,
     /// The sequences of payments that haven't been retracted.
     payments: Vec<u64>,
@@ -196,40 +186,23 @@ impl Run {
             let list = format!("[{}]", written.join(", "));
             definitions = definitions.replacen("WINDOWS", &list, 1);
         }
-        let files = [("headwater.yaml", "name: bank\n"), ("d.yaml", &definitions)];
-        let project = TempProject::new(BINARY, &files);
-        let env = Env::real();
-        let loaded = Project::load(&env, project.path()).expect("a project");
-        apply_project(&env, &loaded, &project.path().join("data")).expect("applied");
-        let mut config = Config::named("bank");
-        config.spec.state.shards = shards;
-        config.spec.state.memory_bytes_max = memory_bytes_max;
-        config.spec.state.checkpoint_facts = 60;
-        config.spec.ingest.sync = headwater::Sync::Never;
-        let mut run = Self {
+        let harness = Harness::new(&definitions, |state| {
+            state.shards = shards;
+            state.memory_bytes_max = memory_bytes_max;
+            state.checkpoint_facts = 60;
+        });
+        Self {
             windows,
-            project,
-            config,
-            engine: None,
+            harness,
             facts: vec![Vec::new(); 3],
             payments: Vec::new(),
             sequence: 0,
-        };
-        run.open();
-        run
-    }
-
-    fn open(&mut self) {
-        let data = self.project.path().join("data");
-        self.engine = Some(crate::open_engine(&self.config, &data));
+        }
     }
 
     fn take(&mut self, step: &Step) {
         match step {
-            Step::Reopen => {
-                drop(self.engine.take());
-                self.open();
-            }
+            Step::Reopen => self.harness.reopen(),
             Step::Retract(picks) => picks.iter().for_each(|pick| self.retract(pick)),
             Step::Payments(payments) => {
                 let rows = payments.iter().enumerate().map(|(i, (payer, payee, amount, second))| {
@@ -261,16 +234,7 @@ impl Run {
     }
 
     fn ingest(&self, contract: &str, rows: Vec<serde_json::Value>) {
-        let engine = self.engine.as_ref().expect("open");
-        let body = json!(rows).to_string();
-        let reply = engine
-            .ingest(
-                contract,
-                BodyFormat::Json,
-                body.as_bytes(),
-                IngestOptions::default(),
-            )
-            .expect("taken");
+        let reply = self.harness.send(contract, &rows, false);
         assert_eq!(reply.accepted, rows.len());
     }
 
@@ -279,9 +243,9 @@ impl Run {
             return;
         }
         let gone = self.payments.swap_remove(pick.index(self.payments.len()));
-        let engine = self.engine.as_ref().expect("open");
-        let reply = engine.retract("payment", vec![format!("p{}", gone - 1)]);
-        assert_eq!(reply.expect("taken").retracted, 1);
+        let gone_id = format!("p{}", gone - 1);
+        let reply = self.harness.retract("payment", vec![gone_id]);
+        assert_eq!(reply.retracted, 1);
         self.sequence += 1;
         for (fact, _) in self.facts.iter_mut().flatten() {
             if fact.position.sequence == gone {
@@ -303,7 +267,6 @@ impl Run {
     }
 
     fn check(&self, account: u8, second: i64, inclusive: bool, known_at: u64) {
-        let known_at = known_at.min(self.sequence);
         let wanted: [(&str, Aggregate, bool); 4] = [
             ("count", Aggregate::Count, false),
             ("sum", Aggregate::Sum, true),
@@ -317,33 +280,14 @@ impl Run {
                 .map(move |(i, (text, window))| (w, i, text, window))
         });
         let features: Vec<_> = features.collect();
-        let request = FeaturesRequest {
-            names: Names::List(
-                features
-                    .iter()
-                    .map(|(w, i, ..)| format!("money.{}_{i}", w.0))
-                    .collect(),
-            ),
-            entities: vec![EntityRequest::from([(
-                "account".to_owned(),
-                KeyValue::Scalar(Value::string(name(account))),
-            )])],
-            as_of: Some(second * SECOND),
-            known_at: Some(KnownAt::Sequence(known_at)),
-            context: Vec::new(),
-            inclusive,
-        };
-        let reply = self
-            .engine
-            .as_ref()
-            .expect("open")
-            .features(&request)
-            .expect("read");
-        let cursor = match inclusive {
-            true => Cursor::inclusive(second * SECOND),
-            false => Cursor::exclusive(second * SECOND),
-        };
-        let cursor = cursor.known_at(known_at);
+        let names = features.iter();
+        let names: Vec<String> = names
+            .map(|(w, i, ..)| format!("money.{}_{i}", w.0))
+            .collect();
+        let cursor = cursor_at(second, inclusive, known_at.min(self.sequence));
+        let row = self
+            .harness
+            .read(&names, ("account", &name(account)), &cursor);
         let float = DataType::Float64;
         for (index, ((name, function, with_input), _, text, window)) in features.iter().enumerate()
         {
@@ -357,10 +301,7 @@ impl Run {
                 })
                 .collect();
             let want = evaluate(&facts, function, *with_input, &float, window, &cursor);
-            let got = (
-                &reply.rows[0].values[index],
-                reply.rows[0].event_times[index],
-            );
+            let got = (&row.values[index], row.event_times[index]);
             assert_eq!(
                 got,
                 (&want.value, want.event_time),
