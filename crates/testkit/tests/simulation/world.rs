@@ -380,6 +380,8 @@ impl World {
             IndexFate::Deleted => {
                 RealFiles.remove_dir_all(&self.index()).unwrap();
                 self.model.forget_dropped_ids();
+                // It knows ids that are forgotten now.
+                self.copied = false;
             }
             _ => {}
         }
