@@ -58,6 +58,16 @@ pub fn thread_seconds() -> f64 {
     nanos.map_or(f64::NAN, |nanos: f64| nanos / 1e9)
 }
 
+/// Seconds that the threads of this process which still run have had a core.
+pub fn process_seconds() -> f64 {
+    let threads = std::fs::read_dir("/proc/self/task").into_iter().flatten();
+    let nanos = threads.flatten().filter_map(|thread| {
+        let had = std::fs::read_to_string(thread.path().join("schedstat")).ok()?;
+        had.split_whitespace().next()?.parse::<f64>().ok()
+    });
+    nanos.sum::<f64>() / 1e9
+}
+
 /// Bytes of memory that a process has resident (`self`, or a process id).
 pub fn resident_bytes(process: &str) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();

@@ -13,6 +13,7 @@ use headwater::{Config, Engine, Env};
 use headwater_api::backend::QueryRequest;
 use headwater_schema::{FactBatch, Problem, Value};
 
+use crate::machine::process_seconds;
 use crate::{failed, shop};
 
 const FACTS: usize = 5_000_000;
@@ -75,7 +76,8 @@ const QUERIES: [(&str, &str); 8] = [
     ),
 ];
 
-/// What DuckDB says, a line per query: milliseconds of the best and the middle run, then the rows.
+/// What DuckDB says, a line per query: milliseconds of the best and the middle run, those of cores that a run took, then the
+/// rows.
 const PYTHON: &str = r#"
 import json, sys, time
 import duckdb
@@ -90,12 +92,14 @@ con.execute(f"CREATE VIEW trip AS SELECT * FROM read_parquet('{files}', hive_par
 print(duckdb.__version__)
 for query in queries:
     took = []
+    core = time.process_time()
     for _ in range(runs):
         start = time.perf_counter()
         rows = con.execute(query).fetchall()
         took.append((time.perf_counter() - start) * 1000)
+    core = (time.process_time() - core) * 1000 / runs
     took.sort()
-    print(json.dumps([took[0], took[len(took) // 2], len(rows), [str(v) for v in rows[-1] if isinstance(v, (int, str))]]))
+    print(json.dumps([took[0], took[len(took) // 2], core, len(rows), [str(v) for v in rows[-1] if isinstance(v, (int, str))]]))
 "#;
 
 /// Prints how long queries take, here and there. `python` runs DuckDB.
@@ -108,22 +112,28 @@ pub fn measure(python: &str) -> Result<(), Problem> {
     for (place, (what, sql)) in QUERIES.iter().enumerate() {
         let mut took = Vec::new();
         let mut last = (0, Vec::new());
+        let core = process_seconds();
         for _ in 0..RUNS {
             let start = Instant::now();
             last = ask(&engine, sql)?;
             took.push(start.elapsed().as_secs_f64() * 1000.0);
         }
+        let core = (process_seconds() - core) * 1000.0 / RUNS as f64;
         took.sort_by(f64::total_cmp);
         let (best, middle) = (took[0], took[took.len() / 2]);
-        let own = format!("{what}: best {best:.1} ms, middle {middle:.1} ms");
+        let own =
+            format!("{what}: best {best:.1} ms, middle {middle:.1} ms, of cores {core:.1} ms");
         match theirs.as_ref().ok().and_then(|t| t.get(place)) {
             None => println!("{own}"),
             Some(theirs) => {
                 println!(
-                    "{own}; DuckDB {:.1}, {:.1} ms: {:.2} × in the middle (bar 1.2)",
+                    "{own}; DuckDB {:.1}, {:.1}, {:.1} ms: {:.2} × at best, {:.2} × in the middle (bar 1.2), {:.2} × of cores",
                     theirs.best,
                     theirs.middle,
-                    middle / theirs.middle
+                    theirs.core,
+                    best / theirs.best,
+                    middle / theirs.middle,
+                    core / theirs.core
                 );
                 let alike = last.0 == theirs.rows && last.1 == theirs.last;
                 if !alike {
@@ -181,6 +191,7 @@ fn archived(folder: &Path, threads: usize) -> Result<Engine, Problem> {
 struct Theirs {
     best: f64,
     middle: f64,
+    core: f64,
     rows: usize,
     last: Vec<String>,
 }
@@ -204,10 +215,11 @@ fn duckdb(python: &str, files: &Path, threads: usize) -> Result<Vec<Theirs>, Pro
     let version = lines.next().ok_or_else(|| failed("no DuckDB"))?;
     println!("DuckDB {version}");
     let read = |line: &str| -> Result<Theirs, Problem> {
-        let (best, middle, rows, last) = serde_json::from_str(line).map_err(failed)?;
+        let (best, middle, core, rows, last) = serde_json::from_str(line).map_err(failed)?;
         Ok(Theirs {
             best,
             middle,
+            core,
             rows,
             last,
         })
