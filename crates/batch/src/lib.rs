@@ -9,6 +9,8 @@ pub mod sql;
 mod sweep;
 mod table;
 mod training_set;
+#[cfg(test)]
+mod unindexed;
 
 pub use columns::{KeyShape, RowMoment, SpineColumns, SpineShape};
 pub use spine::Spine;

@@ -5,8 +5,11 @@
 //! query holds more than its limits allow. Queries run on threads of their own. `headwater` calls it.
 
 mod about;
+mod archive_reader;
 mod archive_scan;
+mod as_of;
 mod bounds;
+mod distinct;
 mod encode;
 mod facts_table;
 mod feature_columns;
@@ -16,6 +19,7 @@ mod feature_tables;
 pub mod fuzz;
 mod guard;
 mod log_scan;
+mod named;
 mod options;
 mod planned;
 mod problem;

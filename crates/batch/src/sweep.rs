@@ -16,8 +16,9 @@ use arrow::array::ArrayRef;
 use headwater_env::Env;
 use headwater_facts::{FactLog, refuse_expired};
 use headwater_features::{Catalog, CompiledView, PreparedFacts, ReadPlan};
-use headwater_schema::{Cursor, DataType, EntityKey, Micros, Problem, Sequence};
+use headwater_schema::{Cursor, DataType, EntityKey, Micros, Position, Problem, Sequence};
 
+mod few;
 mod gathering;
 mod held;
 mod results;
@@ -26,6 +27,7 @@ mod spill;
 mod stop;
 mod values;
 
+pub(crate) use few::{ENTITIES_MAX, Few};
 use gathering::Gathering;
 use results::{Results, SortedRows};
 use rows::{Rows, rows_of};
@@ -233,14 +235,39 @@ impl Pass<'_> {
         let mut gathering = Gathering::new(self.plan, self.spill.clone(), bytes_max);
         // Nothing is older than the newest time; none reaches back over all time.
         let mut oldest = Some(Micros::MAX);
+        let mut until = Position::MIN;
+        let (mut known_first, mut known_last) = (end, 0);
         for (row, moment) in moments {
             let Moment { key, cursor } = moment?;
             oldest = oldest.min(self.plan.oldest(&cursor));
+            until = until.max(cursor.until);
+            let known_at = cursor.known_at.min(end);
+            known_first = known_first.min(known_at);
+            known_last = known_last.max(known_at);
             gathering.moment(row, key.as_ref().map(EntityKey::as_bytes), &cursor)?;
         }
-        for (index, source) in view.sources.iter().enumerate() {
+        for source in &view.sources {
             let contract = sweep.contract(&source.contract)?;
             refuse_expired(sweep.facts, &contract, &view.name, oldest)?;
+        }
+        // A lookup finds what counts at one state of knowledge.
+        let keys = gathering.few(ENTITIES_MAX);
+        let keys = keys.filter(|_| known_first >= known_last);
+        let known_at = known_last;
+        let few = keys.map(|keys| Few {
+            keys,
+            until,
+            known_at,
+        });
+        let found = few.map(|few| sweep.facts_of_few(view, &few)).transpose()?;
+        if let Some(found) = found.flatten() {
+            for facts in found {
+                results.check()?;
+                gathering.facts(facts)?;
+            }
+            return gathering.read(results);
+        }
+        for index in 0..view.sources.len() {
             for rows in rows_of(sweep, view, index, end)? {
                 results.check()?;
                 match rows? {

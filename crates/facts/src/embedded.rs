@@ -409,6 +409,10 @@ impl FactLog for EmbeddedFactLog {
         self.dropped.newest(contract)
     }
 
+    fn is_indexed(&self, index: &IndexSpec) -> bool {
+        self.index.is_complete(index)
+    }
+
     fn lookup(&self, lookup: &Lookup) -> Result<FoundFacts, Problem> {
         // The index goes on naming facts that retention let go.
         let first = self.reader.first_sequence();

@@ -3,12 +3,14 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use arrow::array::{Array, StringArray, UInt32Array};
+use arrow::array::{Array, RecordBatch, StringArray, UInt32Array};
 use arrow::compute::{concat_batches, take_record_batch};
 use hashbrown::HashSet;
-use headwater_schema::{FactBatch, Position, Problem, RemovedFacts, Sequence, SequencedBatch};
+use headwater_schema::{
+    Contract, FactBatch, Position, Problem, RemovedFacts, Sequence, SequencedBatch, evolve,
+};
 
-use crate::{FactLog, FoundFacts, FoundRun, Scan};
+use crate::{FactLog, FoundColumns, FoundFacts, FoundRun, Scan};
 
 /// Facts read at a time by a scan of everything.
 const SCAN_FACTS_MAX: usize = 65_536;
@@ -37,6 +39,27 @@ pub fn take(batch: &FactBatch, rows: &[u32]) -> Result<FactBatch, Problem> {
 
 fn failed(error: &arrow::error::ArrowError) -> Problem {
     Problem::internal("take-rows", "rows can't be picked").detail(error)
+}
+
+impl FoundFacts {
+    /// The facts in one piece, run by run, under their contract as it is now.
+    pub fn under(self, contract: &Contract) -> Result<FoundColumns, Problem> {
+        let (mut columns, mut event_times, mut sequences) = (Vec::new(), Vec::new(), Vec::new());
+        for run in self.runs {
+            columns.push(evolve::project(&run.columns, contract)?);
+            event_times.extend(run.event_times);
+            sequences.extend(run.sequences);
+        }
+        let schema = columns
+            .first()
+            .map_or(contract.arrow_schema(), RecordBatch::schema);
+        let columns = concat_batches(&schema, &columns).map_err(|e| failed(&e))?;
+        Ok(FoundColumns {
+            columns,
+            event_times,
+            sequences,
+        })
+    }
 }
 
 /// Rows of one batch, with their places among the sequences that were asked for.

@@ -236,6 +236,11 @@ impl Index {
         lock(&self.specs).contains(spec)
     }
 
+    /// Whether an index has all facts.
+    pub fn is_complete(&self, spec: &IndexSpec) -> bool {
+        self.has_spec(spec) && !lock(&self.building).iter().any(|(b, _)| b == spec)
+    }
+
     /// Adds an index to a log in use; what is in the log already is still to be put into it, unless
     /// there is nothing.
     pub fn begin(&self, spec: IndexSpec, nothing_behind: bool) -> Result<(), Problem> {
@@ -400,7 +405,7 @@ impl Index {
             contract: lookup.contract.clone(),
             key_columns: lookup.key_columns.clone(),
         };
-        if lock(&self.building).iter().any(|(b, _)| *b == spec) {
+        if self.has_spec(&spec) && !self.is_complete(&spec) {
             return Err(
                 Problem::external("index-building", "facts can't be looked up yet")
                     .detail(format!(

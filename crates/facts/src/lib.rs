@@ -31,8 +31,8 @@ pub use embedded::{
     ContractStats, EmbeddedFactLog, FactLogOptions, FactLogStats, RecoveryReport, SyncPolicy,
 };
 pub use log_trait::{
-    AppendRequest, Appended, Change, FactLog, Fault, FoundFacts, FoundRun, IndexSpec, Lookup,
-    Mends, QuarantineQuery, QuarantinedRow, Scan, Wanted,
+    AppendRequest, Appended, Change, FactLog, Fault, FoundColumns, FoundFacts, FoundRun, IndexSpec,
+    Lookup, Mends, QuarantineQuery, QuarantinedRow, Scan, Wanted,
 };
 pub use memory::MemoryFactLog;
 pub use retention::{PAST_RETENTION, refuse_expired};

@@ -156,6 +156,14 @@ pub struct FoundFacts {
     pub order: Vec<(usize, usize)>,
 }
 
+/// Facts found in one piece, with the columns that their contract has now.
+#[derive(Debug, Clone)]
+pub struct FoundColumns {
+    pub columns: RecordBatch,
+    pub event_times: Vec<Micros>,
+    pub sequences: Vec<Sequence>,
+}
+
 /// Facts that were stored together, with the columns they were stored with.
 #[derive(Debug, Clone)]
 pub struct FoundRun {
@@ -278,6 +286,11 @@ pub trait FactLog: Send + Sync {
     /// The newest event time among a contract's facts that the log let go; none where it let none go, or only
     /// before it kept note of that.
     fn newest_dropped(&self, contract: &str) -> Option<Micros>;
+
+    /// Whether [`FactLog::lookup`] finds by these columns every fact that is kept.
+    fn is_indexed(&self, _: &IndexSpec) -> bool {
+        false
+    }
 
     /// Facts of one entity.
     fn lookup(&self, lookup: &Lookup) -> Result<FoundFacts, Problem>;

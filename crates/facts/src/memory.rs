@@ -14,8 +14,8 @@ use headwater_schema::{
 use crate::found::{fetch, missing, removed_facts, take};
 use crate::row_hash::payload_hashes;
 use crate::{
-    AppendRequest, Appended, Change, FactLog, Fault, FoundFacts, Lookup, QuarantineQuery,
-    QuarantinedRow,
+    AppendRequest, Appended, Change, FactLog, Fault, FoundFacts, IndexSpec, Lookup,
+    QuarantineQuery, QuarantinedRow,
 };
 
 /// Holds everything in lists.
@@ -292,6 +292,10 @@ impl FactLog for MemoryFactLog {
         let same = facts.filter(|fact| fact.contract.as_ref() == contract);
         same.map(|fact| fact.position.event_time.min(fact.ingest_time))
             .max()
+    }
+
+    fn is_indexed(&self, _: &IndexSpec) -> bool {
+        true
     }
 
     fn lookup(&self, lookup: &Lookup) -> Result<FoundFacts, Problem> {

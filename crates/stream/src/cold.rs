@@ -1,14 +1,10 @@
 //! Reads behind a state's memory: the facts of one entity are read again from the fact store and
 //! aggregated by the same code.
 
-use std::sync::Arc;
-
-use arrow::compute::concat_batches;
-use arrow::datatypes::Schema;
 use headwater_aggregate::{EntityState, InputBatch};
 use headwater_facts::{FactLog, Lookup, refuse_expired};
 use headwater_features::{CompiledView, PreparedFacts, SourceRows, prepare_rows};
-use headwater_schema::{Contract, Cursor, EntityKey, Field, Micros, Position, Problem, evolve};
+use headwater_schema::{Contract, Cursor, EntityKey, Micros, Position, Problem};
 
 use crate::in_force::ServedView;
 
@@ -69,22 +65,11 @@ pub(crate) fn refuse_gone(
 
 /// The facts of a lookup in one piece, with the columns of the contract.
 fn read(facts: &dyn FactLog, contract: &Contract, lookup: &Lookup) -> Result<SourceRows, Problem> {
-    let (mut columns, mut event_times, mut sequences) = (Vec::new(), Vec::new(), Vec::new());
-    for run in facts.lookup(lookup)?.runs {
-        columns.push(evolve::project(&run.columns, contract)?);
-        event_times.extend(run.event_times);
-        sequences.extend(run.sequences);
-    }
-    let fields = contract.fields_as();
-    let fields = fields.iter().map(Field::to_arrow);
-    let schema = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
-    let schema = columns.first().map_or(schema, |c| c.schema());
-    let columns = concat_batches(&schema, &columns)
-        .map_err(|e| Problem::internal("cold-read", "facts don't fit together").detail(e))?;
+    let found = facts.lookup(lookup)?.under(contract)?;
     Ok(SourceRows {
-        columns,
-        event_times,
-        sequences,
+        columns: found.columns,
+        event_times: found.event_times,
+        sequences: found.sequences,
     })
 }
 

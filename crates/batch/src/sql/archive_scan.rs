@@ -26,6 +26,7 @@ use headwater_facts::{Archive, ArchivedFile};
 use headwater_schema::{Contract, Sequence};
 
 use super::Snapshot;
+use super::archive_reader::ArchiveReaders;
 use super::bounds::Bounds;
 use super::facts_table::{EVENT_TIME, Kept, REMOVED_AT, SEQUENCE};
 use super::log_scan::blocking;
@@ -141,9 +142,14 @@ impl ArchiveScan<'_> {
         }
         let store = archive.store().objects().map_err(through)?;
         let cache = state.runtime_env().cache_manager.get_file_metadata_cache();
-        let reader = CachedParquetFileReaderFactory::new(store, cache);
+        let texts = schema.fields().iter();
+        let texts = texts.filter(|field| *field.data_type() == DataType::Utf8View);
+        let readers = ArchiveReaders {
+            files: CachedParquetFileReaderFactory::new(store, cache),
+            texts: Arc::new(texts.map(|field| field.name().clone()).collect()),
+        };
         let source =
-            ParquetSource::new(schema.clone()).with_parquet_file_reader_factory(Arc::new(reader));
+            ParquetSource::new(schema.clone()).with_parquet_file_reader_factory(Arc::new(readers));
         let statistics = statistics(&schema, &files);
         let parts = state.config().target_partitions();
         let files = files

@@ -5,6 +5,8 @@ use datafusion::common::ScalarValue;
 use datafusion::logical_expr::{Between, BinaryExpr, Expr, Operator};
 use headwater_schema::{Micros, Sequence};
 
+use super::Snapshot;
+
 /// The least and the greatest of each that may pass a query's filters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Bounds {
@@ -29,6 +31,15 @@ impl Bounds {
             bounds.narrow(filter, times, sequence);
         }
         bounds
+    }
+
+    /// The same of what a query sees.
+    pub fn seen_by(mut self, snapshot: &Snapshot) -> Self {
+        self.sequence_max = self.sequence_max.min(snapshot.known_at);
+        if let Some(as_of) = snapshot.as_of {
+            self.time_max = self.time_max.min(as_of);
+        }
+        self
     }
 
     fn narrow(&mut self, filter: &Expr, times: &[&str], sequence: &str) {

@@ -8,7 +8,6 @@ use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::Result;
 use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
 use datafusion::physical_plan::ExecutionPlan;
-use datafusion::physical_plan::streaming::{PartitionStream, StreamingTableExec};
 use datafusion::physical_plan::union::UnionExec;
 use headwater_facts::archived_name;
 use headwater_schema::{Contract, DataType as Type};
@@ -17,6 +16,7 @@ use super::Snapshot;
 use super::archive_scan::{ArchiveScan, table_type};
 use super::bounds::Bounds;
 use super::log_scan::{LogPartition, LogScan};
+use super::tables::{asked, streamed};
 
 pub const EVENT_TIME: &str = "_event_time";
 pub const INGEST_TIME: &str = "_ingest_time";
@@ -121,15 +121,12 @@ impl TableProvider for FactsTable {
         filters: &[Expr],
         limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
-        let mut bounds = Bounds::of(filters, &self.times(), SEQUENCE);
+        let bounds = Bounds::of(filters, &self.times(), SEQUENCE);
+        let mut bounds = bounds.seen_by(&self.snapshot);
         let (first, last) = self.snapshot.facts.sequences();
         bounds.sequence_min = bounds.sequence_min.max(first);
-        bounds.sequence_max = bounds.sequence_max.min(last).min(self.snapshot.known_at);
-        if let Some(as_of) = self.snapshot.as_of {
-            bounds.time_max = bounds.time_max.min(as_of);
-        }
-        let all = || (0..self.schema.fields().len()).collect();
-        let projection = projection.cloned().unwrap_or_else(all);
+        bounds.sequence_max = bounds.sequence_max.min(last);
+        let projection = asked(projection, &self.schema);
         let archived = ArchiveScan {
             snapshot: &self.snapshot,
             contract: &self.contract,
@@ -170,16 +167,6 @@ impl FactsTable {
         });
         let parts = state.config().target_partitions();
         let partitions = LogPartition::split(&scan, bounds, parts);
-        let partitions = partitions
-            .into_iter()
-            .map(|p| Arc::new(p) as Arc<dyn PartitionStream>);
-        Ok(Arc::new(StreamingTableExec::try_new(
-            scan.schema.clone(),
-            partitions.collect(),
-            None,
-            [],
-            false,
-            limit,
-        )?))
+        streamed(scan.schema.clone(), partitions, None, limit)
     }
 }

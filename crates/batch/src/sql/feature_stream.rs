@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, BooleanArray, Int64Array, RecordBatch, TimestampMicrosecondArray};
+use arrow::array::{
+    ArrayRef, BooleanArray, Int64Array, RecordBatch, RecordBatchOptions, TimestampMicrosecondArray,
+};
 use arrow::compute::{cast, filter_record_batch};
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use datafusion::common::{DataFusionError, Result};
@@ -13,19 +15,23 @@ use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::streaming::PartitionStream;
 use datafusion::physical_plan::{ExecutionPlan, SendableRecordBatchStream, execute_stream};
 use futures_util::stream::{StreamExt, try_unfold};
-use headwater_facts::FactLog;
-use headwater_features::CompiledView;
-use headwater_schema::array_from_values;
-use headwater_schema::{Cursor, EntityKey, Micros, Position, Problem, Sequence, Value};
+use headwater_facts::{FactLog, Lookup};
+use headwater_features::{CompiledView, PreparedFacts};
+use headwater_schema::{
+    Cursor, EntityKey, Field as KeyField, Micros, Position, Problem, Sequence, Value,
+    array_from_values,
+};
 
 use super::Snapshot;
 use super::bounds::Bounds;
 use super::facts_table::{EVENT_TIME, SEQUENCE, instant};
 use super::feature_columns::{FeatureColumns, FeatureRows};
+use super::feature_tables::NamedBy;
 use super::log_scan::blocking;
 use super::problem::through;
 use super::result::{answer_rows, answer_schema};
 use super::stoppable::Stoppable;
+use crate::sweep::Few;
 use crate::{Stop, Sweep};
 
 /// Rows of a view's history that are put together at a time.
@@ -35,13 +41,19 @@ const GATHERED_ROWS: usize = 8192;
 #[derive(Debug, Clone)]
 pub enum Of {
     /// The entities that a plan finds, all at one cursor.
-    Entities(Arc<dyn ExecutionPlan>, Cursor),
+    Found(Arc<dyn ExecutionPlan>, Cursor),
+    /// Those of some entities that facts name by a cursor, all at it.
+    Named(Vec<EntityKey>, Vec<NamedBy>, Cursor),
     /// The facts of a view, each at itself.
     Facts {
         view: Arc<CompiledView>,
         bounds: Bounds,
+        /// The entities that the filter names; none: all may pass.
+        named: Option<Vec<EntityKey>>,
         /// Of the keys and the fact's place, as the table has them.
         filter: Option<Arc<dyn PhysicalExpr>>,
+        /// Facts that are enough, where nothing filters them.
+        limit: Option<usize>,
     },
 }
 
@@ -57,7 +69,9 @@ pub struct FeatureStream {
 impl std::fmt::Debug for FeatureStream {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match &self.of {
-            Of::Entities(_, cursor) => write!(f, "features as of {}", cursor.as_of),
+            Of::Found(_, cursor) | Of::Named(.., cursor) => {
+                write!(f, "features as of {}", cursor.as_of)
+            }
             Of::Facts { view, .. } => write!(f, "the history of {}", view.name),
         }
     }
@@ -134,11 +148,23 @@ impl Scan {
         let memory = MemoryConsumer::new("features").register(tasks.memory_pool());
         memory.try_grow(self.snapshot.sweep.memory_bytes_max)?;
         match &self.of {
-            Of::Entities(plan, cursor) => {
+            Of::Found(plan, cursor) => {
                 let cursor = *cursor;
                 let of = entities(plan, tasks, &memory).await?;
                 blocking(move || {
                     let rows = self.sweep(of, |_, _| cursor)?;
+                    Ok(Reading {
+                        rows,
+                        _memory: memory,
+                    })
+                })
+                .await
+            }
+            Of::Named(keys, by, cursor) => {
+                let (keys, by, cursor) = (keys.clone(), by.clone(), *cursor);
+                blocking(move || {
+                    let of = self.of_those(&keys, &by, cursor)?;
+                    let rows = self.sweep(vec![of], |_, _| cursor)?;
                     Ok(Reading {
                         rows,
                         _memory: memory,
@@ -189,12 +215,51 @@ impl Scan {
         rows.map_err(through)
     }
 
+    /// Those of some entities that facts name by a cursor.
+    fn of_those(
+        &self,
+        keys: &[EntityKey],
+        named_by: &[NamedBy],
+        cursor: Cursor,
+    ) -> Result<RecordBatch> {
+        let facts = self.facts();
+        let is_named = |key: &EntityKey| {
+            for by in named_by {
+                let found = facts.lookup(&Lookup {
+                    contract: by.contract.name.clone(),
+                    key_columns: by.columns.clone(),
+                    key: key.clone(),
+                    from: Position::MIN,
+                    until: cursor.until,
+                    known_at: cursor.known_at,
+                    newest: Some(1),
+                })?;
+                if !found.order.is_empty() {
+                    return Ok(true);
+                }
+            }
+            Ok(false)
+        };
+        let mut named = Vec::new();
+        for key in keys {
+            if is_named(key).map_err(through)? {
+                named.push(values_of(key.as_bytes())?);
+            }
+        }
+        let (fields, arrays) = key_columns(&self.columns.keys, &named)?;
+        let options = RecordBatchOptions::new().with_row_count(Some(named.len()));
+        let schema = Arc::new(Schema::new(fields));
+        Ok(RecordBatch::try_new_with_options(schema, arrays, &options)?)
+    }
+
     /// The facts of a view that count at the cursor: their entities and places.
     fn history(&self, memory: &MemoryReservation) -> Result<Vec<RecordBatch>> {
         let Of::Facts {
             view,
             bounds,
+            named,
             filter,
+            limit,
         } = &self.of
         else {
             return Ok(Vec::new());
@@ -214,7 +279,24 @@ impl Scan {
             keys: Vec::new(),
             places: Vec::new(),
             batches: Vec::new(),
+            left: limit.unwrap_or(usize::MAX),
         };
+        let within = |place: Position| {
+            (bounds.time_min..=bounds.time_max).contains(&place.event_time)
+                && (bounds.sequence_min..=bounds.sequence_max).contains(&place.sequence)
+        };
+        let few = named.clone().map(|keys| Few {
+            keys,
+            until: Position::new(bounds.time_max, Sequence::MAX),
+            known_at: end,
+        });
+        let found = few.map(|few| sweep.facts_of_few(view, &few));
+        if let Some(found) = found.transpose().map_err(through)?.flatten() {
+            for prepared in found {
+                gathered.take(&prepared, within)?;
+            }
+            return gathered.finish();
+        }
         for (index, source) in view.sources.iter().enumerate() {
             let removed = facts.removed(&source.contract, 1, end).map_err(through)?;
             memory.try_grow(size_of_val(removed.as_slice()))?;
@@ -223,15 +305,11 @@ impl Scan {
                 place.map_or(true, |place| removed[place].1 > end)
             };
             for prepared in sweep.facts_of(view, index, end).map_err(through)? {
-                let prepared = prepared.map_err(through)?;
-                for row in 0..prepared.len() {
-                    let place = prepared.rows.position(row);
-                    let within = (bounds.time_min..=bounds.time_max).contains(&place.event_time)
-                        && (bounds.sequence_min..=bounds.sequence_max).contains(&place.sequence);
-                    if within && counts(place.sequence) {
-                        gathered.push(prepared.key(row), place)?;
-                    }
+                if gathered.left == 0 {
+                    break;
                 }
+                let prepared = prepared.map_err(through)?;
+                gathered.take(&prepared, |place| within(place) && counts(place.sequence))?;
             }
             memory.try_shrink(size_of_val(removed.as_slice()))?;
         }
@@ -256,6 +334,33 @@ async fn entities(
     Ok(batches)
 }
 
+/// The values of an entity's keys.
+fn values_of(key: &[u8]) -> Result<Vec<Value>> {
+    let values = EntityKey::from_bytes(key).to_values();
+    values.ok_or_else(|| {
+        through(Problem::internal(
+            "features-table",
+            "the key of an entity is none",
+        ))
+    })
+}
+
+/// Keys of entities as columns of types of the project.
+fn key_columns(keys: &[KeyField], rows: &[Vec<Value>]) -> Result<(Vec<Field>, Vec<ArrayRef>)> {
+    let mut fields = Vec::new();
+    let mut arrays: Vec<ArrayRef> = Vec::new();
+    for (place, key) in keys.iter().enumerate() {
+        let values = rows.iter().map(|row| &row[place]);
+        arrays.push(array_from_values(&key.data_type, values).map_err(through)?);
+        fields.push(Field::new(
+            key.name.as_ref(),
+            key.data_type.to_arrow(),
+            true,
+        ));
+    }
+    Ok((fields, arrays))
+}
+
 /// Entities and places on their way into batches.
 struct Gathered<'a> {
     columns: &'a FeatureColumns,
@@ -264,22 +369,25 @@ struct Gathered<'a> {
     keys: Vec<Vec<Value>>,
     places: Vec<Position>,
     batches: Vec<RecordBatch>,
+    /// How many more are wanted.
+    left: usize,
 }
 
 impl Gathered<'_> {
-    fn push(&mut self, key: &[u8], place: Position) -> Result<()> {
-        let values = EntityKey::from_bytes(key).to_values();
-        self.keys.push(values.ok_or_else(|| {
-            through(Problem::internal(
-                "features-table",
-                "the key of an entity is none",
-            ))
-        })?);
-        self.places.push(place);
-        match self.places.len() >= GATHERED_ROWS {
-            true => self.flush(),
-            false => Ok(()),
+    /// Takes those facts whose places pass.
+    fn take(&mut self, facts: &PreparedFacts, passes: impl Fn(Position) -> bool) -> Result<()> {
+        for row in 0..facts.len() {
+            let place = facts.rows.position(row);
+            if self.left > 0 && passes(place) {
+                self.left -= 1;
+                self.keys.push(values_of(facts.key(row))?);
+                self.places.push(place);
+                if self.places.len() >= GATHERED_ROWS {
+                    self.flush()?;
+                }
+            }
         }
+        Ok(())
     }
 
     fn flush(&mut self) -> Result<()> {
@@ -287,17 +395,7 @@ impl Gathered<'_> {
             std::mem::take(&mut self.keys),
             std::mem::take(&mut self.places),
         );
-        let mut fields = Vec::new();
-        let mut arrays: Vec<ArrayRef> = Vec::new();
-        for (place, key) in self.columns.keys.iter().enumerate() {
-            let values = keys.iter().map(|row| &row[place]);
-            arrays.push(array_from_values(&key.data_type, values).map_err(through)?);
-            fields.push(Field::new(
-                key.name.as_ref(),
-                key.data_type.to_arrow(),
-                true,
-            ));
-        }
+        let (mut fields, mut arrays) = key_columns(&self.columns.keys, &keys)?;
         let times =
             TimestampMicrosecondArray::from_iter_values(places.iter().map(|p| p.event_time));
         arrays.push(Arc::new(times.with_timezone("UTC")));

@@ -4,13 +4,15 @@ use std::sync::Arc;
 
 use arrow::array::temporal_conversions::as_datetime;
 use arrow::datatypes::TimestampMicrosecondType;
+use datafusion::execution::FunctionRegistry;
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
 use datafusion::logical_expr::{LogicalPlan, LogicalPlanBuilder};
 use datafusion::prelude::SessionConfig;
 use headwater_schema::Problem;
 
-use super::feature_tables::{AS_OF, FeaturesAsOf};
+use super::as_of::{AS_OF, FeaturesAsOf};
+use super::distinct::remembering;
 use super::problem::query_problem;
 use super::sized::sized;
 use super::tables::{CATALOG, DEFAULT_SCHEMA, Tables};
@@ -79,8 +81,15 @@ pub fn session(
         .collect();
     for function in own {
         // It takes the place of the one of the same name.
-        let _ =
-            datafusion::execution::FunctionRegistry::register_udf(&mut state, Arc::new(function));
+        let _ = state.register_udf(Arc::new(function));
+    }
+    let counting: Vec<_> = state
+        .aggregate_functions()
+        .values()
+        .filter_map(remembering)
+        .collect();
+    for function in counting {
+        let _ = state.register_udaf(Arc::new(function));
     }
     let features = Arc::new(FeaturesAsOf(snapshot.clone()));
     state.register_udtf(AS_OF, features);

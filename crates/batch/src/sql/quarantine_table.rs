@@ -10,7 +10,7 @@ use datafusion::common::Result;
 use datafusion::execution::TaskContext;
 use datafusion::logical_expr::{Expr, TableType};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
-use datafusion::physical_plan::streaming::{PartitionStream, StreamingTableExec};
+use datafusion::physical_plan::streaming::PartitionStream;
 use datafusion::physical_plan::{ExecutionPlan, SendableRecordBatchStream};
 use futures_util::stream::try_unfold;
 use headwater_facts::{QuarantineQuery, QuarantinedRow};
@@ -19,6 +19,7 @@ use super::Snapshot;
 use super::facts_table::instant;
 use super::log_scan::blocking;
 use super::problem::through;
+use super::tables::streamed;
 
 /// Rows read at a time.
 const PAGE_ROWS: u64 = 1024;
@@ -78,11 +79,7 @@ impl TableProvider for QuarantineTable {
         _: &[Expr],
         limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
-        let partition: Arc<dyn PartitionStream> = Arc::new(self.clone());
-        let schema = SCHEMA.clone();
-        let exec =
-            StreamingTableExec::try_new(schema, vec![partition], projection, [], false, limit);
-        Ok(Arc::new(exec?))
+        streamed(SCHEMA.clone(), vec![self.clone()], projection, limit)
     }
 }
 

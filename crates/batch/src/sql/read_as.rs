@@ -8,7 +8,7 @@ use arrow::array::{ArrayRef, RecordBatch};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType as ArrowType, Schema, SchemaRef};
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
-use datafusion::common::{Result, ScalarValue};
+use datafusion::common::{DataFusionError, Result, ScalarValue};
 use datafusion::logical_expr::ColumnarValue;
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::expressions::{Column, lit};
@@ -16,16 +16,21 @@ use datafusion::physical_expr_adapter::{PhysicalExprAdapter, PhysicalExprAdapter
 use headwater_facts::archived_name;
 use headwater_schema::{Contract, DataType, evolve};
 
+use super::archive_reader::BYTES_COLUMNS;
+
 /// Makes readers of files, each as the file is.
 #[derive(Debug)]
 pub struct ReadAsContract(pub Arc<Contract>);
 
 impl PhysicalExprAdapterFactory for ReadAsContract {
     fn create(&self, table: SchemaRef, file: SchemaRef) -> Result<Arc<dyn PhysicalExprAdapter>> {
+        let bytes = file.metadata().get(BYTES_COLUMNS);
+        let bytes = bytes.map_or(Ok(Vec::new()), |names| serde_json::from_str(names));
         Ok(Arc::new(ReadFile {
             contract: self.0.clone(),
             table,
             file,
+            bytes: bytes.map_err(|e| DataFusionError::External(Box::new(e)))?,
         }))
     }
 }
@@ -36,6 +41,8 @@ struct ReadFile {
     contract: Arc<Contract>,
     table: SchemaRef,
     file: SchemaRef,
+    /// Columns that hold bytes where the table has text, which they are not.
+    bytes: Vec<String>,
 }
 
 impl PhysicalExprAdapter for ReadFile {
@@ -52,8 +59,9 @@ impl ReadFile {
     fn column(&self, column: &Column) -> Result<Arc<dyn PhysicalExpr>> {
         let name = column.name();
         let wanted = self.table.field_with_name(name)?.data_type();
-        let Ok(place) = self.file.index_of(name) else {
-            return Ok(lit(ScalarValue::try_from(wanted)?));
+        let place = match self.file.index_of(name) {
+            Ok(place) if !self.bytes.iter().any(|bytes| bytes == name) => place,
+            _ => return Ok(lit(ScalarValue::try_from(wanted)?)),
         };
         let stored: Arc<dyn PhysicalExpr> = Arc::new(Column::new(name, place));
         if self.file.field(place).data_type() == wanted {

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use headwater_env::Env;
 use headwater_facts::{
-    AppendRequest, Appended, FactLog, FoundFacts, Lookup, QuarantineQuery, QuarantinedRow,
+    AppendRequest, Appended, FactLog, FoundFacts, IndexSpec, Lookup, QuarantineQuery,
+    QuarantinedRow,
 };
 use headwater_schema::{Micros, Problem, Sequence, SequencedBatch};
 
@@ -39,7 +40,12 @@ impl FactLog for Stoppable {
         self.facts.newest_dropped(contract)
     }
 
+    fn is_indexed(&self, index: &IndexSpec) -> bool {
+        self.facts.is_indexed(index)
+    }
+
     fn lookup(&self, lookup: &Lookup) -> Result<FoundFacts, Problem> {
+        self.stop.check()?;
         self.facts.lookup(lookup)
     }
 

@@ -2,12 +2,15 @@
 
 use std::sync::Arc;
 
+use arrow::datatypes::{Schema, SchemaRef};
 use async_trait::async_trait;
 use datafusion::catalog::{CatalogProvider, SchemaProvider, TableProvider};
 use datafusion::common::Result;
+use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_plan::streaming::{PartitionStream, StreamingTableExec};
 
 use super::facts_table::{FactsTable, Kept};
-use super::feature_tables::ViewTable;
+use super::feature_tables::FeatureTable;
 use super::problem::through;
 use super::quarantine_table::QuarantineTable;
 use super::{Snapshot, about};
@@ -70,7 +73,7 @@ impl Kind {
                 .map(provider),
             Self::Views => {
                 let view = snapshot.catalog.view(name);
-                let table = view.map(|view| ViewTable::new(snapshot.clone(), view));
+                let table = view.map(|view| FeatureTable::of_view(snapshot, view));
                 table.transpose().map_err(through)?.map(provider)
             }
             Self::About => about::table(snapshot, name)?,
@@ -136,4 +139,24 @@ impl SchemaProvider for TablesOf {
 
 fn provider(table: impl TableProvider + 'static) -> Arc<dyn TableProvider> {
     Arc::new(table)
+}
+
+/// The places of the columns that are asked for.
+pub fn asked(projection: Option<&Vec<usize>>, schema: &Schema) -> Vec<usize> {
+    let all = || (0..schema.fields().len()).collect();
+    projection.cloned().unwrap_or_else(all)
+}
+
+/// A plan that reads streams side by side.
+pub fn streamed(
+    schema: SchemaRef,
+    streams: Vec<impl PartitionStream + 'static>,
+    projection: Option<&Vec<usize>>,
+    limit: Option<usize>,
+) -> Result<Arc<dyn ExecutionPlan>> {
+    let streams = streams.into_iter();
+    let streams = streams.map(|stream| Arc::new(stream) as Arc<dyn PartitionStream>);
+    let streams = streams.collect();
+    let exec = StreamingTableExec::try_new(schema, streams, projection, [], false, limit);
+    Ok(Arc::new(exec?))
 }

@@ -6,7 +6,7 @@ use arrow::array::RecordBatch;
 use headwater_env::Env;
 use headwater_facts::{
     AppendRequest, ArchiveOptions, Change, EmbeddedFactLog, FactLog, FactLogOptions, FolderStore,
-    MemoryFactLog, Scan,
+    IndexSpec, MemoryFactLog, Scan,
 };
 use headwater_features::Catalog;
 use headwater_schema::decode::{BodyFormat, DecodeLimits, decode};
@@ -17,6 +17,7 @@ use proptest::test_runner::TestRunner;
 
 use super::{Queries, Query, QueryOptions, Snapshot};
 use crate::SweepOptions;
+use crate::unindexed::Unindexed;
 
 const CONTRACT: &str = "\
 kind: DataContract
@@ -30,6 +31,7 @@ schema:
       - {name: id, logicalType: string, required: true}
       - {name: who, logicalType: string}
       - {name: amount, logicalType: AMOUNT}
+      - {name: tag, TAG}
       - {name: time, logicalType: timestamp, required: true}
     customProperties:
       - {property: headwater.eventTime, value: time}
@@ -38,16 +40,38 @@ schema:
 ";
 const DAY: i64 = 86_400_000_000;
 
-/// The contract; later amounts are numbers, and facts have a note.
+const VIEW: &str = "\
+---
+apiVersion: headwater/v1
+kind: Entity
+name: payer
+spec: {keys: [{name: who, type: string}]}
+---
+apiVersion: headwater/v1
+kind: FeatureView
+name: paid
+spec:
+  entity: payer
+  sources: [{contract: pay, where: amount > -2}]
+  features:
+    - {name: often, aggregate: count, windows: [lifetime, 24h]}
+    - {name: amount, aggregate: sum, of: amount, windows: [24h, 36h]}
+";
+
+/// The contract; later amounts are numbers, tags are texts rather than bytes, and facts have a note.
 fn catalog(later: bool) -> Catalog {
-    let (version, amount) = if later {
-        ("2.0.0", "number")
+    let (version, amount, tag) = if later {
+        ("2.0.0", "number", "logicalType: string")
     } else {
-        ("1.0.0", "integer")
+        (
+            "1.0.0",
+            "integer",
+            "logicalType: string, physicalType: bytes",
+        )
     };
-    let mut text = CONTRACT
-        .replace("VERSION", version)
-        .replace("AMOUNT", amount);
+    let text = CONTRACT.replace("VERSION", version);
+    let text = text.replace("AMOUNT", amount).replace("TAG", tag);
+    let mut text = text + VIEW;
     if later {
         let time = "      - {name: time,";
         let note = "      - {name: note, logicalType: string}\n";
@@ -90,7 +114,10 @@ fn facts(contract: &Contract, rows: &[Row]) -> headwater_schema::FactBatch {
             who => format!("\"who {who}, whose name is long\""),
         };
         let time = time * DAY / 6;
-        format!("{{\"id\":\"i{id}\",\"who\":{who},\"amount\":{amount},\"time\":{time}}}\n")
+        // As bytes these are no text.
+        format!(
+            "{{\"id\":\"i{id}\",\"who\":{who},\"amount\":{amount},\"tag\":\"/w==\",\"time\":{time}}}\n"
+        )
     };
     let lines: String = rows.iter().map(line).collect();
     let limits = DecodeLimits::default();
@@ -122,7 +149,12 @@ impl Logs {
             }),
             ..FactLogOptions::default()
         };
-        let opened = EmbeddedFactLog::open(&env, &folder.path().join("facts"), options, Vec::new());
+        let index = IndexSpec {
+            contract: "pay".into(),
+            key_columns: vec!["who".into()],
+        };
+        let opened =
+            EmbeddedFactLog::open(&env, &folder.path().join("facts"), options, vec![index]);
         Self {
             naive: Arc::new(MemoryFactLog::new(env)),
             embedded: Arc::new(opened.unwrap().0),
@@ -174,6 +206,7 @@ fn listed(log: &MemoryFactLog, contract: &Contract, known_at: u64, as_of: i64) -
             Value::Timestamp(run.event_times[*row]),
             of("who"),
             of("amount"),
+            of("tag"),
         ]);
     }
     rows.sort_by_key(|row| match row[0] {
@@ -254,7 +287,7 @@ fn a_select_is_the_naive_listing_with_and_without_an_archive() {
                         spill_folder: folder.path().join("spill"),
                     },
                 };
-                let columns = "SELECT _sequence, _event_time, who, amount FROM pay";
+                let columns = "SELECT _sequence, _event_time, who, amount, tag FROM pay";
                 let all = format!("{columns} ORDER BY _sequence");
                 prop_assert_eq!(&ask(&queries, snapshot.clone(), &all), &want);
                 let from = from * DAY / 6;
@@ -282,8 +315,74 @@ fn a_select_is_the_naive_listing_with_and_without_an_archive() {
                     ask(&queries, snapshot.clone(), counted),
                     [vec![count(want.len()), count(named), newest]]
                 );
-                let live = "SELECT _sequence, _event_time, who, amount FROM history.pay WHERE _removed_at IS NULL ORDER BY _sequence";
+                let live = "SELECT _sequence, _event_time, who, amount, tag FROM history.pay WHERE _removed_at IS NULL ORDER BY _sequence";
                 prop_assert_eq!(&ask(&queries, snapshot, live), &want);
+            }
+        }
+        Ok(())
+    });
+    if let Err(failure) = run {
+        panic!("{failure}");
+    }
+}
+
+/// Holds features of entities that a filter names to the same rows among those of all.
+#[test]
+fn a_filter_on_entities_picks_the_rows_that_the_table_has() {
+    let folder = tempfile::tempdir().unwrap();
+    let queries = Queries::start(QueryOptions::default(), folder.path()).unwrap();
+    let reads = prop::collection::vec((0u64..60, -9i64..18), 2);
+    let mut runner = TestRunner::new(ProptestConfig {
+        cases: 8,
+        max_shrink_iters: 100,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    });
+    let catalog = Arc::new(catalog(false));
+    let contract = catalog.contract("pay").unwrap();
+    let run = runner.run(&(steps(), reads), |(steps, reads)| {
+        let logs = Logs::new();
+        for step in &steps {
+            logs.take(step, contract);
+        }
+        let last = logs.naive.last_sequence();
+        for (known_at, as_of) in reads {
+            let as_of = as_of * DAY / 6;
+            let snapshot = |facts: Arc<dyn FactLog>| Snapshot {
+                env: Env::real(),
+                facts,
+                catalog: catalog.clone(),
+                known_at: known_at.min(last),
+                as_of: Some(as_of),
+                sweep: SweepOptions {
+                    memory_bytes_max: 1 << 20,
+                    spill_folder: folder.path().join("spill"),
+                },
+            };
+            let at = headwater_schema::time::format_timestamp(as_of + DAY / 7);
+            let at = format!("features_as_of('paid', TIMESTAMP '{at}')");
+            let history = "views.paid".to_owned();
+            for (table, place) in [(&history, "_sequence"), (&at, "who")] {
+                let all = format!("SELECT * FROM {table} ORDER BY {place}");
+                let unindexed = Arc::new(Unindexed(logs.naive.clone()));
+                let all = ask(&queries, snapshot(unindexed), &all);
+                let kept: [Arc<dyn FactLog>; 2] = [logs.naive.clone(), logs.embedded.clone()];
+                for facts in kept {
+                    let named = ["who 1, whose name is long", "who 3, whose name is long"];
+                    let some = format!(
+                        "SELECT * FROM {table} WHERE who IN ('{}', '{}', 'nobody') ORDER BY {place}",
+                        named[0], named[1]
+                    );
+                    let is_named = |row: &&Vec<Value>| {
+                        named.iter().any(|name| row[0] == Value::string(*name))
+                    };
+                    let want: Vec<_> = all.iter().filter(is_named).cloned().collect();
+                    prop_assert_eq!(ask(&queries, snapshot(facts.clone()), &some), want);
+                    let few = format!("SELECT * FROM {table} LIMIT 3");
+                    let few = ask(&queries, snapshot(facts), &few);
+                    prop_assert_eq!(few.len(), all.len().min(3));
+                    prop_assert!(few.iter().all(|row| all.contains(row)));
+                }
             }
         }
         Ok(())

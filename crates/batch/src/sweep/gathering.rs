@@ -6,7 +6,9 @@ use std::sync::Arc;
 use headwater_aggregate::{InputBatch, InputColumn};
 use headwater_features::{KeptRows, PreparedFacts, ReadPlan};
 use headwater_schema::codec::{decode_value, encode_value};
-use headwater_schema::{Cursor, DataType, Position, Problem, Sequence, Value, array_from_values};
+use headwater_schema::{
+    Cursor, DataType, EntityKey, Position, Problem, Sequence, Value, array_from_values,
+};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::held::Held;
@@ -68,6 +70,15 @@ impl<'p> Gathering<'p> {
             None => self.held.moment(row, key, cursor),
         }
         self.part_when_full()
+    }
+
+    /// The entities that moments ask for, where there are no more than `most`.
+    pub(super) fn few(&self, most: usize) -> Option<Vec<EntityKey>> {
+        let few = self.parts.is_none() && self.held.entities() <= most;
+        few.then(|| {
+            let keys = self.held.keys().into_iter();
+            keys.map(EntityKey::from_bytes).collect()
+        })
     }
 
     /// Takes facts of the view's next source, or more of the same.

@@ -112,7 +112,8 @@ impl Held {
         }
     }
 
-    fn keys(&self) -> Vec<&[u8]> {
+    /// The keys of the entities, each at its number.
+    pub(super) fn keys(&self) -> Vec<&[u8]> {
         let mut keys = vec![<&[u8]>::default(); self.numbers.len()];
         for (key, number) in &self.numbers {
             keys[*number as usize] = key;

@@ -21,6 +21,7 @@ use headwater_schema::{Cursor, EntityKey, FactBatch, Position, Value};
 use proptest::prelude::*;
 
 use super::{Moment, Sweep, SweepOptions};
+use crate::unindexed::Unindexed;
 
 const SECOND: i64 = 1_000_000;
 
@@ -235,6 +236,7 @@ proptest! {
             (prop::option::weighted(0.95, 0..10u8), 0..70i64, 0..3u8, prop::option::weighted(0.3, any::<prop::sample::Index>())),
             0..60,
         ),
+        known_alike in prop::option::of(any::<prop::sample::Index>()),
     ) {
         let env = Env::simulated(7).0;
         let log = log(&env, &steps);
@@ -251,6 +253,7 @@ proptest! {
                     1 => Cursor::exclusive(t),
                     _ => Cursor::before_fact(Position::new(t, last / 2)),
                 };
+                let known = known_alike.or(*known);
                 let known = known.map_or(u64::MAX, |known| known.index(last as usize + 1) as u64);
                 Moment {
                     key: customer.and_then(|c| EntityKey::from_values(&[Value::string(format!("c{c}"))])),
@@ -267,11 +270,13 @@ proptest! {
                 format!("{:?}", values.collect::<Vec<_>>())
             })
             .collect();
-        for memory_bytes_max in [0, 6_000, 1 << 30] {
+        let unindexed = Unindexed(&log);
+        let logs: [&dyn FactLog; 2] = [&log, &unindexed];
+        for (memory_bytes_max, indexed) in [(0, 0), (6_000, 1), (1 << 30, 0), (1 << 30, 1)] {
             let folder = Path::new("/spill");
             let sweep = Sweep {
                 env: &env,
-                facts: &log,
+                facts: logs[indexed],
                 catalog: &catalog,
                 options: SweepOptions { memory_bytes_max, spill_folder: folder.to_owned() },
             };
