@@ -323,6 +323,20 @@ impl ReadPlan {
         Some(cursor.as_of.saturating_sub(widest))
     }
 
+    /// Whether the newest fact of each source tells all that is read: latest values, of whatever facts.
+    pub fn is_of_newest(&self) -> bool {
+        let plain = self.view.sources.iter();
+        let mut plain = plain.map(|s| s.filter.is_none() && s.upstream.is_none());
+        let newest = |feature: usize| match &self.view.features[feature].kind {
+            FeatureKind::Latest { slot } => {
+                let slot = &self.view.layout.slots[*slot];
+                slot.filter.is_none() && slot.kind.keeps_nulls()
+            }
+            _ => false,
+        };
+        plain.all(|plain| plain) && self.windowed().into_iter().all(newest)
+    }
+
     /// The outcomes of the features asked for, in the order asked for.
     pub fn pick(&self, outcomes: &[Outcome]) -> Vec<Outcome> {
         self.wanted.iter().map(|i| outcomes[*i].clone()).collect()

@@ -11,16 +11,35 @@ use crate::in_force::ServedView;
 /// Makes the rows of a view's source, by its index, from facts of its contract.
 pub(crate) type RowsOf<'a> = dyn Fn(usize, SourceRows) -> Result<SourceRows, Problem> + 'a;
 
-/// The state of one entity made from what the fact store knows of it at `cursor`, as far as a read
-/// from event time `oldest` on needs it (none: everything); none where it knows nothing. `rows_of`
-/// makes rows of one of the view's sources from facts of its contract.
+/// Which of an entity's facts a read needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reach {
+    All,
+    /// Those from an event time on.
+    From(Micros),
+    /// The newest of each source.
+    Newest,
+}
+
+impl Reach {
+    /// The oldest event time at which a fact may be needed; none: any.
+    pub fn oldest(self) -> Option<Micros> {
+        match self {
+            Self::From(oldest) => Some(oldest),
+            Self::All | Self::Newest => None,
+        }
+    }
+}
+
+/// The state of one entity made from what the fact store knows of it at `cursor`, as far as a read needs it;
+/// none where it knows nothing. `rows_of` makes rows of one of the view's sources from facts of its contract.
 pub(crate) fn rebuild(
     facts: &dyn FactLog,
     served: &ServedView,
     rows_of: &RowsOf<'_>,
     key: &EntityKey,
     cursor: &Cursor,
-    oldest: Option<Micros>,
+    reach: Reach,
 ) -> Result<Option<EntityState>, Problem> {
     let view = &served.view;
     let mut prepared: Vec<PreparedFacts> = Vec::new();
@@ -36,15 +55,15 @@ pub(crate) fn rebuild(
             from,
             until: cursor.until,
             known_at: cursor.known_at,
-            newest: None,
+            newest: (reach == Reach::Newest).then_some(1),
         };
-        let from = oldest.map_or(Position::MIN, Position::before);
+        let from = reach.oldest().map_or(Position::MIN, Position::before);
         let read = |lookup: &Lookup| {
             let rows = read(facts, &contract, lookup)?;
             prepare_rows(source, rows_of(index, rows)?)
         };
         let mut found = read(&lookup(from))?;
-        if oldest.is_some() && found.is_empty() {
+        if reach.oldest().is_some() && found.is_empty() {
             // Nothing in the windows; whether the entity was ever seen still counts.
             found = read(&lookup(Position::MIN))?;
         }

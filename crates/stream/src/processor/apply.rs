@@ -14,6 +14,7 @@ use headwater_schema::{
 };
 
 use super::{Processor, lock};
+use crate::cold::Reach;
 use crate::in_force::{InForce, ServedView};
 use crate::shard::{Remade, Shard};
 
@@ -197,10 +198,10 @@ impl Processor {
         };
         let key = EntityKey::from_bytes(key);
         let nothing = || EntityState::new(&served.view.layout);
-        match self.made_from_facts(served, &key, &cursor(last), None) {
+        match self.made_from_facts(served, &key, &cursor(last), Reach::All) {
             Err(problem) if problem.code == PAST_RETENTION => {
                 let from = self.facts.first_sequence();
-                let kept = self.made_from_kept(served, &key, &cursor(at), None)?;
+                let kept = self.made_from_kept(served, &key, &cursor(at), Reach::All)?;
                 Ok(Remade::Kept(kept.unwrap_or_else(nothing), from))
             }
             made => {

@@ -12,7 +12,7 @@ use headwater_features::{KeptRows, Read, ReadPlan, SourceRows, keep};
 use headwater_schema::{Cursor, EntityKey, Micros, Position, Problem, Sequence};
 
 use super::{Processor, lock};
-use crate::cold::{rebuild, refuse_gone};
+use crate::cold::{Reach, rebuild, refuse_gone};
 use crate::in_force::ServedView;
 
 /// A cursor, and whether the entity had any fact at it, where that is known.
@@ -99,7 +99,13 @@ impl Processor {
         let oldest = cursors.iter().map(|(cursor, _)| plan.oldest(cursor));
         let oldest = oldest.collect::<Option<Vec<Micros>>>();
         let oldest = oldest.and_then(|times| times.into_iter().min());
-        let state = self.made_from_facts(served, key, newest, oldest);
+        let reach = match oldest {
+            Some(oldest) => Reach::From(oldest),
+            // An earlier cursor may have another newest fact.
+            None if cursors.len() == 1 && plan.is_of_newest() => Reach::Newest,
+            None => Reach::All,
+        };
+        let state = self.made_from_facts(served, key, newest, reach);
         let state = state.map_err(|problem| name_features(problem, plan))?;
         let read = |(cursor, found): &Asked| plan.read(state.as_ref(), cursor, *found).whole();
         let read: Option<Vec<_>> = cursors.iter().map(read).collect();
@@ -108,17 +114,17 @@ impl Processor {
         })
     }
 
-    /// The state of an entity made from the fact store, as far as a read at `cursor` from event time
-    /// `oldest` on needs it. Refused where some of its facts are no longer kept.
+    /// The state of an entity made from the fact store, as far as a read at `cursor` needs it. Refused where
+    /// some of its facts are no longer kept.
     pub(super) fn made_from_facts(
         &self,
         served: &ServedView,
         key: &EntityKey,
         cursor: &Cursor,
-        oldest: Option<Micros>,
+        reach: Reach,
     ) -> Result<Option<EntityState>, Problem> {
-        refuse_gone(self.facts.as_ref(), served, oldest)?;
-        self.made_from_kept(served, key, cursor, oldest)
+        refuse_gone(self.facts.as_ref(), served, reach.oldest())?;
+        self.made_from_kept(served, key, cursor, reach)
     }
 
     /// The same of the facts that are kept, whatever else there was.
@@ -127,13 +133,13 @@ impl Processor {
         served: &ServedView,
         key: &EntityKey,
         cursor: &Cursor,
-        oldest: Option<Micros>,
+        reach: Reach,
     ) -> Result<Option<EntityState>, Problem> {
         let rows_of = |source: usize, rows: SourceRows| {
             let needed = served.view.sources[source].needed();
             self.chained_rows(served, source, rows, &needed, cursor.known_at)
         };
-        rebuild(self.facts.as_ref(), served, &rows_of, key, cursor, oldest)
+        rebuild(self.facts.as_ref(), served, &rows_of, key, cursor, reach)
     }
 
     /// The rows of a view's source from facts of its contract: themselves, or what the view upstream
