@@ -56,12 +56,20 @@ pub struct Rule {
     pub name: &'static str,
     /// Whether its body may pause for as long as it likes: a feed that bounds itself.
     pub feed: bool,
+    /// Whether it may take as long as `limits.training_set_ms_max` says.
+    pub long: bool,
 }
 
 impl Rule {
     /// The same, for a call that stays open.
     const fn feed(mut self) -> Self {
         self.feed = true;
+        self
+    }
+
+    /// The same, for a call that is much work.
+    const fn long(mut self) -> Self {
+        self.long = true;
         self
     }
 }
@@ -78,6 +86,7 @@ const fn rule(
         access,
         name,
         feed: false,
+        long: false,
     }
 }
 
@@ -116,7 +125,7 @@ pub const RULES: &[Rule] = &[
     ),
     rule("POST", "/v1/facts/{contract}/stream", WRITE, "facts_feed").feed(),
     rule("POST", "/v1/features", READ, "features"),
-    rule("POST", "/v1/training-sets", READ, "training_sets"),
+    rule("POST", "/v1/training-sets", READ, "training_sets").long(),
     rule("POST", "/v1/query", READ, "query"),
     rule("POST", "/v1/outcomes", WRITE, "outcomes"),
     rule("GET", "/v1/models", READ, "models"),

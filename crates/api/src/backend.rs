@@ -1,11 +1,12 @@
 //! What the edge serves, in plain types: the engine implements it.
 
 use std::collections::BTreeMap;
+use std::io::Write;
 use std::sync::Arc;
 
 use headwater_aggregate::Status;
-use headwater_batch::Stop;
 use headwater_batch::sql::Answer;
+use headwater_batch::{Pieces, Stop};
 use headwater_env::Durations;
 pub use headwater_features::{ContextRow, EntityRequest, KeyValue};
 use headwater_features::{DefinitionKind, Direction};
@@ -371,14 +372,16 @@ pub trait Backend: Send + Sync + 'static {
     /// Reads features.
     fn features(&self, request: &FeaturesRequest) -> Result<FeaturesReply, Problem>;
 
-    /// A training set of a spine, as an Arrow stream; given up once it is told to stop.
+    /// A training set of a spine that comes piece by piece: an Arrow stream, written as it is made; given up once it is
+    /// told to stop.
     fn training_set(
         &self,
         request: &TrainingSetRequest,
         format: BodyFormat,
-        spine: &[u8],
+        spine: &mut Pieces<'_>,
         stop: &Stop,
-    ) -> Result<Vec<u8>, Problem>;
+        out: &mut (dyn Write + Send),
+    ) -> Result<(), Problem>;
 
     /// Begins a query; its rows come on threads of its own. Waits until its columns are known.
     fn query(&self, request: &QueryRequest) -> Result<Answer, Problem>;

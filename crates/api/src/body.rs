@@ -13,31 +13,32 @@ use crate::error::{ApiError, malformed};
 
 /// Reads a body of at most `bytes_max`.
 pub async fn read_body(body: Body, bytes_max: usize) -> Result<Bytes, ApiError> {
-    axum::body::to_bytes(body, bytes_max)
-        .await
-        .map_err(|error| {
-            let mut source: Option<&dyn std::error::Error> = Some(&error);
-            let (mut too_large, mut too_slow) = (false, false);
-            while let Some(cause) = source {
-                too_slow |= cause.is::<TimeoutError>();
-                too_large |= cause.to_string().contains("length limit exceeded");
-                source = cause.source();
-            }
-            if too_large {
-                return ApiError(
-                    Problem::user("body-too-large", "the body is too large")
-                        .detail(format!("more than {bytes_max} bytes"))
-                        .hint("send it in parts, or raise `limits.body_bytes_max`"),
-                );
-            }
-            if too_slow {
-                return ApiError(
-                    Problem::user("slow-body", "the body stopped coming")
-                        .hint("send it without long pauses; the limit is `limits.body_ms_max`"),
-                );
-            }
-            malformed(format!("the body can't be read: {error}"))
-        })
+    let read = axum::body::to_bytes(body, bytes_max).await;
+    read.map_err(|error| {
+        if causes(&error).any(|cause| cause.to_string().contains("length limit exceeded")) {
+            return ApiError(
+                Problem::user("body-too-large", "the body is too large")
+                    .detail(format!("more than {bytes_max} bytes"))
+                    .hint("send it in parts, or raise `limits.body_bytes_max`"),
+            );
+        }
+        unreadable(&error)
+    })
+}
+
+/// Why a body can't be read.
+pub fn unreadable(error: &axum::Error) -> ApiError {
+    if causes(error).any(|cause| cause.is::<TimeoutError>()) {
+        return ApiError(
+            Problem::user("slow-body", "the body stopped coming")
+                .hint("send it without long pauses; the limit is `limits.body_ms_max`"),
+        );
+    }
+    malformed(format!("the body can't be read: {error}"))
+}
+
+fn causes(error: &axum::Error) -> impl Iterator<Item = &(dyn std::error::Error + 'static)> {
+    std::iter::successors(Some(error as &dyn std::error::Error), |e| e.source())
 }
 
 /// The format of facts in a body: as its media type says, else as it begins.

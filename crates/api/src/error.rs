@@ -54,7 +54,9 @@ pub(crate) fn status(problem: &Problem) -> StatusCode {
         "url-too-large" => StatusCode::URI_TOO_LONG,
         "headers-too-large" => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
         "slow-body" => StatusCode::REQUEST_TIMEOUT,
-        "body-too-large" | "too-many-rows" | "query-too-large" => StatusCode::PAYLOAD_TOO_LARGE,
+        "body-too-large" | "too-many-rows" | "query-too-large" | "spill-too-large" => {
+            StatusCode::PAYLOAD_TOO_LARGE
+        }
         "unsupported-media-type" => StatusCode::UNSUPPORTED_MEDIA_TYPE,
         "past-retention" => StatusCode::GONE,
         "disk-full" => StatusCode::INSUFFICIENT_STORAGE,

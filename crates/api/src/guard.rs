@@ -75,10 +75,14 @@ async fn admit(
         true => request,
         false => bound_pauses(request, Duration::from_millis(limits.body_ms_max)),
     };
-    let limit = Duration::from_millis(limits.request_ms_max);
+    let (limit, setting) = match found.rule().is_some_and(|rule| rule.long) {
+        true => (limits.training_set_ms_max, "limits.training_set_ms_max"),
+        false => (limits.request_ms_max, "limits.request_ms_max"),
+    };
+    let limit = Duration::from_millis(limit);
     let response = match tokio::time::timeout(limit, next.run(request)).await {
         Ok(response) => as_problem(response).await,
-        Err(_) => ApiError(timed_out(limit)).into_response(),
+        Err(_) => ApiError(timed_out(limit, setting)).into_response(),
     };
     if let Some(action) = action {
         let status = response.status().as_u16().to_string();
@@ -134,10 +138,10 @@ fn busy() -> Problem {
         .retryable()
 }
 
-fn timed_out(limit: Duration) -> Problem {
+fn timed_out(limit: Duration, setting: &str) -> Problem {
     Problem::external("timeout", "the request took too long")
         .detail(format!("more than {} ms", limit.as_millis()))
-        .hint("ask for less at once, or raise `limits.request_ms_max`")
+        .hint(format!("ask for less at once, or raise `{setting}`"))
         .retryable()
 }
 

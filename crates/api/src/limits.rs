@@ -25,6 +25,8 @@ pub struct Limits {
     pub requests_per_key_max: usize,
     /// Milliseconds until a request is given up.
     pub request_ms_max: u64,
+    /// The same for a training set, until its first rows are ready.
+    pub training_set_ms_max: u64,
     /// Connections open at once; more are refused as busy.
     pub connections_max: usize,
     /// HTTP/2 streams open at once on one connection.
@@ -71,6 +73,7 @@ impl Default for Limits {
             requests_in_flight_max: 4096,
             requests_per_key_max: 1024,
             request_ms_max: 30_000,
+            training_set_ms_max: 600_000,
             connections_max: 4096,
             streams_max: 128,
             url_bytes_max: 8192,

@@ -23,9 +23,9 @@ use crate::openapi::{Paths, problem_reply};
 use crate::server::Shared;
 
 /// Bytes of an answer that are made before the first is sent.
-const HELD_BACK_BYTES: usize = 256 * 1024;
+pub(crate) const HELD_BACK_BYTES: usize = 256 * 1024;
 /// Bytes that are put together before they are sent.
-const PIECE_BYTES: usize = 64 * 1024;
+pub(crate) const PIECE_BYTES: usize = 64 * 1024;
 const PARQUET: &str = "application/vnd.apache.parquet";
 const NDJSON: &str = "application/x-ndjson";
 
@@ -127,11 +127,11 @@ enum Next {
 
 /// Why a transfer is broken off.
 #[derive(Debug)]
-struct Stopped;
+pub(crate) struct Stopped;
 
 impl std::fmt::Display for Stopped {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("the query went wrong while its answer was sent")
+        f.write_str("making the answer went wrong while it was sent")
     }
 }
 

@@ -1,19 +1,32 @@
 //! `POST /v1/training-sets`: a spine in, the same rows with features out, as an Arrow stream.
+//!
+//! Neither is held as a whole: the backend reads the body as it comes, and what it writes is sent as it is made. As with
+//! queries the beginning of an answer is held back, and what goes wrong later breaks the transfer off.
 
-use axum::body::Body;
+use std::io::{self, Write};
+
+use axum::body::{Body, BodyDataStream, Bytes};
 use axum::extract::{Query, State};
 use axum::http::{HeaderMap, HeaderValue, Response, header};
+use futures_util::stream::{self, StreamExt};
 use headwater_batch::Stop;
 use headwater_schema::Problem;
 use serde::Deserialize;
 use serde_json::json;
+use tokio::runtime::Handle;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 
 use crate::arrow_stream::ARROW_STREAM;
 use crate::backend::{Names, TrainingKnownAt, TrainingSetRequest};
-use crate::body::{facts_format, instant, known_at, read_body};
+use crate::body::{facts_format, instant, known_at, unreadable};
 use crate::error::{ApiError, malformed};
 use crate::openapi::{Paths, problem_reply, query};
+use crate::query::{HELD_BACK_BYTES, PIECE_BYTES, Stopped};
 use crate::server::Shared;
+
+/// Pieces of an answer that wait to be sent; its maker waits with the next.
+const PIECES_MAX: usize = 4;
 
 /// Parameters of a training set.
 #[derive(Debug, Deserialize)]
@@ -46,6 +59,91 @@ impl Drop for Waiting {
     }
 }
 
+/// A body, read by a thread that may wait for it.
+struct Coming {
+    begun: Option<Bytes>,
+    rest: BodyDataStream,
+    runtime: Handle,
+    stop: Stop,
+}
+
+impl Coming {
+    fn next(&mut self) -> Result<Option<Vec<u8>>, Problem> {
+        self.stop.check()?;
+        let piece = match self.begun.take() {
+            Some(begun) => Some(Ok(begun)),
+            None => self.runtime.block_on(self.rest.next()),
+        };
+        let piece = piece.transpose().map_err(|e| unreadable(&e).0)?;
+        Ok(piece.map(Vec::from))
+    }
+}
+
+/// What is written, in pieces.
+struct Going {
+    piece: Vec<u8>,
+    pieces: mpsc::Sender<Vec<u8>>,
+}
+
+impl Write for Going {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.piece.extend_from_slice(bytes);
+        if self.piece.len() >= PIECE_BYTES {
+            self.flush()?;
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        let piece = std::mem::take(&mut self.piece);
+        let sent = self.pieces.blocking_send(piece);
+        sent.map_err(|_| io::Error::other("nobody waits for the answer any more"))
+    }
+}
+
+/// An answer that is being made and sent.
+struct Sending {
+    pieces: mpsc::Receiver<Vec<u8>>,
+    /// Until it is known how the making ended.
+    making: Option<JoinHandle<Result<(), Problem>>>,
+    _waiting: Waiting,
+}
+
+impl Sending {
+    /// At least so many bytes, or all that are left.
+    async fn fill(&mut self, bytes_min: usize) -> Result<Vec<u8>, Problem> {
+        let mut bytes = Vec::new();
+        while bytes.len() < bytes_min {
+            match (self.pieces.recv().await, self.making.take()) {
+                (Some(piece), making) => {
+                    bytes.extend(piece);
+                    self.making = making;
+                }
+                (None, Some(making)) => {
+                    let panicked =
+                        |e| Problem::internal("training-set", "making it panicked").detail(e);
+                    making.await.map_err(panicked)??;
+                }
+                (None, None) => break,
+            }
+        }
+        Ok(bytes)
+    }
+
+    /// The next bytes; none at the end.
+    async fn piece(&mut self) -> Option<Result<Bytes, Stopped>> {
+        match self.fill(1).await {
+            Ok(bytes) if bytes.is_empty() => None,
+            Ok(bytes) => Some(Ok(bytes.into())),
+            Err(problem) => {
+                let (code, detail) = (problem.code, problem.detail);
+                tracing::warn!(code, detail, "a training set went wrong while it was sent");
+                Some(Err(Stopped))
+            }
+        }
+    }
+}
+
 /// Makes a training set.
 pub async fn post_training_set(
     State(shared): State<Shared>,
@@ -74,15 +172,39 @@ pub async fn post_training_set(
             .map(|t| instant("labels_as_of", &json!(t)))
             .transpose()?,
     };
-    let body = read_body(body, shared.limits.body_bytes_max).await?;
-    let format = facts_format(&headers, &body)?;
-    let backend = shared.backend.clone();
+    let mut rest = body.into_data_stream();
+    let begun = rest.next().await.transpose();
+    let begun = begun.map_err(|e| unreadable(&e))?;
+    let format = facts_format(&headers, begun.as_deref().unwrap_or_default())?;
     let waiting = Waiting(Stop::default());
-    let stop = waiting.0.clone();
-    let make = move || backend.training_set(&request, format, &body, &stop);
-    let made = tokio::task::spawn_blocking(make).await;
-    let panicked = |e| ApiError(Problem::internal("training-set", "making it panicked").detail(e));
-    let mut response = Response::new(Body::from(made.map_err(panicked)??));
+    let mut coming = Coming {
+        begun,
+        rest,
+        runtime: Handle::current(),
+        stop: waiting.0.clone(),
+    };
+    let (sender, pieces) = mpsc::channel(PIECES_MAX);
+    let (backend, stop) = (shared.backend.clone(), waiting.0.clone());
+    let making = tokio::task::spawn_blocking(move || {
+        let mut out = Going {
+            piece: Vec::new(),
+            pieces: sender,
+        };
+        backend.training_set(&request, format, &mut || coming.next(), &stop, &mut out)?;
+        out.flush()
+            .map_err(|e| Problem::external("stopped", "the answer can't be sent").detail(e))
+    });
+    let mut sending = Sending {
+        pieces,
+        making: Some(making),
+        _waiting: waiting,
+    };
+    let beginning = sending.fill(HELD_BACK_BYTES).await?;
+    let rest = stream::unfold(sending, |mut sending| async move {
+        sending.piece().await.map(|piece| (piece, sending))
+    });
+    let begun = stream::once(async { Ok(Bytes::from(beginning)) });
+    let mut response = Response::new(Body::from_stream(begun.chain(rest)));
     let media_type = HeaderValue::from_static(ARROW_STREAM);
     response
         .headers_mut()
@@ -111,7 +233,7 @@ pub fn paths() -> Paths {
             "application/x-ndjson": {"schema": text}
         }},
         "responses": {
-            "200": {"description": "The spine's columns, then the features, then the labels", "content": {ARROW_STREAM: binary}},
+            "200": {"description": "The spine's columns, then the features, then the labels; a transfer that breaks off is no whole answer", "content": {ARROW_STREAM: binary}},
             "default": problem_reply()
         }
     }});

@@ -120,8 +120,21 @@ impl SpineColumns {
         self.known_at.is_some()
     }
 
-    /// The key of the entity at `place` of every row; none where a key column is null. Here and below `first` is the
-    /// number of the first of the rows in the spine.
+    /// Whether rows may be facts themselves.
+    pub fn has_facts(&self) -> bool {
+        self.fact.is_some()
+    }
+
+    /// Refuses rows with a value that doesn't fit. Here and below `first` is the number of the first of the rows in the
+    /// spine.
+    pub fn check(&self, rows: &RecordBatch, first: usize) -> Result<(), Problem> {
+        for columns in self.entities.iter().chain([&self.context]) {
+            read_all(columns, rows, first)?;
+        }
+        Ok(())
+    }
+
+    /// The key of the entity at `place` of every row; none where a key column is null.
     pub fn keys(
         &self,
         place: usize,

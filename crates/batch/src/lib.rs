@@ -4,7 +4,10 @@
 //! It isn't a second engine of features: nothing here knows how a window is computed. `headwater` calls it.
 
 mod columns;
+mod kept_rows;
+mod spill;
 mod spine;
+mod spool;
 pub mod sql;
 mod sweep;
 mod table;
@@ -13,7 +16,10 @@ mod training_set;
 mod unindexed;
 
 pub use columns::{KeyShape, RowMoment, SpineColumns, SpineShape};
-pub use spine::Spine;
+pub use kept_rows::{KeptRows, KeptRowsWriter, batch_bytes};
+pub use spill::{Spill, SpillLimit};
+pub use spine::SpineReader;
+pub use spool::{HeldFile, Pieces, spool};
 pub use sweep::{Moment, Stop, Sweep, SweepOptions, SweptRows};
 pub use table::{OutputFormat, TableWriter};
-pub use training_set::{KnownRule, Manifest, SpineRead, fact_positions, sha256_hex, spine_format};
+pub use training_set::{KnownRule, Manifest, SpineRead, fact_positions, sha256_of, spine_format};

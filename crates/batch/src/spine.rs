@@ -1,61 +1,195 @@
 //! A spine: rows that say which entities are read and as of when, with whatever else they carry.
 //!
-//! Arrow and Parquet keep their columns as they are. Text is read by the decoder of facts, with the types
+//! It comes in parts and leaves in chunks of rows, whose bounds don't depend on the parts, so that a spine of any size takes
+//! little memory. Arrow and Parquet keep their columns as they are. Text is read by the decoder of facts, with the types
 //! of the columns that are asked for and, for the others, those that fit their first rows.
 
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
+use arrow::compute::concat_batches;
 use arrow::datatypes::{Schema, SchemaRef};
-use headwater_schema::decode::{BodyFormat, DecodeLimits, decode_each, read_record_batches};
+use headwater_schema::decode::{
+    BodyFormat, DecodeLimits, Decoded, decode_each, read_record_batches,
+};
 use headwater_schema::infer::infer_columns;
 use headwater_schema::{Contract, DataType, Field, Problem};
 use serde_json::{Value as Json, json};
 
-/// Rows of text that are decoded together.
-const TEXT_ROWS: usize = 8192;
+use crate::kept_rows::batch_bytes;
+
+/// Rows of a chunk, unless they are very wide.
+const CHUNK_ROWS: usize = 4096;
+/// About the most bytes of a chunk.
+const CHUNK_BYTES: usize = 32 << 20;
+/// Parts of text whose rows say together of what types the columns are.
+const SAMPLED_PARTS: usize = 2;
 /// Columns of a spine.
 const COLUMNS_MAX: usize = 10_000;
 
-/// A spine, in batches of its rows.
-#[derive(Debug, Clone)]
-pub struct Spine {
-    pub schema: SchemaRef,
-    pub batches: Vec<RecordBatch>,
+type Sink<'a> = dyn FnMut(RecordBatch) -> Result<(), Problem> + 'a;
+
+/// Reads a spine, part by part.
+pub struct SpineReader {
+    time: String,
+    wanted: Vec<Field>,
+    /// Parts of text that came before their columns were known.
+    sample: Vec<(BodyFormat, Vec<u8>)>,
+    text: Option<Text>,
+    schema: Option<SchemaRef>,
+    /// Rows of the next chunk.
+    waiting: Vec<RecordBatch>,
+    waiting_rows: usize,
+    waiting_bytes: usize,
 }
 
-impl Spine {
-    /// Reads a spine. `wanted` are the columns that have a type of their own; a time among them is RFC 3339
-    /// with an offset, or integer microseconds.
-    pub fn read(
-        format: BodyFormat,
-        body: &[u8],
-        time: &str,
-        wanted: &[Field],
-    ) -> Result<Self, Problem> {
-        let batches = match format {
-            BodyFormat::ArrowStream | BodyFormat::Parquet => {
-                read_record_batches(format, body)?.collect::<Result<Vec<_>, _>>()?
-            }
-            _ => read_text(format, body, time, wanted)?,
-        };
-        let rows: usize = batches.iter().map(RecordBatch::num_rows).sum();
-        let Some(first) = batches.first().filter(|_| rows > 0) else {
-            return Err(empty());
-        };
-        let fields = first.schema().fields().clone();
-        if fields.len() > COLUMNS_MAX {
-            return Err(Problem::user("limit", "the spine has too many columns")
-                .detail(format!("{} of at most {COLUMNS_MAX}", fields.len())));
+/// How text is read.
+struct Text {
+    contract: Contract,
+    columns: usize,
+    /// Rows that were decoded.
+    rows: usize,
+}
+
+impl SpineReader {
+    /// `wanted` are the columns that have a type of their own; a time among them is RFC 3339 with an offset, or integer
+    /// microseconds.
+    pub fn new(time: &str, wanted: Vec<Field>) -> Self {
+        Self {
+            time: time.to_owned(),
+            wanted,
+            sample: Vec::new(),
+            text: None,
+            schema: None,
+            waiting: Vec::new(),
+            waiting_rows: 0,
+            waiting_bytes: 0,
         }
-        Ok(Self {
-            schema: Arc::new(Schema::new(fields)),
-            batches,
-        })
     }
 
-    pub fn rows(&self) -> usize {
-        self.batches.iter().map(RecordBatch::num_rows).sum()
+    /// Takes the next part; gives the chunks that are whole by then.
+    pub fn take(
+        &mut self,
+        format: BodyFormat,
+        part: Vec<u8>,
+        sink: &mut Sink<'_>,
+    ) -> Result<(), Problem> {
+        match format {
+            BodyFormat::ArrowStream | BodyFormat::Parquet => {
+                for batch in read_record_batches(format, &part)? {
+                    self.push(batch?, sink)?;
+                }
+                Ok(())
+            }
+            _ if self.text.is_some() => self.decode(format, &part, sink),
+            _ => {
+                self.sample.push((format, part));
+                match self.sample.len() < SAMPLED_PARTS {
+                    true => Ok(()),
+                    false => self.decode_sample(sink),
+                }
+            }
+        }
+    }
+
+    /// Gives the last chunk. A spine without rows is refused.
+    pub fn finish(mut self, sink: &mut Sink<'_>) -> Result<(), Problem> {
+        if !self.sample.is_empty() {
+            self.decode_sample(sink)?;
+        }
+        self.give(sink)?;
+        match self.schema {
+            Some(_) => Ok(()),
+            None => Err(empty()),
+        }
+    }
+
+    fn decode_sample(&mut self, sink: &mut Sink<'_>) -> Result<(), Problem> {
+        let parts = std::mem::take(&mut self.sample);
+        let texts = parts
+            .iter()
+            .map(|(format, part)| (*format, part.as_slice()));
+        self.text = Some(Text::of(texts, &self.time, &self.wanted)?);
+        for (format, part) in parts {
+            self.decode(format, &part, sink)?;
+        }
+        Ok(())
+    }
+
+    fn decode(
+        &mut self,
+        format: BodyFormat,
+        part: &[u8],
+        sink: &mut Sink<'_>,
+    ) -> Result<(), Problem> {
+        let Some(mut text) = self.text.take() else {
+            return Err(Problem::internal("spine", "a part came before its columns"));
+        };
+        let limits = DecodeLimits::files();
+        let (first, mut rows) = (text.rows, 0);
+        let mut take = |decoded: Decoded| {
+            let batch = text_rows(decoded, first, text.columns)?;
+            rows += batch.num_rows();
+            self.push(batch, sink)
+        };
+        decode_each(&text.contract, format, part, &limits, CHUNK_ROWS, &mut take)?;
+        text.rows += rows;
+        self.text = Some(text);
+        Ok(())
+    }
+
+    /// Takes rows, and gives the chunks that they fill.
+    fn push(&mut self, batch: RecordBatch, sink: &mut Sink<'_>) -> Result<(), Problem> {
+        let mut batch = self.as_spine(batch)?;
+        while batch.num_rows() > 0 {
+            let rows = batch.num_rows().min(CHUNK_ROWS - self.waiting_rows);
+            let taken = batch.slice(0, rows);
+            batch = batch.slice(rows, batch.num_rows() - rows);
+            self.waiting_rows += rows;
+            self.waiting_bytes += batch_bytes(&taken);
+            self.waiting.push(taken);
+            if self.waiting_rows == CHUNK_ROWS || self.waiting_bytes > CHUNK_BYTES {
+                self.give(sink)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn give(&mut self, sink: &mut Sink<'_>) -> Result<(), Problem> {
+        let waiting = std::mem::take(&mut self.waiting);
+        (self.waiting_rows, self.waiting_bytes) = (0, 0);
+        match (waiting.as_slice(), &self.schema) {
+            ([], _) | (_, None) => Ok(()),
+            ([one], _) => sink(one.clone()),
+            (several, Some(schema)) => sink(concat_batches(schema, several).map_err(|e| {
+                Problem::user("wrong-spine", "the spine's rows can't be put together").detail(e)
+            })?),
+        }
+    }
+
+    /// The batch under the spine's own schema, which is that of its first rows.
+    fn as_spine(&mut self, batch: RecordBatch) -> Result<RecordBatch, Problem> {
+        if batch.num_rows() == 0 {
+            return Ok(batch);
+        }
+        let schema = match &self.schema {
+            Some(schema) => schema.clone(),
+            None => {
+                let fields = batch.schema().fields().clone();
+                if fields.len() > COLUMNS_MAX {
+                    return Err(Problem::user("limit", "the spine has too many columns")
+                        .detail(format!("{} of at most {COLUMNS_MAX}", fields.len())));
+                }
+                self.schema.insert(Arc::new(Schema::new(fields))).clone()
+            }
+        };
+        RecordBatch::try_new(schema, batch.columns().to_vec()).map_err(|e| {
+            Problem::user(
+                "wrong-spine",
+                "the spine's rows don't have the same columns",
+            )
+            .detail(e)
+        })
     }
 }
 
@@ -64,61 +198,52 @@ fn empty() -> Problem {
         .hint("give at least one row of keys with a time")
 }
 
-fn read_text(
-    format: BodyFormat,
-    body: &[u8],
-    time: &str,
-    wanted: &[Field],
-) -> Result<Vec<RecordBatch>, Problem> {
-    let mut columns = infer_columns(format, body)?;
-    if columns.is_empty() {
-        return Err(empty());
-    }
-    for column in &mut columns {
-        if let Some(own) = wanted.iter().find(|w| w.name == column.name) {
-            column.data_type = own.data_type.clone();
+impl Text {
+    /// The columns of a spine of text, of which the first parts are given.
+    fn of<'a>(
+        parts: impl Iterator<Item = (BodyFormat, &'a [u8])>,
+        time: &str,
+        wanted: &[Field],
+    ) -> Result<Self, Problem> {
+        let mut columns = infer_columns(parts)?;
+        if columns.is_empty() {
+            return Err(empty());
         }
+        for column in &mut columns {
+            if let Some(own) = wanted.iter().find(|w| w.name == column.name) {
+                column.data_type = own.data_type.clone();
+            }
+        }
+        let by_time = columns.iter().any(|c| *c.name == *time);
+        Ok(Self {
+            contract: contract_of(&columns, by_time.then_some(time))?,
+            columns: columns.len(),
+            rows: 0,
+        })
     }
-    let by_time = columns.iter().any(|c| *c.name == *time);
-    let contract = contract_of(&columns, by_time.then_some(time))?;
-    let keep = columns.len();
-    let mut batches = Vec::new();
-    let limits = DecodeLimits::files();
-    decode_each(
-        &contract,
-        format,
-        body,
-        &limits,
-        TEXT_ROWS,
-        &mut |decoded| {
-            if let Some(wrong) = decoded.rejected.first() {
-                let problem = Problem::user("wrong-spine-row", "a row of the spine is wrong")
-                    .detail(format!("row {}: {}", wrong.row, wrong.reason))
-                    .hint("times are RFC 3339 with an offset, or integer microseconds since 1970");
-                return Err(match &wrong.field {
-                    Some(field) => problem.field(field.clone()),
-                    None => problem,
-                });
-            }
-            if decoded.unknown_fields > 0 {
-                return Err(Problem::user(
-                    "wrong-spine-row",
-                    "a row of the spine has a column that its first rows don't have",
-                )
-                .hint("give every row the same columns"));
-            }
-            let own: Vec<usize> = (0..keep).collect();
-            batches.push(
-                decoded
-                    .batch
-                    .columns
-                    .project(&own)
-                    .map_err(|e| Problem::internal("spine", "columns can't be picked").detail(e))?,
-            );
-            Ok(())
-        },
-    )?;
-    Ok(batches)
+}
+
+/// The rows of a part of text, whose first is the spine's row `first`; one that is wrong is refused.
+fn text_rows(decoded: Decoded, first: usize, columns: usize) -> Result<RecordBatch, Problem> {
+    if let Some(wrong) = decoded.rejected.first() {
+        let problem = Problem::user("wrong-spine-row", "a row of the spine is wrong")
+            .detail(format!("row {}: {}", first + wrong.row, wrong.reason))
+            .hint("times are RFC 3339 with an offset, or integer microseconds since 1970");
+        return Err(match &wrong.field {
+            Some(field) => problem.field(field.clone()),
+            None => problem,
+        });
+    }
+    if decoded.unknown_fields > 0 {
+        return Err(Problem::user(
+            "wrong-spine-row",
+            "a row of the spine has a column that its first rows don't have",
+        )
+        .hint("give every row the same columns"));
+    }
+    let own: Vec<usize> = (0..columns).collect();
+    let rows = decoded.batch.columns.project(&own);
+    rows.map_err(|e| Problem::internal("spine", "columns can't be picked").detail(e))
 }
 
 /// The spine's columns as a contract; where none is its time, one that no row has stands in for it.

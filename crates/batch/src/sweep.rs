@@ -23,7 +23,6 @@ mod gathering;
 mod held;
 mod results;
 mod rows;
-mod spill;
 mod stop;
 mod values;
 
@@ -31,8 +30,9 @@ pub(crate) use few::{ENTITIES_MAX, Few};
 use gathering::Gathering;
 use results::{Results, SortedRows};
 use rows::{Rows, rows_of};
-use spill::Spill;
 pub use stop::Stop;
+
+use crate::spill::{Spill, SpillLimit};
 
 /// Moments of a chained view that are grouped by what was known: each group goes through the facts again.
 const GROUPED_MOMENTS: usize = 65_536;
@@ -54,6 +54,8 @@ pub struct SweepOptions {
     /// Made where it isn't there. What is written goes when the sweep ends, however it ends: what a killed process leaves
     /// goes when the next sweep there begins to write.
     pub spill_folder: PathBuf,
+    /// What may lie there at once.
+    pub spill_limit: SpillLimit,
 }
 
 /// A sweep over everything that a log holds when it begins.
@@ -118,6 +120,16 @@ impl Sweep<'_> {
         self.swept(plan, Box::new(moments), stop)
     }
 
+    /// Refuses moments, the earliest of which is given, that need facts which are no longer kept.
+    pub fn refuse_expired(&self, plan: &ReadPlan, earliest: Micros) -> Result<(), Problem> {
+        let oldest = plan.oldest(&Cursor::inclusive(earliest));
+        for source in &plan.view().sources {
+            let contract = self.contract(&source.contract)?;
+            refuse_expired(self.facts, &contract, &plan.view().name, oldest)?;
+        }
+        Ok(())
+    }
+
     /// The facts of a view's source up to a sequence that pass its `where` and name an entity, whatever became of them
     /// since.
     pub(crate) fn facts_of<'a>(
@@ -141,7 +153,8 @@ impl Sweep<'_> {
         moments: Box<dyn Iterator<Item = Result<Moment, Problem>> + '_>,
         stop: &Stop,
     ) -> Result<SweptRows, Problem> {
-        let spill = Spill::new(self.env, &self.options.spill_folder);
+        let options = &self.options;
+        let spill = Spill::new(self.env, &options.spill_folder, &options.spill_limit);
         let features = &plan.view().features;
         let windowed = plan.windowed().into_iter();
         let types: Arc<[DataType]> = windowed.map(|i| features[i].data_type.clone()).collect();
@@ -233,22 +246,20 @@ impl Pass<'_> {
             false => sweep.options.memory_bytes_max,
         };
         let mut gathering = Gathering::new(self.plan, self.spill.clone(), bytes_max);
-        // Nothing is older than the newest time; none reaches back over all time.
-        let mut oldest = Some(Micros::MAX);
+        let mut earliest: Option<Micros> = None;
         let mut until = Position::MIN;
         let (mut known_first, mut known_last) = (end, 0);
         for (row, moment) in moments {
             let Moment { key, cursor } = moment?;
-            oldest = oldest.min(self.plan.oldest(&cursor));
+            earliest = Some(earliest.map_or(cursor.as_of, |at| at.min(cursor.as_of)));
             until = until.max(cursor.until);
             let known_at = cursor.known_at.min(end);
             known_first = known_first.min(known_at);
             known_last = known_last.max(known_at);
             gathering.moment(row, key.as_ref().map(EntityKey::as_bytes), &cursor)?;
         }
-        for source in &view.sources {
-            let contract = sweep.contract(&source.contract)?;
-            refuse_expired(sweep.facts, &contract, &view.name, oldest)?;
+        if let Some(earliest) = earliest {
+            sweep.refuse_expired(self.plan, earliest)?;
         }
         // A lookup finds what counts at one state of knowledge.
         let keys = gathering.few(ENTITIES_MAX);

@@ -43,6 +43,9 @@ impl OutputFormat {
     }
 }
 
+/// About how many bytes of a row group are put together before they are written; until then they are in memory.
+const ROW_GROUP_BYTES: usize = 32 << 20;
+
 type Out<'a> = Box<dyn Write + Send + 'a>;
 
 /// Writes one table.
@@ -67,6 +70,7 @@ impl<'a> TableWriter<'a> {
             OutputFormat::Parquet => {
                 let properties = WriterProperties::builder()
                     .set_compression(Compression::SNAPPY)
+                    .set_max_row_group_bytes(Some(ROW_GROUP_BYTES))
                     .build();
                 let writer = ArrowWriter::try_new(out, schema.clone(), Some(properties));
                 Self::Parquet(Box::new(writer.map_err(failed)?))

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use headwater_env::{FileError, ReadFile};
 use headwater_facts::FactLog;
 use headwater_schema::decode::BodyFormat;
 use headwater_schema::{Micros, Position, Problem, Sequence};
@@ -9,7 +10,9 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 /// Facts read from the log at a time.
-const READ_FACTS: usize = 65_536;
+const READ_FACTS: usize = 8192;
+/// Bytes of a file that are hashed at a time.
+const PIECE_BYTES: usize = 256 * 1024;
 
 /// How much of the log every row may know.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -66,6 +69,21 @@ impl Manifest {
     /// The first had no labels.
     pub const FORMAT: u32 = 2;
 
+    /// With how many values of each column that was added are null, and the SHA-256 of the table's bytes.
+    pub fn finish(self, nulls: Vec<usize>, sha256: String) -> Self {
+        let names = self.features.iter().chain(&self.labels).cloned();
+        Self {
+            nulls: names.zip(nulls).collect(),
+            sha256,
+            ..self
+        }
+    }
+
+    pub fn to_text(&self) -> Result<String, Problem> {
+        serde_json::to_string_pretty(self)
+            .map_err(|e| Problem::internal("manifest", "a manifest can't be written").detail(e))
+    }
+
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, Problem> {
         let wrong = |detail: String| {
             Problem::user("invalid-manifest", "the manifest can't be read")
@@ -83,9 +101,17 @@ impl Manifest {
     }
 }
 
-/// The SHA-256 of bytes, as text.
-pub fn sha256_hex(bytes: &[u8]) -> String {
-    hex(&Sha256::digest(bytes))
+/// The SHA-256 of a file's bytes, as text.
+pub fn sha256_of(file: &dyn ReadFile) -> Result<String, FileError> {
+    let (mut hash, mut at, length) = (Sha256::new(), 0, file.length()?);
+    let mut piece = vec![0; PIECE_BYTES];
+    while at < length {
+        let bytes = (length - at).min(PIECE_BYTES as u64) as usize;
+        file.read_at(at, &mut piece[..bytes])?;
+        hash.update(&piece[..bytes]);
+        at += bytes as u64;
+    }
+    Ok(hex(&hash.finalize()))
 }
 
 pub(crate) fn hex(bytes: &[u8]) -> String {

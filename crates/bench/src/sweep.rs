@@ -12,7 +12,7 @@ use arrow::array::{
     Array, ArrayRef, Float64Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray,
 };
 use headwater::{Config, Engine, Env};
-use headwater_batch::{Moment, OutputFormat, Sweep, SweepOptions, TableWriter};
+use headwater_batch::{Moment, OutputFormat, SpillLimit, Sweep, SweepOptions, TableWriter};
 use headwater_features::ReadPlan;
 use headwater_schema::{Cursor, EntityKey, FactBatch, Problem, Value};
 
@@ -271,6 +271,7 @@ fn sweep(
         options: SweepOptions {
             memory_bytes_max: MEMORY_BYTES_MAX,
             spill_folder: folder.join("spill"),
+            spill_limit: SpillLimit::default(),
         },
     };
     let (start, core) = (Instant::now(), thread_seconds());

@@ -1,6 +1,7 @@
 //! The engine as what the edge serves.
 
 use std::collections::BTreeMap;
+use std::io::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,8 +11,8 @@ use headwater_api::backend::{
     IngestOptions, Measure, MendReply, Mending, NewVersion, Pending, PredictDone, PredictRequest,
     QuarantineRow, QueryRequest, RegistryQuery, RetractDone, TrainingSetRequest, WriteTarget,
 };
-use headwater_batch::Stop;
 use headwater_batch::sql::Answer;
+use headwater_batch::{Pieces, Stop};
 use headwater_facts::{FactLog, FoundFacts, Lookup, Scan};
 use headwater_features::{FeatureKind, Plan};
 use headwater_schema::decode::BodyFormat;
@@ -49,10 +50,11 @@ impl Backend for Engine {
         &self,
         request: &TrainingSetRequest,
         format: BodyFormat,
-        spine: &[u8],
+        spine: &mut Pieces<'_>,
         stop: &Stop,
-    ) -> Result<Vec<u8>, Problem> {
-        self.training_set_until(request, format, spine, stop)
+        out: &mut (dyn Write + Send),
+    ) -> Result<(), Problem> {
+        self.stream_training_set(request, format, spine, stop, out)
     }
 
     fn query(&self, request: &QueryRequest) -> Result<Answer, Problem> {

@@ -1,4 +1,4 @@
-//! Fixture tests: a project's own tests of its definitions. Facts go in, features come out at a cursor,
+//! Fixture tests: a project's own tests of its definitions. Facts go in, features and labels come out at a cursor,
 //! and are compared with what the test expects. They run through the same engine that serves, in a
 //! folder of their own that goes when they end.
 
@@ -85,7 +85,15 @@ pub struct CaseSpec {
     #[serde(default)]
     pub context: Option<ContextRow>,
     /// Full name of a feature → its value, or a map of `value`, `status` and `tolerance`.
+    #[serde(default)]
     pub expect: BTreeMap<String, Json>,
+    /// Name of a label → its value for a row of `entity` at `as_of`, or a map of `value` and `tolerance`. Columns that it
+    /// is matched by may be named in `entity` too.
+    #[serde(default)]
+    pub labels: BTreeMap<String, Json>,
+    /// When the labels are looked at; by default once every horizon has come.
+    #[serde(default)]
+    pub labels_as_of: Option<Json>,
 }
 
 fn yes() -> bool {
@@ -114,9 +122,11 @@ struct Case {
     feature_set: Option<String>,
     context: Option<ContextRow>,
     expect: Vec<Expected>,
+    labels: Vec<Expected>,
+    labels_as_of: Micros,
 }
 
-/// What a feature has to be.
+/// What a feature or a label has to be.
 #[derive(Debug, Clone)]
 struct Expected {
     feature: String,
@@ -215,35 +225,36 @@ fn read_case(
 ) -> Result<Case, Vec<Problem>> {
     let pointer = format!("/spec/cases/{index}");
     let mut problems = Vec::new();
-    let as_of = instant(&case.as_of).unwrap_or_else(|detail| {
-        problems.push(
-            Problem::user("invalid-time", "`as_of` is no time")
-                .detail(detail)
-                .hint("write RFC 3339 with an offset, as in 2026-01-15T10:00:00Z, or microseconds")
-                .at(document.locate(&format!("{pointer}/as_of"))),
-        );
-        0
-    });
+    let mut time = |json: &Json, name: &str| {
+        instant(json).unwrap_or_else(|detail| {
+            problems.push(
+                Problem::user("invalid-time", format!("`{name}` is no time"))
+                    .detail(detail)
+                    .hint("write RFC 3339 with an offset, as in 2026-01-15T10:00:00Z, or microseconds")
+                    .at(document.locate(&format!("{pointer}/{name}"))),
+            );
+            0
+        })
+    };
+    let as_of = time(&case.as_of, "as_of");
+    let labels_as_of = case.labels_as_of.as_ref();
+    let labels_as_of = labels_as_of.map_or(Micros::MAX, |json| time(json, "labels_as_of"));
     if let Err(problem) = check_set(&case, catalog) {
         // What the set gives can't be told, so neither can what is expected of it.
         problems.push(problem.at(document.locate(&pointer)));
         return Err(problems);
     }
-    let mut expect = Vec::new();
-    for (feature, given) in &case.expect {
-        let place = format!("{pointer}/expect/{}", pointer_segment(feature));
-        let location = document.locate_key(&place);
-        let known = check_feature(&case, feature, catalog);
-        let read = known.and_then(|()| read_expected(feature, given));
-        match read {
-            Ok(expected) => expect.push(Expected {
-                location,
-                ..expected
-            }),
-            Err(problem) => problems.push(problem.at(location)),
-        }
-    }
-    if case.expect.is_empty() {
+    let mut all = |given, key, check: Check<'_>| {
+        let pointer = format!("{pointer}/{key}");
+        read_all(document, &pointer, given, check, &mut problems)
+    };
+    let expect = all(&case.expect, "expect", &|name, _| {
+        check_feature(&case, name, catalog)
+    });
+    let labels = all(&case.labels, "labels", &|name, e| {
+        check_label(name, e, catalog)
+    });
+    if case.expect.is_empty() && case.labels.is_empty() {
         problems.push(
             Problem::user("invalid-test", "the case expects nothing")
                 .hint("name features and their values: `expect: {view.feature: 1}`")
@@ -263,7 +274,45 @@ fn read_case(
         feature_set: case.feature_set,
         context: case.context,
         expect,
+        labels,
+        labels_as_of,
     })
+}
+
+/// Whether something may be expected of a name.
+type Check<'a> = &'a dyn Fn(&String, &Expected) -> Result<(), Problem>;
+
+/// What is expected of each of some names.
+fn read_all(
+    document: &YamlDocument,
+    pointer: &str,
+    given: &BTreeMap<String, Json>,
+    check: Check<'_>,
+    problems: &mut Vec<Problem>,
+) -> Vec<Expected> {
+    let mut read = Vec::new();
+    for (name, given) in given {
+        let location = document.locate_key(&format!("{pointer}/{}", pointer_segment(name)));
+        let expected = read_expected(name, given);
+        match expected.and_then(|e| check(name, &e).map(|()| e)) {
+            Ok(expected) => read.push(Expected {
+                location,
+                ..expected
+            }),
+            Err(problem) => problems.push(problem.at(location)),
+        }
+    }
+    read
+}
+
+/// Whether there is such a label; one has no status.
+fn check_label(name: &str, expected: &Expected, catalog: &Catalog) -> Result<(), Problem> {
+    catalog.label(name)?;
+    match expected.status {
+        None => Ok(()),
+        Some(_) => Err(Problem::user("invalid-test", "a label has no status")
+            .hint("expect a value; null where it is unknown")),
+    }
 }
 
 /// Whether the case's feature set is there, and the context what it declares.

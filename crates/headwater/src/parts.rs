@@ -1,16 +1,19 @@
 //! A file of facts in parts that can be sent by themselves, so that a file of any size takes little
 //! memory. Rows are judged where the parts are taken in, not here.
 
+use std::cell::Cell;
 use std::io::{BufReader, Read};
 use std::path::Path;
 use std::sync::Arc;
 
-use arrow::array::RecordBatch;
+use arrow::array::{ArrayRef, AsArray, RecordBatch};
+use arrow::datatypes::DataType;
 use arrow::ipc::writer::StreamWriter;
 use bytes::Bytes;
+use headwater_batch::batch_bytes;
 use headwater_env::{Env, FileError, ReadFile};
 use headwater_schema::Problem;
-use headwater_schema::decode::{BodyFormat, parquet_batches};
+use headwater_schema::decode::{BodyFormat, parquet_batches, stream_batches};
 use parquet::errors::ParquetError;
 use parquet::file::reader::{ChunkReader, Length};
 
@@ -20,6 +23,10 @@ const PART_BYTES: usize = 4 << 20;
 const PART_LINES_MAX: usize = 50_000;
 /// The longest line that is looked for the end of.
 const LINE_BYTES_MAX: usize = 16 << 20;
+/// What is only read as a whole: a JSON array, a record batch of an Arrow stream.
+const WHOLE_BYTES_MAX: usize = 1 << 30;
+/// Bytes of an Arrow stream that are read at a time.
+const PIECE_BYTES: usize = 1 << 20;
 
 /// Some rows of a file, as a body of their own.
 pub struct Part {
@@ -29,31 +36,55 @@ pub struct Part {
     pub read_bytes: u64,
 }
 
-/// Reads a file part by part; what `sink` refuses ends it. JSON arrays and Arrow streams are one part.
+/// Reads a file part by part; what `sink` refuses ends it. A JSON array is one part.
 pub fn read_parts(
     env: &Env,
     path: &Path,
     format: BodyFormat,
     sink: &mut dyn FnMut(Part) -> Result<(), Problem>,
 ) -> Result<(), Problem> {
-    let unreadable = |e: FileError| {
-        let title = format!("{} can't be read", path.display());
-        Problem::user("unreadable-file", title).detail(e)
-    };
     let file = env.files.open_read(path).map_err(unreadable)?;
+    parts_of(&Arc::from(file), format, sink)
+}
+
+/// The same of a file that is open.
+pub(crate) fn parts_of(
+    file: &Arc<dyn ReadFile>,
+    format: BodyFormat,
+    sink: &mut dyn FnMut(Part) -> Result<(), Problem>,
+) -> Result<(), Problem> {
     let length = file.length().map_err(unreadable)?;
+    let read = |at: u64, into: &mut [u8]| file.read_at(at, into).map_err(unreadable);
     match format {
-        BodyFormat::Parquet => columns(Arc::from(file), length, sink),
-        BodyFormat::Ndjson | BodyFormat::Csv => {
-            let read = |at: u64, into: &mut [u8]| file.read_at(at, into).map_err(unreadable);
-            lines(&read, length, format, sink)
+        BodyFormat::Parquet => parquet(file.clone(), length, sink),
+        BodyFormat::Ndjson | BodyFormat::Csv => lines(&read, length, format, sink),
+        BodyFormat::ArrowStream => arrow_stream(&read, length, sink),
+        BodyFormat::Json => {
+            let whole = usize::try_from(length).ok();
+            let whole = whole.filter(|bytes| *bytes <= WHOLE_BYTES_MAX);
+            let mut body = vec![0; whole.ok_or_else(array_too_large)?];
+            read(0, &mut body)?;
+            sink(Part {
+                format,
+                body,
+                read_bytes: length,
+            })
         }
-        BodyFormat::Json | BodyFormat::ArrowStream => sink(Part {
-            format,
-            body: env.files.read(path).map_err(unreadable)?,
-            read_bytes: length,
-        }),
     }
+}
+
+pub(crate) fn unreadable(error: FileError) -> Problem {
+    let title = format!("{} can't be read", error.path.display());
+    Problem::user("unreadable-file", title).detail(error)
+}
+
+fn array_too_large() -> Problem {
+    Problem::user(
+        "body-too-large",
+        "a JSON array is read as a whole, and this one is too large",
+    )
+    .detail(format!("it has more than {WHOLE_BYTES_MAX} bytes"))
+    .hint("write NDJSON: one object per line")
 }
 
 /// The same of NDJSON that is in memory.
@@ -204,11 +235,24 @@ struct Chunks {
     length: u64,
 }
 
-/// Its bytes from a place on.
-struct Following {
+/// A file's bytes from a place on.
+pub struct Following {
     file: Arc<dyn ReadFile>,
     at: u64,
     length: u64,
+}
+
+impl Following {
+    /// All bytes of a file.
+    pub fn open(env: &Env, path: &Path) -> Result<Self, Problem> {
+        let file: Arc<dyn ReadFile> = Arc::from(env.files.open_read(path).map_err(unreadable)?);
+        let length = file.length().map_err(unreadable)?;
+        Ok(Self {
+            file,
+            at: 0,
+            length,
+        })
+    }
 }
 
 impl Length for Chunks {
@@ -252,42 +296,80 @@ impl Read for Following {
 }
 
 /// The batches of a Parquet file as Arrow streams.
-fn columns(
+fn parquet(
     file: Arc<dyn ReadFile>,
     length: u64,
     sink: &mut dyn FnMut(Part) -> Result<(), Problem>,
 ) -> Result<(), Problem> {
-    let (mut rows, mut batches) = (0, Vec::new());
+    let mut rows = 0;
     let (total, found) = parquet_batches(Chunks { file, length })?;
     let total = total.max(1);
     for batch in found {
-        small(batch?, &mut batches);
-        for batch in batches.drain(..) {
+        small(batch?, &mut |batch| {
             rows += batch.num_rows() as u64;
-            sink(Part {
-                format: BodyFormat::ArrowStream,
-                body: stream(&batch)?,
-                read_bytes: (u128::from(length) * u128::from(rows.min(total)) / u128::from(total))
-                    as u64,
-            })?;
-        }
+            let read = u128::from(length) * u128::from(rows.min(total)) / u128::from(total);
+            columns(&batch, read as u64, sink)
+        })?;
     }
     Ok(())
 }
 
-/// A batch in halves, until each takes little memory.
-fn small(batch: RecordBatch, into: &mut Vec<RecordBatch>) {
-    let rows = batch.num_rows();
-    let bytes: usize = batch
-        .columns()
-        .iter()
-        .map(|c| c.to_data().get_slice_memory_size().unwrap_or(0))
-        .sum();
-    if rows < 2 || bytes <= PART_BYTES {
-        return into.push(batch);
+/// The batches of an Arrow stream, each as one.
+fn arrow_stream(
+    read: &ReadAt<'_>,
+    length: u64,
+    sink: &mut dyn FnMut(Part) -> Result<(), Problem>,
+) -> Result<(), Problem> {
+    let at = Cell::new(0);
+    let batches = stream_batches(WHOLE_BYTES_MAX, || {
+        let left = usize::try_from(length - at.get()).unwrap_or(usize::MAX);
+        let mut piece = vec![0; left.min(PIECE_BYTES)];
+        read(at.get(), &mut piece)?;
+        at.set(at.get() + piece.len() as u64);
+        Ok((!piece.is_empty()).then(|| piece.into()))
+    });
+    for batch in batches {
+        small(batch?, &mut |batch| columns(&batch, at.get(), sink))?;
     }
-    small(batch.slice(0, rows / 2), into);
-    small(batch.slice(rows / 2, rows - rows / 2), into);
+    Ok(())
+}
+
+fn columns(
+    batch: &RecordBatch,
+    read_bytes: u64,
+    sink: &mut dyn FnMut(Part) -> Result<(), Problem>,
+) -> Result<(), Problem> {
+    sink(Part {
+        format: BodyFormat::ArrowStream,
+        body: stream(batch)?,
+        read_bytes,
+    })
+}
+
+/// A batch in halves, until each takes little memory.
+fn small(
+    batch: RecordBatch,
+    sink: &mut dyn FnMut(RecordBatch) -> Result<(), Problem>,
+) -> Result<(), Problem> {
+    let rows = batch.num_rows();
+    if rows < 2 || batch_bytes(&batch) <= PART_BYTES {
+        return sink(batch);
+    }
+    let half = |from: usize, rows: usize| {
+        let half = batch.slice(from, rows);
+        // Views would take along what the other half's are of.
+        let columns = half
+            .columns()
+            .iter()
+            .map(|column| match column.data_type() {
+                DataType::Utf8View => Arc::new(column.as_string_view().gc()) as ArrayRef,
+                DataType::BinaryView => Arc::new(column.as_binary_view().gc()),
+                _ => column.clone(),
+            });
+        RecordBatch::try_new(batch.schema(), columns.collect()).unwrap_or(half.clone())
+    };
+    small(half(0, rows / 2), sink)?;
+    small(half(rows / 2, rows - rows / 2), sink)
 }
 
 fn stream(batch: &RecordBatch) -> Result<Vec<u8>, Problem> {
@@ -304,10 +386,13 @@ fn stream(batch: &RecordBatch) -> Result<Vec<u8>, Problem> {
 
 #[cfg(test)]
 mod tests {
+    use headwater_batch::HeldFile;
+    use headwater_schema::decode::read_record_batches;
+
     use super::*;
 
     /// The parts of a text, as whole texts.
-    fn parts_of(text: &str, format: BodyFormat) -> Vec<String> {
+    fn texts_of(text: &str, format: BodyFormat) -> Vec<String> {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("file");
         let env = Env::real();
@@ -324,6 +409,51 @@ mod tests {
     }
 
     #[test]
+    fn an_arrow_stream_comes_in_parts_of_its_rows() {
+        use arrow::array::{StringArray, StringViewArray};
+        let texts = |from: usize| (from..from + 60_000).map(|i| Some(format!("{i:>90}")));
+        let batch = |from: usize| {
+            let plain: StringArray = texts(from).collect();
+            let views: StringViewArray = texts(from).collect();
+            let columns: [(&str, ArrayRef); 2] =
+                [("plain", Arc::new(plain)), ("views", Arc::new(views))];
+            RecordBatch::try_from_iter(columns).expect("columns")
+        };
+        let mut bytes = Vec::new();
+        let mut writer = StreamWriter::try_new(&mut bytes, &batch(0).schema()).expect("a writer");
+        for from in [0, 60_000] {
+            writer.write(&batch(from)).expect("written");
+        }
+        writer.finish().expect("written");
+        drop(writer);
+        let (mut rows, mut parts) = (0, 0);
+        let mut sink = |part: Part| {
+            assert!(part.body.len() < 2 * PART_BYTES, "{}", part.body.len());
+            for batch in read_record_batches(part.format, &part.body)? {
+                let batch = batch?;
+                let (plain, views) = (batch.column(0).as_string::<i32>(), batch.column(1));
+                for row in 0..batch.num_rows() {
+                    let text = format!("{:>90}", rows + row);
+                    assert_eq!(plain.value(row), text);
+                    assert_eq!(views.as_string_view().value(row), text);
+                }
+                rows += batch.num_rows();
+            }
+            parts += 1;
+            Ok(())
+        };
+        let file = |bytes: &[u8]| -> Arc<dyn ReadFile> { Arc::new(HeldFile(bytes.to_vec())) };
+        parts_of(&file(&bytes), BodyFormat::ArrowStream, &mut sink).expect("read");
+        assert!(
+            (rows, parts > 4) == (120_000, true),
+            "{rows} rows, {parts} parts"
+        );
+        let cut = &bytes[..bytes.len() - 100];
+        let cut = parts_of(&file(cut), BodyFormat::ArrowStream, &mut |_| Ok(()));
+        assert_eq!(cut.expect_err("it has no end").code, "bad-columns");
+    }
+
+    #[test]
     fn lines_stay_whole_and_every_part_of_csv_has_the_header() {
         let long = "x\ny\"\"".repeat(700_000);
         let rows = [
@@ -332,21 +462,21 @@ mod tests {
             "3,plain\n".into(),
             "4,\"a\"".into(),
         ];
-        let parts = parts_of(&format!("id,text\n{}", rows.concat()), BodyFormat::Csv);
+        let parts = texts_of(&format!("id,text\n{}", rows.concat()), BodyFormat::Csv);
         assert!(parts.len() > 1, "{} parts", parts.len());
         let joined = parts
             .iter()
             .map(|p| p.strip_prefix("id,text\n").expect("the header"));
         assert_eq!(joined.collect::<String>(), rows.concat());
         let lines = "{\"a\":1}\n".repeat(1_200_000) + "{\"a\":2}";
-        let parts = parts_of(&lines, BodyFormat::Ndjson);
+        let parts = texts_of(&lines, BodyFormat::Ndjson);
         assert!(parts.len() > 1 && parts.concat() == lines);
         assert!(parts[..parts.len() - 1].iter().all(|p| p.ends_with("}\n")));
-        assert_eq!(parts_of("", BodyFormat::Ndjson), [""]);
+        assert_eq!(texts_of("", BodyFormat::Ndjson), [""]);
         let ends = record_ends(b"a\"b,\"c\n1,\"\n\"\n2,\"open\n");
         assert_eq!((ends.first, ends.last, ends.count), (7, 13, 2));
         let short = "a\n".repeat(2 * PART_LINES_MAX + 1);
-        let parts = parts_of(&short, BodyFormat::Csv);
+        let parts = texts_of(&short, BodyFormat::Csv);
         let rows: Vec<usize> = parts.iter().map(|p| p.lines().count() - 1).collect();
         assert_eq!(rows, [PART_LINES_MAX - 1, PART_LINES_MAX - 1, 2]);
     }

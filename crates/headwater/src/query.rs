@@ -4,8 +4,8 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use headwater_api::backend::QueryRequest;
-use headwater_batch::SweepOptions;
 use headwater_batch::sql::{Answer, Queries, Query, QueryOptions, Snapshot};
+use headwater_batch::{SpillLimit, SweepOptions};
 use headwater_env::Env;
 use headwater_schema::Problem;
 
@@ -68,6 +68,10 @@ impl Engine {
             sweep: SweepOptions {
                 memory_bytes_max: self.querying.options.memory_bytes_max / 4,
                 spill_folder: self.data.spill(),
+                spill_limit: SpillLimit::new(
+                    self.querying.options.spill_bytes_max,
+                    "query.spill_bytes_max",
+                ),
             },
         };
         let query = Query {

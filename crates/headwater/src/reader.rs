@@ -262,11 +262,19 @@ impl Reader {
     }
 
     pub(crate) fn plan(&self, names: &Names) -> Result<Arc<Plan>, Problem> {
+        Ok(self.plan_and_registry(names)?.0)
+    }
+
+    /// A plan, and the registry that its definitions are from.
+    pub(crate) fn plan_and_registry(
+        &self,
+        names: &Names,
+    ) -> Result<(Arc<Plan>, Arc<Registry>), Problem> {
         let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
+        let (in_force, registry) = (current.in_force.clone(), current.registry.clone());
         if let Some(plan) = current.plans.get(names) {
-            return Ok(plan.clone());
+            return Ok((plan.clone(), registry));
         }
-        let in_force = current.in_force.clone();
         drop(current);
         let resolved = match names {
             Names::Set(set) => in_force.catalog().resolve_set(set)?,
@@ -280,7 +288,7 @@ impl Reader {
             }
             current.plans.insert(names.clone(), plan.clone());
         }
-        Ok(plan)
+        Ok((plan, registry))
     }
 }
 

@@ -3,7 +3,8 @@
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use headwater_env::{AppendFile, FileError};
+use headwater_batch::{Manifest, OutputFormat};
+use headwater_env::{AppendFile, Env, FileError};
 use headwater_schema::Problem;
 use sha2::{Digest, Sha256};
 
@@ -14,37 +15,101 @@ pub fn manifest_path(out: &Path) -> PathBuf {
     name.into()
 }
 
+/// How a training set is written to a file of that name.
+pub fn table_format(out: &Path) -> Result<OutputFormat, Problem> {
+    let extension = out.extension().and_then(|e| e.to_str()).unwrap_or_default();
+    OutputFormat::from_extension(extension).ok_or_else(|| {
+        Problem::user(
+            "unsupported-format",
+            format!("a training set isn't written to files that end in `{extension}`"),
+        )
+        .hint("name the file .parquet, .arrow or .csv")
+    })
+}
+
+/// Writes a training set to a file, and beside it the manifest that what `write` gives makes of its SHA-256. The file takes
+/// its place once it is whole and on the disk; where something goes wrong nothing is left of it.
+pub fn write_table<F>(
+    env: &Env,
+    out: &Path,
+    write: impl FnOnce(&mut (dyn Write + Send)) -> Result<F, Problem>,
+) -> Result<Manifest, Problem>
+where
+    F: FnOnce(String) -> Result<Manifest, Problem>,
+{
+    let (files, beside) = (&env.files, beside(out));
+    let manifest = match write_beside(env, &beside, write) {
+        Ok(manifest) => manifest,
+        Err(problem) => {
+            let _ = files.remove_file(&beside);
+            return Err(problem);
+        }
+    };
+    let text = manifest.to_text()?;
+    let path = manifest_path(out);
+    if files.exists(&path) {
+        // A crash from here on leaves a table without a manifest, never with another's.
+        files.remove_file(&path).map_err(unwritable)?;
+    }
+    files.rename(&beside, out).map_err(unwritable)?;
+    let written = files.write_atomic(&path, text.as_bytes());
+    written.map_err(unwritable)?;
+    Ok(manifest)
+}
+
+fn write_beside<F>(
+    env: &Env,
+    path: &Path,
+    write: impl FnOnce(&mut (dyn Write + Send)) -> Result<F, Problem>,
+) -> Result<Manifest, Problem>
+where
+    F: FnOnce(String) -> Result<Manifest, Problem>,
+{
+    let files = &env.files;
+    if files.exists(path) {
+        files.remove_file(path).map_err(unwritable)?;
+    }
+    let file = files.open_append(path).map_err(unwritable)?;
+    let mut out = io::BufWriter::new(FileOut::new(file));
+    let manifest = write(&mut out)?;
+    let mut file = out.into_inner().map_err(|e| {
+        Problem::external("unwritable", "the training set can't be written").detail(e.error())
+    })?;
+    file.sync().map_err(unwritable)?;
+    manifest(file.sha256())
+}
+
 /// Where a table is while it isn't whole.
-pub(crate) fn beside(out: &Path) -> PathBuf {
+fn beside(out: &Path) -> PathBuf {
     let mut name = out.as_os_str().to_owned();
     name.push(".new");
     name.into()
 }
 
-pub(crate) fn unwritable(error: FileError) -> Problem {
+fn unwritable(error: FileError) -> Problem {
     Problem::external("unwritable", "the training set can't be written").detail(error)
 }
 
 /// A file as what tables are written to; it is hashed on the way.
-pub(crate) struct FileOut {
+struct FileOut {
     file: Box<dyn AppendFile>,
     hash: Sha256,
 }
 
 impl FileOut {
-    pub(crate) fn new(file: Box<dyn AppendFile>) -> Self {
+    fn new(file: Box<dyn AppendFile>) -> Self {
         Self {
             file,
             hash: Sha256::new(),
         }
     }
 
-    pub(crate) fn sync(&mut self) -> Result<(), FileError> {
+    fn sync(&mut self) -> Result<(), FileError> {
         self.file.sync()
     }
 
     /// The SHA-256 of all that was written, as text.
-    pub(crate) fn sha256(self) -> String {
+    fn sha256(self) -> String {
         let hash = self.hash.finalize();
         hash.iter().map(|byte| format!("{byte:02x}")).collect()
     }

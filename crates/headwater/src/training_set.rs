@@ -1,49 +1,58 @@
 //! Training sets: a spine's rows, each with the features that a live read at its cursor gives.
 //!
-//! What is wrong with the spine is told before the first feature is read; a table is written beside its
-//! place and takes it only when it is whole.
+//! What is wrong with the spine is told before the first feature is read. Neither spine nor table is held as a whole: rows
+//! come in chunks and leave in chunks. A table is written beside its place and takes it only when it is whole.
 
-use std::collections::{BTreeSet, HashMap};
-use std::io::{self, Write};
+use std::collections::HashMap;
+use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use arrow::array::{Array, ArrayRef, RecordBatch};
 use arrow::datatypes::{Field as ArrowField, Schema, SchemaRef};
-use headwater_api::backend::{KnownAt, Names, TrainingKnownAt, TrainingSetRequest};
+use headwater_api::backend::TrainingSetRequest;
 use headwater_batch::{
-    KeyShape, KnownRule, Manifest, Moment, OutputFormat, RowMoment, Spine, SpineColumns,
-    SpineShape, Stop, Sweep, SweepOptions, SweptRows, TableWriter, fact_positions, sha256_hex,
+    KeyShape, Manifest, Moment, OutputFormat, Pieces, Spill, SpillLimit, SpineShape, Stop, Sweep,
+    SweepOptions, SweptRows, TableWriter, spine_format, spool,
 };
+use headwater_env::ReadFile;
 use headwater_facts::FactLog;
-use headwater_features::{Catalog, Label, Registry};
+use headwater_features::{Label, Registry};
 use headwater_schema::decode::BodyFormat;
-use headwater_schema::time::parse_timestamp;
-use headwater_schema::{Cursor, Micros, Position, Problem, Sequence, Value};
+use headwater_schema::{Cursor, Micros, Problem};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::Engine;
+use crate::parts::unreadable;
 use crate::reader::Plan;
-use crate::table_file::{FileOut, beside, manifest_path, unwritable};
+use crate::table_file::{table_format, write_table};
 
 mod labels;
 mod manifest;
+mod spine;
 
 pub(crate) use manifest::feature_definitions;
 pub use manifest::request_of;
+use spine::{Chunk, Spine, Taking};
 
-/// Rows that are read and written together.
-const CHUNK_ROWS: usize = 4096;
+/// A spine that comes piece by piece is held while it is no larger than this.
+const SPOOLED_BYTES_HELD: usize = 4 << 20;
+/// Under this name the metadata of an Arrow stream hold the manifest, as far as it is known before the first row.
+pub const MANIFEST_METADATA: &str = "headwater.manifest";
 
 /// How training sets are made.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct TrainingSetSettings {
-    /// About how many bytes of facts, moments and features one of them holds in memory, beside its spine; more is
-    /// written to the data folder meanwhile.
+    /// About how many bytes of its spine, of facts, moments and features one of them holds in memory; more is written
+    /// to the data folder meanwhile.
     pub memory_bytes_max: usize,
+    /// Bytes that one of them may have there at once.
+    pub spill_bytes_max: u64,
+    /// Bytes of a spine that is sent over HTTP.
+    pub spine_bytes_max: u64,
     /// How many are made at once; one more is refused.
     pub running_max: usize,
 }
@@ -52,6 +61,8 @@ impl Default for TrainingSetSettings {
     fn default() -> Self {
         Self {
             memory_bytes_max: 1 << 30,
+            spill_bytes_max: 64 << 30,
+            spine_bytes_max: 4 << 30,
             running_max: 2,
         }
     }
@@ -98,26 +109,24 @@ impl Drop for Running<'_> {
     }
 }
 
+/// What one of them works with.
+struct Work<'a> {
+    spill: Arc<Spill>,
+    limit: SpillLimit,
+    stop: &'a Stop,
+}
+
 /// A training set that is ready to be read.
-struct Made {
-    names: Names,
-    time: String,
+struct Made<'a> {
+    request: &'a TrainingSetRequest,
+    work: &'a Work<'a>,
     plan: Arc<Plan>,
     registry: Arc<Registry>,
     spine: Spine,
-    spine_sha256: String,
-    columns: SpineColumns,
     schema: SchemaRef,
     labels: Vec<Arc<Label>>,
     /// When the labels are looked at.
     labels_as_of: Micros,
-    inclusive: bool,
-    rule: KnownRule,
-    /// The last sequence that any row sees.
-    end: Sequence,
-    facts: HashMap<(String, String), Position>,
-    /// Says when nobody waits for it any more.
-    stop: Stop,
 }
 
 impl Engine {
@@ -128,77 +137,88 @@ impl Engine {
         format: BodyFormat,
         spine: &[u8],
     ) -> Result<Vec<u8>, Problem> {
-        self.training_set_until(request, format, spine, &Stop::default())
-    }
-
-    /// As [`Engine::training_set`], unless it is told to stop before it is whole.
-    pub fn training_set_until(
-        &self,
-        request: &TrainingSetRequest,
-        format: BodyFormat,
-        spine: &[u8],
-        stop: &Stop,
-    ) -> Result<Vec<u8>, Problem> {
-        let _running = self.making.begin()?;
-        let mut made = self.make(request, format, spine, None)?;
-        made.stop = stop.clone();
+        let mut spine = Some(spine.to_vec());
+        let mut pieces = || Ok(spine.take());
         let mut out = Vec::new();
-        self.write_rows(&made, OutputFormat::ArrowStream, &mut out)?;
+        let stop = Stop::default();
+        self.stream_training_set(request, format, &mut pieces, &stop, &mut out)?;
         Ok(out)
     }
 
-    /// Writes a training set to a file, and its manifest beside it. `again` is the manifest of one that is
-    /// to be made again: what would not be the same is refused.
+    /// Reads a training set of a spine that comes piece by piece; an Arrow stream is written to `out` as it is made. Unless
+    /// it is told to stop before it is whole.
+    pub fn stream_training_set(
+        &self,
+        request: &TrainingSetRequest,
+        format: BodyFormat,
+        spine: &mut Pieces<'_>,
+        stop: &Stop,
+        out: &mut (dyn Write + Send),
+    ) -> Result<(), Problem> {
+        let _running = self.making.begin()?;
+        let work = self.work(stop);
+        let bytes_max = self.making.settings.spine_bytes_max;
+        let too_many = |bytes: u64| (bytes > bytes_max).then(|| spine_too_large(bytes_max));
+        let spine = spool(&work.spill, spine, SPOOLED_BYTES_HELD, too_many)?;
+        let made = self.make(request, &spine, format, None, &work)?;
+        let manifest = made.manifest(self.facts.first_sequence(), OutputFormat::ArrowStream);
+        let manifest = HashMap::from([(MANIFEST_METADATA.to_owned(), manifest.to_text()?)]);
+        let schema = made.schema.as_ref().clone().with_metadata(manifest);
+        self.write_rows(&made, OutputFormat::ArrowStream, &Arc::new(schema), out)?;
+        Ok(())
+    }
+
+    /// Writes a training set of a spine in a file to a file, and its manifest beside it. `again` is the manifest of one that
+    /// is to be made again: what would not be the same is refused.
     pub fn write_training_set(
         &self,
         request: &TrainingSetRequest,
-        format: BodyFormat,
-        spine: &[u8],
+        spine: &Path,
         out: &Path,
         again: Option<&Manifest>,
     ) -> Result<Manifest, Problem> {
-        let extension = out.extension().and_then(|e| e.to_str()).unwrap_or_default();
-        let table = OutputFormat::from_extension(extension).ok_or_else(|| {
-            Problem::user(
-                "unsupported-format",
-                format!("a training set isn't written to files that end in `{extension}`"),
-            )
-            .hint("name the file .parquet, .arrow or .csv")
-        })?;
+        let table = table_format(out)?;
+        let extension = spine.extension().and_then(|e| e.to_str());
+        let format = spine_format(extension.unwrap_or_default())?;
+        let spine = self.env.files.open_read(spine).map_err(unreadable)?;
         let _running = self.making.begin()?;
-        let made = self.make(request, format, spine, again)?;
-        let beside = beside(out);
-        let files = &self.env.files;
-        let written = self.write_file(&made, table, &beside, again);
-        let manifest = match written {
-            Ok(manifest) => manifest,
-            Err(problem) => {
-                let _ = files.remove_file(&beside);
-                return Err(problem);
-            }
-        };
-        let text = serde_json::to_vec_pretty(&manifest)
-            .map_err(|e| Problem::internal("manifest", "a manifest can't be written").detail(e))?;
-        let path = manifest_path(out);
-        if files.exists(&path) {
-            // A crash from here on leaves a table without a manifest, never with another's.
-            files.remove_file(&path).map_err(unwritable)?;
+        let stop = Stop::default();
+        let work = self.work(&stop);
+        let made = self.make(request, &Arc::from(spine), format, again, &work)?;
+        write_table(&self.env, out, |out| {
+            let nulls = self.write_rows(&made, table, &made.schema, out)?;
+            let manifest = made.manifest(self.facts.first_sequence(), table);
+            Ok(move |sha256| {
+                let manifest = manifest.finish(nulls, sha256);
+                if let Some(again) = again {
+                    manifest::refuse_other_bytes(again, &manifest)?;
+                }
+                Ok(manifest)
+            })
+        })
+    }
+
+    fn work<'a>(&self, stop: &'a Stop) -> Work<'a> {
+        let bytes_max = self.making.settings.spill_bytes_max;
+        let limit = SpillLimit::new(bytes_max, "training_sets.spill_bytes_max");
+        Work {
+            spill: Spill::new(&self.env, &self.data.spill(), &limit),
+            limit,
+            stop,
         }
-        files.rename(&beside, out).map_err(unwritable)?;
-        files.write_atomic(&path, &text).map_err(unwritable)?;
-        Ok(manifest)
     }
 
     /// Everything that can be checked before the first read.
-    fn make(
+    fn make<'a>(
         &self,
-        request: &TrainingSetRequest,
+        request: &'a TrainingSetRequest,
+        file: &Arc<dyn ReadFile>,
         format: BodyFormat,
-        body: &[u8],
         again: Option<&Manifest>,
-    ) -> Result<Made, Problem> {
-        let plan = self.reader.plan(&request.names)?;
-        let labels = self.labels(&request.labels)?;
+        work: &'a Work<'a>,
+    ) -> Result<Made<'a>, Problem> {
+        let (plan, registry) = self.reader.plan_and_registry(&request.names)?;
+        let labels = labels::named(&plan.catalog, &request.labels)?;
         let added = plan.names.iter().chain(labels.iter().map(|l| &l.name));
         let shape = SpineShape {
             entities: key_shapes(&plan, &labels),
@@ -206,160 +226,117 @@ impl Engine {
             time: request.time.clone(),
             added: added.cloned().collect(),
         };
-        let spine = Spine::read(format, body, &shape.time, &shape.wanted())?;
-        let columns = SpineColumns::find(&spine.schema, &shape)?;
-        let (rule, asked) = match (request.known_at, columns.has_known_at()) {
-            (None, true) => (KnownRule::Column, None),
-            (None, false) => (KnownRule::Everything, None),
-            (Some(_), true) => {
-                return Err(Problem::user(
-                    "two-cursors",
-                    "the spine has a column `known_at`, and the request says `known_at` too",
-                )
-                .field("known_at")
-                .hint("leave one of them out"));
-            }
-            (Some(TrainingKnownAt::Arrival), false) => (KnownRule::AsOfArrival, None),
-            (Some(TrainingKnownAt::Until(at)), false) => (KnownRule::Everything, Some(at)),
+        let taking = Taking {
+            engine: self,
+            request,
+            again,
+            shape: &shape,
+            spill: &work.spill,
+            bytes_max: self.making.settings.memory_bytes_max / 4,
+            stop: work.stop,
         };
-        let mut made = Made {
-            names: request.names.clone(),
-            time: request.time.clone(),
+        let spine = taking.take(file, format)?;
+        let made = Made {
+            request,
+            work,
             schema: schema(&spine.schema, &plan, &labels),
             labels,
             labels_as_of: request.labels_as_of.unwrap_or(self.env.clock.now()),
-            registry: self.reader.definitions().1,
+            registry,
             plan,
-            spine_sha256: sha256_hex(body),
-            columns,
-            inclusive: request.inclusive,
-            rule,
-            end: self.known_at(asked.or(again.map(|m| KnownAt::Sequence(m.facts.1))))?,
-            facts: HashMap::new(),
-            stop: Stop::default(),
             spine,
         };
         if let Some(again) = again {
             made.refuse_changes(again)?;
         }
-        let mut wanted = BTreeSet::new();
-        for (first, rows) in made.chunks() {
-            for moment in made.columns.moments(&rows, first)? {
-                wanted.extend(moment.fact.clone());
-                if moment.fact.is_none() {
-                    self.cursor(&made, &moment)?;
-                }
-            }
-        }
-        made.facts = fact_positions(self.facts.as_ref(), &wanted, made.end)?;
+        self.refuse_expired(&made)?;
         Ok(made)
     }
 
-    fn cursor(&self, made: &Made, moment: &RowMoment) -> Result<Cursor, Problem> {
-        let cursor = match (&moment.fact, moment.as_of) {
-            (Some(fact), _) => {
-                let position = made.facts.get(fact).copied();
-                Cursor::before_fact(position.ok_or_else(|| {
-                    Problem::internal("training-set", "a fact's place isn't known")
-                })?)
+    /// Refuses rows that need facts which are no longer kept.
+    fn refuse_expired(&self, made: &Made<'_>) -> Result<(), Problem> {
+        let (sweep, earliest) = (self.sweep(made), made.spine.earliest);
+        for reads in &made.plan.views {
+            sweep.refuse_expired(&reads.plan, earliest)?;
+        }
+        for label in &made.labels {
+            if let Some(cursor) = label.cursor(earliest, made.labels_as_of) {
+                sweep.refuse_expired(&label.plan(), cursor.as_of)?;
             }
-            (None, Some(as_of)) if made.inclusive => Cursor::inclusive(as_of),
-            (None, as_of) => Cursor::exclusive(as_of.unwrap_or_default()),
-        };
-        let known = match (made.rule, &moment.known_at) {
-            (KnownRule::AsOfArrival, _) => Some(KnownAt::Instant(cursor.as_of)),
-            (KnownRule::Column, Some(value)) => Some(row_known_at(value)?),
-            _ => None,
-        };
-        let known = match known {
-            Some(known) => self.known_at(Some(known))?.min(made.end),
-            None => made.end,
-        };
-        Ok(cursor.known_at(known))
+        }
+        Ok(())
     }
 
-    /// A sweep for one of the views and labels of a training set. What the others found is held meanwhile, a quarter of what
-    /// each of them may take.
-    fn sweep<'a>(&'a self, catalog: &'a Catalog, made: &Made) -> Sweep<'a> {
+    /// A sweep for one of the views and labels of a training set. Beside it the spine is held, a quarter of all, and what the
+    /// others found, a quarter of what each of them may take.
+    fn sweep<'a>(&'a self, made: &'a Made<'_>) -> Sweep<'a> {
         let sweeps = made.plan.views.len() + made.labels.len();
+        let bytes = self.making.settings.memory_bytes_max / 4 * 3;
         Sweep {
             env: &self.env,
             facts: self.facts.as_ref(),
-            catalog,
+            catalog: &made.plan.catalog,
             options: SweepOptions {
-                memory_bytes_max: self.making.settings.memory_bytes_max / (sweeps + 3) * 4,
+                memory_bytes_max: bytes / (sweeps + 3) * 4,
                 spill_folder: self.data.spill(),
+                spill_limit: made.work.limit.clone(),
             },
         }
     }
 
     /// What each view says of every row, in the rows' order.
-    fn swept(&self, made: &Made) -> Result<Vec<SweptRows>, Problem> {
-        let catalog = self.catalog();
-        let sweep = self.sweep(&catalog, made);
+    fn swept(&self, made: &Made<'_>) -> Result<Vec<SweptRows>, Problem> {
+        let sweep = self.sweep(made);
         let mut views = Vec::new();
         for reads in &made.plan.views {
             let entity = &reads.plan.view().entity.name;
             let mut entities = made.plan.shape.entities.iter();
             let place = entities.position(|e| e.name == *entity).unwrap_or_default();
-            let moments = made.chunks().flat_map(|(first, rows)| {
-                match self.moments(made, place, &rows, first) {
-                    Ok(moments) => moments.into_iter().map(Ok).collect(),
-                    Err(problem) => vec![Err(problem)],
-                }
+            let moments = made.each_moment(|chunk| {
+                let keys = made.spine.columns.keys(place, &chunk.rows, chunk.first)?;
+                let both = keys.into_iter().zip(&chunk.cursors);
+                let moment = |(key, cursor): (_, &Cursor)| Moment {
+                    key,
+                    cursor: *cursor,
+                };
+                Ok(both.map(moment).collect())
             });
-            views.push(sweep.features_until(&reads.plan, moments, &made.stop)?);
+            views.push(sweep.features_until(&reads.plan, moments, made.work.stop)?);
         }
         Ok(views)
-    }
-
-    /// One entity at the cursor of each row.
-    fn moments(
-        &self,
-        made: &Made,
-        entity: usize,
-        rows: &RecordBatch,
-        first: usize,
-    ) -> Result<Vec<Moment>, Problem> {
-        let keys = made.columns.keys(entity, rows, first)?;
-        let moments = made.columns.moments(rows, first)?;
-        let pairs = keys.into_iter().zip(&moments);
-        pairs
-            .map(|(key, moment)| {
-                let cursor = self.cursor(made, moment)?;
-                Ok(Moment { key, cursor })
-            })
-            .collect()
     }
 
     /// Writes all rows; how many values of each feature are null.
     fn write_rows(
         &self,
-        made: &Made,
+        made: &Made<'_>,
         format: OutputFormat,
+        schema: &SchemaRef,
         out: &mut (dyn Write + Send),
     ) -> Result<Vec<usize>, Problem> {
         let mut nulls = vec![0; made.plan.names.len() + made.labels.len()];
         let mut views = self.swept(made)?;
         let mut labels = self.swept_labels(made)?;
-        let mut table = TableWriter::new(format, &made.schema, Box::new(out))?;
-        for (first, rows) in made.chunks() {
-            made.stop.check()?;
+        let mut table = TableWriter::new(format, schema, Box::new(out))?;
+        for chunk in made.spine.chunks() {
+            made.work.stop.check()?;
+            let chunk = chunk?;
+            let rows = chunk.rows.num_rows();
             let mut found = vec![None; made.plan.features];
             for (reads, view) in made.plan.views.iter().zip(&mut views) {
-                reads.place_columns(view.take(rows.num_rows())?, &mut found);
+                reads.place_columns(view.take(rows)?, &mut found);
             }
-            let mut columns: Vec<ArrayRef> = rows.columns().to_vec();
-            let context = made.columns.context(&rows, first)?;
-            columns.extend(made.plan.finish_columns(found, context, rows.num_rows())?);
+            let mut columns: Vec<ArrayRef> = chunk.rows.columns().to_vec();
+            let context = made.spine.columns.context(&chunk.rows, chunk.first)?;
+            columns.extend(made.plan.finish_columns(found, context, rows)?);
             for label in &mut labels {
-                columns.push(self.label_column(made, label, &rows, first)?);
+                columns.push(made.label_column(label, &chunk)?);
             }
-            let added = &columns[rows.num_columns()..];
+            let added = &columns[chunk.rows.num_columns()..];
             for (nulls, column) in nulls.iter_mut().zip(added) {
                 *nulls += column.null_count();
             }
-            let rows = RecordBatch::try_new(made.schema.clone(), columns).map_err(|e| {
+            let rows = RecordBatch::try_new(schema.clone(), columns).map_err(|e| {
                 Problem::internal("training-set", "rows can't be put together").detail(e)
             })?;
             table.write(&rows)?;
@@ -367,48 +344,32 @@ impl Engine {
         table.finish()?;
         Ok(nulls)
     }
+}
 
-    fn write_file(
+impl Made<'_> {
+    /// The moments that `of` makes of every chunk.
+    fn each_moment(
         &self,
-        made: &Made,
-        format: OutputFormat,
-        path: &Path,
-        again: Option<&Manifest>,
-    ) -> Result<Manifest, Problem> {
-        let files = &self.env.files;
-        if files.exists(path) {
-            files.remove_file(path).map_err(unwritable)?;
-        }
-        let file = files.open_append(path).map_err(unwritable)?;
-        let mut out = io::BufWriter::new(FileOut::new(file));
-        let nulls = self.write_rows(made, format, &mut out)?;
-        let mut file = out.into_inner().map_err(|e| {
-            Problem::external("unwritable", "the training set can't be written").detail(e.error())
-        })?;
-        file.sync().map_err(unwritable)?;
-        let first = self.facts.first_sequence();
-        let manifest = made.manifest(first, nulls, format, file.sha256());
-        if let Some(again) = again {
-            manifest::refuse_other_bytes(again, &manifest)?;
-        }
-        Ok(manifest)
+        of: impl Fn(&Chunk) -> Result<Vec<Moment>, Problem>,
+    ) -> impl Iterator<Item = Result<Moment, Problem>> {
+        let moments = move |chunk: Result<Chunk, Problem>| {
+            self.work.stop.check()?;
+            of(&chunk?)
+        };
+        self.spine.chunks().flat_map(move |chunk| {
+            let (moments, problem) = match moments(chunk) {
+                Ok(moments) => (moments, None),
+                Err(problem) => (Vec::new(), Some(problem)),
+            };
+            moments.into_iter().map(Ok).chain(problem.map(Err))
+        })
     }
 }
 
-impl Made {
-    /// The spine's rows, some at a time, and the number of the first of them.
-    fn chunks(&self) -> impl Iterator<Item = (usize, RecordBatch)> {
-        let mut first = 0;
-        self.spine.batches.iter().flat_map(move |batch| {
-            let begins = first;
-            first += batch.num_rows();
-            let slices = (0..batch.num_rows()).step_by(CHUNK_ROWS);
-            slices.map(move |at| {
-                let rows = CHUNK_ROWS.min(batch.num_rows() - at);
-                (begins + at, batch.slice(at, rows))
-            })
-        })
-    }
+fn spine_too_large(bytes_max: u64) -> Problem {
+    Problem::user("body-too-large", "the spine is too large")
+        .detail(format!("more than {bytes_max} bytes"))
+        .hint("send it in parts, raise `training_sets.spine_bytes_max`, or make the training set beside the data")
 }
 
 /// Whom rows are about: the entities of the features, then what each label is matched by.
@@ -435,30 +396,4 @@ fn schema(spine: &SchemaRef, plan: &Plan, labels: &[Arc<Label>]) -> SchemaRef {
         )));
     }
     Arc::new(Schema::new(fields))
-}
-
-/// A row's own `known_at`: a sequence, or an instant.
-fn row_known_at(value: &Value) -> Result<KnownAt, Problem> {
-    let wrong = |detail: String| {
-        Problem::user(
-            "invalid-sequence",
-            "a row's `known_at` is neither a sequence nor an instant",
-        )
-        .field("known_at")
-        .detail(detail)
-        .hint("use a `sequence` that a reply gave, or RFC 3339 with an offset")
-    };
-    match value {
-        Value::Int(sequence) => Sequence::try_from(*sequence)
-            .map(KnownAt::Sequence)
-            .map_err(|e| wrong(e.to_string())),
-        Value::Timestamp(at) => Ok(KnownAt::Instant(*at)),
-        Value::String(text) => match text.parse() {
-            Ok(sequence) => Ok(KnownAt::Sequence(sequence)),
-            Err(_) => parse_timestamp(text, None)
-                .map(KnownAt::Instant)
-                .map_err(wrong),
-        },
-        other => Err(wrong(headwater_schema::value_to_text(other))),
-    }
 }

@@ -16,7 +16,7 @@ mod write;
 
 use crate::{Contract, FactBatch, Problem};
 
-pub use arrow_body::{Batches, parquet_batches};
+pub use arrow_body::{Batches, parquet_batches, stream_batches};
 pub use identity::{id_text, join_id_parts, split_id};
 pub use write::value_to_json;
 
@@ -50,6 +50,16 @@ impl BodyFormat {
             "parquet" | "pq" => Self::Parquet,
             _ => return None,
         })
+    }
+
+    pub fn media_type(self) -> &'static str {
+        match self {
+            Self::Json => "application/json",
+            Self::Ndjson => "application/x-ndjson",
+            Self::Csv => "text/csv",
+            Self::ArrowStream => "application/vnd.apache.arrow.stream",
+            Self::Parquet => "application/vnd.apache.parquet",
+        }
     }
 
     /// The format that a media type names.

@@ -16,7 +16,8 @@ const NESTING_MAX: usize = 16;
 
 /// The YAML text of a contract named `name` that the sample's rows keep.
 pub fn infer_contract(name: &str, format: BodyFormat, sample: &[u8]) -> Result<String, Problem> {
-    let mut row = profile(format, sample)?;
+    let mut row = Profile::default();
+    observe(format, sample, &mut row)?;
     let left_out = row.leave_out_unnamed();
     if row.seen == 0 || row.members.is_empty() {
         return Err(Problem::user(
@@ -33,20 +34,24 @@ pub fn infer_contract(name: &str, format: BodyFormat, sample: &[u8]) -> Result<S
     Ok(write::document(name, &row, &guess, left_out))
 }
 
-/// The columns of a sample's rows and their types, in the order in which they first occur.
-pub fn infer_columns(format: BodyFormat, sample: &[u8]) -> Result<Vec<Field>, Problem> {
-    let row = profile(format, sample)?;
+/// The columns of a sample's rows and their types, in the order in which they first occur. The sample may come in parts.
+pub fn infer_columns<'a>(
+    parts: impl Iterator<Item = (BodyFormat, &'a [u8])>,
+) -> Result<Vec<Field>, Problem> {
+    let mut row = Profile::default();
+    for (format, part) in parts {
+        observe(format, part, &mut row)?;
+    }
     let columns = row.members.iter();
     Ok(columns
         .map(|(name, profile)| Field::new(name.as_str(), profile.data_type()))
         .collect())
 }
 
-fn profile(format: BodyFormat, sample: &[u8]) -> Result<Profile, Problem> {
-    let mut row = Profile::default();
+fn observe(format: BodyFormat, sample: &[u8], row: &mut Profile) -> Result<(), Problem> {
     match format {
-        BodyFormat::Json | BodyFormat::Ndjson => observe_json(sample, &mut row)?,
-        BodyFormat::Csv => observe_csv(sample, &mut row)?,
+        BodyFormat::Json | BodyFormat::Ndjson => observe_json(sample, row)?,
+        BodyFormat::Csv => observe_csv(sample, row)?,
         BodyFormat::ArrowStream | BodyFormat::Parquet => {
             for batch in read_record_batches(format, sample)? {
                 row.observe_batch(&batch?);
@@ -56,7 +61,7 @@ fn profile(format: BodyFormat, sample: &[u8]) -> Result<Profile, Problem> {
             }
         }
     }
-    Ok(row)
+    Ok(())
 }
 
 fn observe_json(sample: &[u8], row: &mut Profile) -> Result<(), Problem> {

@@ -63,9 +63,10 @@ impl Backend for Slow {
         &self,
         _: &crate::backend::TrainingSetRequest,
         _: BodyFormat,
-        _: &[u8],
+        _: &mut headwater_batch::Pieces<'_>,
         _: &headwater_batch::Stop,
-    ) -> Result<Vec<u8>, Problem> {
+        _: &mut (dyn std::io::Write + Send),
+    ) -> Result<(), Problem> {
         nothing()
     }
 

@@ -16,8 +16,8 @@ use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
 
 use super::{Queries, Query, QueryOptions, Snapshot};
-use crate::SweepOptions;
 use crate::unindexed::Unindexed;
+use crate::{SpillLimit, SweepOptions};
 
 const CONTRACT: &str = "\
 kind: DataContract
@@ -284,7 +284,7 @@ fn a_select_is_the_naive_listing_with_and_without_an_archive() {
                     as_of: Some(as_of),
                     sweep: SweepOptions {
                         memory_bytes_max: 1 << 20,
-                        spill_folder: folder.path().join("spill"),
+                        spill_folder: folder.path().join("spill"), spill_limit: SpillLimit::default(),
                     },
                 };
                 let columns = "SELECT _sequence, _event_time, who, amount, tag FROM pay";
@@ -356,7 +356,7 @@ fn a_filter_on_entities_picks_the_rows_that_the_table_has() {
                 as_of: Some(as_of),
                 sweep: SweepOptions {
                     memory_bytes_max: 1 << 20,
-                    spill_folder: folder.path().join("spill"),
+                    spill_folder: folder.path().join("spill"), spill_limit: SpillLimit::default(),
                 },
             };
             let at = headwater_schema::time::format_timestamp(as_of + DAY / 7);

@@ -13,7 +13,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::held::Held;
 use super::results::Results;
-use super::spill::{Records, Spill, SpillFile, read_u32};
+use crate::spill::{Records, Spill, SpillFile, read_u32};
 
 /// Files that are written side by side. Unit tests have few, so that few entities share one.
 const PARTS: usize = if cfg!(test) { 2 } else { 16 };

@@ -12,8 +12,8 @@ use headwater_schema::codec::{decode_value, encode_value};
 use headwater_schema::{DataType, Problem, Value};
 
 use super::Stop;
-use super::spill::{Records, Spill, SpillFile};
 use super::values::Values;
+use crate::spill::{Records, Spill, SpillFile};
 
 /// The least that a run is worth. Unit tests have short ones, so that few rows make several.
 const RUN_BYTES_MIN: usize = if cfg!(test) { 256 } else { 1 << 20 };

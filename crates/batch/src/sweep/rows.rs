@@ -16,7 +16,7 @@ use headwater_schema::{
 use super::{Moment, Stop, Sweep};
 
 /// Facts read from the log at a time.
-const READ_FACTS: usize = 65_536;
+const READ_FACTS: usize = 8192;
 
 /// Rows of one source from one batch of the log.
 pub(super) enum Rows {

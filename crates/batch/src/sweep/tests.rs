@@ -20,7 +20,7 @@ use headwater_schema::yaml::YamlDocument;
 use headwater_schema::{Cursor, EntityKey, FactBatch, Position, Value};
 use proptest::prelude::*;
 
-use super::{Moment, Sweep, SweepOptions};
+use super::{Moment, SpillLimit, Sweep, SweepOptions};
 use crate::unindexed::Unindexed;
 
 const SECOND: i64 = 1_000_000;
@@ -278,7 +278,7 @@ proptest! {
                 env: &env,
                 facts: logs[indexed],
                 catalog: &catalog,
-                options: SweepOptions { memory_bytes_max, spill_folder: folder.to_owned() },
+                options: SweepOptions { memory_bytes_max, spill_folder: folder.to_owned(), spill_limit: SpillLimit::default() },
             };
             let mut swept = sweep.features(&plan, moments.iter().cloned().map(Ok)).unwrap();
             let mut rows: Vec<String> = Vec::new();

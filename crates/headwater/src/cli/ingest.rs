@@ -157,15 +157,8 @@ impl Target {
                     (false, true) => "?revise=true",
                     (true, true) => "?on_reject=fail&revise=true",
                 };
-                let media_type = match format {
-                    BodyFormat::Csv => "text/csv",
-                    BodyFormat::Json => "application/json",
-                    BodyFormat::Ndjson => "application/x-ndjson",
-                    BodyFormat::ArrowStream => "application/vnd.apache.arrow.stream",
-                    BodyFormat::Parquet => "application/vnd.apache.parquet",
-                };
-                let reply =
-                    remote.post(&format!("/v1/facts/{contract}{query}"), media_type, body)?;
+                let path = format!("/v1/facts/{contract}{query}");
+                let reply = remote.post(&path, format.media_type(), body)?;
                 Ok(read_reply(&reply))
             }
         }

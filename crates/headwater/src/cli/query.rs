@@ -96,15 +96,6 @@ impl Rows {
     }
 }
 
-/// Bytes whose end, where it comes too early, no reader takes for the end.
-struct Unbroken<R>(R);
-
-impl<R: Read> Read for Unbroken<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.0.read(buffer).map_err(io::Error::other)
-    }
-}
-
 fn broke_off(error: impl std::fmt::Display) -> Problem {
     Problem::external("broke-off", "the server broke the answer off")
         .detail(error)
@@ -138,7 +129,7 @@ pub fn run(context: &Context, arguments: &QueryArguments) -> Result<(), Failure>
             let body = json!({"sql": request.sql, "as_of": request.as_of, "known_at": known_at, "limit": request.limit});
             let accept = "application/vnd.apache.arrow.stream";
             let bytes = remote.post_for_bytes("/v1/query", accept, &body)?;
-            let bytes: Box<dyn Read> = Box::new(Unbroken(bytes));
+            let bytes: Box<dyn Read> = Box::new(bytes);
             let reader = StreamReader::try_new(BufReader::new(bytes), None).map_err(broke_off)?;
             (None, Rows::Remote(Box::new(reader)))
         }

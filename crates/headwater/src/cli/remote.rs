@@ -1,13 +1,24 @@
 //! The same verbs against a running server.
 
+use std::io::{self, Read};
 use std::time::Duration;
 
 use headwater_schema::{Location, Problem};
 use serde_json::Value;
+use ureq::SendBody;
 use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
 
 /// How long a call may take.
 const CALL: Duration = Duration::from_secs(120);
+
+/// Bytes whose end, where it comes too early, no reader takes for the end.
+pub struct Unbroken<R>(R);
+
+impl<R: Read> Read for Unbroken<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.0.read(buffer).map_err(io::Error::other)
+    }
+}
 
 /// A running server.
 pub struct Remote {
@@ -60,16 +71,42 @@ impl Remote {
         path: &str,
         accept: &str,
         body: &serde_json::Value,
-    ) -> Result<impl std::io::Read + use<>, Problem> {
+    ) -> Result<Unbroken<impl Read + use<>>, Problem> {
         let mut request = self.agent.post(format!("{}{path}", self.base));
         request = request.header("accept", accept);
         if let Some(key) = &self.key {
             request = request.header("authorization", key);
         }
-        let answer = request.send_json(body);
+        self.answer(request.send_json(body))
+    }
+
+    /// Sends a body as it is read, and gives what is answered as it comes, both for as long as they take.
+    pub fn post_reader(
+        &self,
+        path: &str,
+        query: &[(&str, String)],
+        media_type: &str,
+        body: &mut dyn Read,
+    ) -> Result<Unbroken<impl Read + use<>>, Problem> {
+        let mut request = self.agent.post(format!("{}{path}", self.base));
+        for (name, value) in query {
+            request = request.query(*name, value);
+        }
+        if let Some(key) = &self.key {
+            request = request.header("authorization", key);
+        }
+        let request = request.content_type(media_type).config();
+        let request = request.timeout_global(None).build();
+        self.answer(request.send(SendBody::from_reader(body)))
+    }
+
+    fn answer(
+        &self,
+        answer: Result<ureq::http::Response<ureq::Body>, ureq::Error>,
+    ) -> Result<Unbroken<impl Read + use<>>, Problem> {
         let answer = answer.map_err(|e| self.unreachable(e))?;
         if answer.status().is_success() {
-            return Ok(answer.into_body().into_reader());
+            return Ok(Unbroken(answer.into_body().into_reader()));
         }
         match self.read(Ok(answer)) {
             Err(problems) => Err(first(problems)),

@@ -99,7 +99,7 @@ fn show_difference(difference: &Difference) {
     println!(
         "          got       {}{}",
         difference.value,
-        status(Some(difference.status))
+        status(difference.status)
     );
 }
 

@@ -1,15 +1,22 @@
-//! `training-set`.
+//! `training-set`: beside the data, or by a running server.
 
+use std::io::BufReader;
 use std::path::PathBuf;
 
+use arrow::array::RecordBatch;
+use arrow::ipc::reader::StreamReader;
 use clap::Args;
-use headwater::{manifest_path, request_of};
+use headwater::{
+    Following, MANIFEST_METADATA, manifest_path, request_of, table_format, write_table,
+};
 use headwater_api::backend::{Names, TrainingKnownAt, TrainingSetRequest};
-use headwater_batch::{Manifest, spine_format};
+use headwater_batch::{Manifest, TableWriter, spine_format};
 use headwater_schema::Problem;
+use headwater_schema::time::format_timestamp;
 use serde_json::json;
 
-use super::facts::{known_at, time};
+use super::facts::{known_at, known_at_text, time};
+use super::remote::Remote;
 use super::{Context, Failure, print};
 
 #[derive(Args)]
@@ -48,46 +55,10 @@ pub struct TrainingSetArguments {
 
 /// Makes a training set.
 pub fn run(context: &Context, arguments: &TrainingSetArguments) -> Result<(), Failure> {
-    if context.server.is_some() {
-        return Err(
-            Problem::user("not-available", "a server makes training sets over HTTP")
-                .hint("POST the spine to /v1/training-sets, or leave `--server` out")
-                .into(),
-        );
-    }
-    let read =
-        |path: &PathBuf, what: &str| {
-            context.env.files.read(path).map_err(|e| {
-                Problem::user("unreadable", format!("the {what} can't be read")).detail(e)
-            })
-        };
-    let extension = arguments.spine.extension().and_then(|e| e.to_str());
-    let format = spine_format(extension.unwrap_or_default())?;
-    let spine = read(&arguments.spine, "spine")?;
-    let again = arguments.manifest.as_ref();
-    let again = again.map(|path| Manifest::from_bytes(&read(path, "manifest")?));
-    let again = again.transpose()?;
-    let request = match &again {
-        Some(manifest) => request_of(manifest),
-        None => TrainingSetRequest {
-            names: match &arguments.set {
-                Some(set) => Names::Set(set.clone()),
-                None => Names::List(arguments.feature.clone()),
-            },
-            inclusive: arguments.inclusive,
-            known_at: match arguments.known_at.as_deref() {
-                Some("arrival") => Some(TrainingKnownAt::Arrival),
-                Some(text) => Some(TrainingKnownAt::Until(known_at(text)?)),
-                None => None,
-            },
-            time: arguments.time.clone(),
-            labels: arguments.label.clone(),
-            labels_as_of: arguments.labels_as_of.as_deref().map(time).transpose()?,
-        },
+    let manifest = match context.remote()? {
+        Some(remote) => ask(context, &remote, arguments)?,
+        None => make(context, arguments)?,
     };
-    let engine = context.engine()?;
-    let manifest =
-        engine.write_training_set(&request, format, &spine, &arguments.out, again.as_ref())?;
     if context.json {
         print::json(&json!(manifest));
     } else {
@@ -101,4 +72,108 @@ pub fn run(context: &Context, arguments: &TrainingSetArguments) -> Result<(), Fa
         );
     }
     Ok(())
+}
+
+impl TrainingSetArguments {
+    fn request(&self) -> Result<TrainingSetRequest, Problem> {
+        Ok(TrainingSetRequest {
+            names: match &self.set {
+                Some(set) => Names::Set(set.clone()),
+                None => Names::List(self.feature.clone()),
+            },
+            inclusive: self.inclusive,
+            known_at: match self.known_at.as_deref() {
+                Some("arrival") => Some(TrainingKnownAt::Arrival),
+                Some(text) => Some(TrainingKnownAt::Until(known_at(text)?)),
+                None => None,
+            },
+            time: self.time.clone(),
+            labels: self.label.clone(),
+            labels_as_of: self.labels_as_of.as_deref().map(time).transpose()?,
+        })
+    }
+}
+
+fn make(context: &Context, arguments: &TrainingSetArguments) -> Result<Manifest, Failure> {
+    let again = arguments.manifest.as_ref().map(|path| {
+        let read =
+            context.env.files.read(path).map_err(|e| {
+                Problem::user("unreadable-file", "the manifest can't be read").detail(e)
+            });
+        Manifest::from_bytes(&read?)
+    });
+    let again = again.transpose()?;
+    let request = match &again {
+        Some(manifest) => request_of(manifest),
+        None => arguments.request()?,
+    };
+    let engine = context.engine()?;
+    let (spine, out) = (&arguments.spine, &arguments.out);
+    Ok(engine.write_training_set(&request, spine, out, again.as_ref())?)
+}
+
+/// Has a server make it. What it sends is written as it comes; the manifest comes before the first row.
+fn ask(
+    context: &Context,
+    remote: &Remote,
+    arguments: &TrainingSetArguments,
+) -> Result<Manifest, Failure> {
+    if arguments.manifest.is_some() {
+        let title = "a server doesn't make a training set again by its manifest";
+        return Err(Problem::user("not-available", title)
+            .hint("leave `--server` out, where the data is")
+            .into());
+    }
+    let format = table_format(&arguments.out)?;
+    let extension = arguments.spine.extension().and_then(|e| e.to_str());
+    let spine_format = spine_format(extension.unwrap_or_default())?;
+    let request = arguments.request()?;
+    let mut query = vec![
+        ("time", request.time),
+        ("inclusive", request.inclusive.to_string()),
+    ];
+    query.push(match request.names {
+        Names::Set(set) => ("feature_set", set),
+        Names::List(features) => ("features", features.join(",")),
+    });
+    query.extend(request.known_at.map(|known| match known {
+        TrainingKnownAt::Arrival => ("known_at", "arrival".to_owned()),
+        TrainingKnownAt::Until(at) => ("known_at", known_at_text(at)),
+    }));
+    if !request.labels.is_empty() {
+        query.push(("labels", request.labels.join(",")));
+    }
+    let as_of = request.labels_as_of.map(format_timestamp);
+    query.extend(as_of.map(|at| ("labels_as_of", at)));
+    let mut spine = Following::open(&context.env, &arguments.spine)?;
+    let media_type = spine_format.media_type();
+    let answer = remote.post_reader("/v1/training-sets", &query, media_type, &mut spine)?;
+    let rows = StreamReader::try_new(BufReader::new(answer), None).map_err(broke_off)?;
+    let mut schema = rows.schema().as_ref().clone();
+    let manifest = schema.metadata.remove(MANIFEST_METADATA);
+    let manifest = Manifest::from_bytes(manifest.unwrap_or_default().as_bytes())?;
+    let schema = schema.into();
+    let written = write_table(&context.env, &arguments.out, |out| {
+        let mut table = TableWriter::new(format, &schema, Box::new(out))?;
+        let mut nulls = vec![0; manifest.features.len() + manifest.labels.len()];
+        for rows in rows {
+            let columns = rows.map_err(broke_off)?.columns().to_vec();
+            let rows = RecordBatch::try_new(schema.clone(), columns).map_err(broke_off)?;
+            let added = rows.num_columns().saturating_sub(nulls.len());
+            for (nulls, column) in nulls.iter_mut().zip(&rows.columns()[added..]) {
+                *nulls += column.null_count();
+            }
+            table.write(&rows)?;
+        }
+        table.finish()?;
+        let output = format.as_str().to_owned();
+        Ok(move |sha256| Ok(Manifest { output, ..manifest }.finish(nulls, sha256)))
+    });
+    Ok(written?)
+}
+
+fn broke_off(error: impl std::fmt::Display) -> Problem {
+    Problem::external("broke-off", "the server broke the training set off")
+        .detail(error)
+        .hint("its log says why")
 }

@@ -10,10 +10,10 @@ use headwater_schema::{Problem, Sequence};
 use super::Made;
 use crate::reader::Plan;
 
-impl Made {
+impl Made<'_> {
     /// The hashes of what the features stand on, and of the labels.
     fn definitions(&self) -> BTreeMap<String, String> {
-        let mut hashes = feature_definitions(&self.registry, &self.plan, &self.names);
+        let mut hashes = feature_definitions(&self.registry, &self.plan, &self.request.names);
         let mut add = |kind: DefinitionKind, name: &str| {
             if let Some(current) = self.registry.current(kind, name) {
                 hashes.insert(format!("{}/{name}", kind.plural()), current.hash.clone());
@@ -43,7 +43,7 @@ impl Made {
                 "apply the definitions of then, or make a new training set without `--manifest`",
             ));
         }
-        if again.spine.sha256 != self.spine_sha256 {
+        if again.spine.sha256 != self.spine.sha256 {
             return Err(Problem::user(
                 "spine-changed",
                 "the spine isn't the one that the manifest names",
@@ -51,45 +51,40 @@ impl Made {
             .field("spine")
             .detail(format!(
                 "its SHA-256 is {}, was {}",
-                self.spine_sha256, again.spine.sha256
+                self.spine.sha256, again.spine.sha256
             ))
             .hint("give the same file"));
         }
         Ok(())
     }
 
-    pub fn manifest(
-        &self,
-        first: Sequence,
-        nulls: Vec<usize>,
-        output: OutputFormat,
-        sha256: String,
-    ) -> Manifest {
+    /// What is known before the first row is read; [`Manifest::finish`] adds the rest.
+    pub fn manifest(&self, first: Sequence, output: OutputFormat) -> Manifest {
         let names = self.plan.names.iter().map(|n| n.to_string());
         let labels = self.labels.iter().map(|l| l.name.to_string());
         let columns = self.spine.schema.fields().iter();
         Manifest {
             format: Manifest::FORMAT,
-            feature_set: match &self.names {
+            feature_set: match &self.request.names {
                 Names::Set(set) => Some(set.clone()),
                 Names::List(_) => None,
             },
-            features: names.clone().collect(),
-            labels: labels.clone().collect(),
+            features: names.collect(),
+            labels: labels.collect(),
             labels_as_of: (!self.labels.is_empty()).then_some(self.labels_as_of),
             definitions: self.definitions(),
-            inclusive: self.inclusive,
-            known_at: self.rule,
-            facts: (first, self.end),
+            inclusive: self.request.inclusive,
+            known_at: self.spine.rule,
+            facts: (first, self.spine.end),
             spine: SpineRead {
-                rows: self.spine.rows(),
+                rows: self.spine.count,
                 columns: columns.map(|f| f.name().clone()).collect(),
-                sha256: self.spine_sha256.clone(),
-                time: self.time.clone(),
+                sha256: self.spine.sha256.clone(),
+                time: self.request.time.clone(),
             },
-            nulls: names.chain(labels).zip(nulls).collect(),
+            nulls: BTreeMap::new(),
             output: output.as_str().to_owned(),
-            sha256,
+            sha256: String::new(),
         }
     }
 }

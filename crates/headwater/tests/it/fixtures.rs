@@ -107,6 +107,82 @@ fn what_fails_is_told_with_its_place_and_a_difference() {
     );
 }
 
+const LABEL_TEST: &str = "\
+apiVersion: headwater/v1
+kind: Test
+name: comes_back
+spec:
+  facts:
+    purchase:
+      - {id: a, customer: ada, amount: 2.5, time: 2026-01-15T09:00:00Z}
+      - {id: b, customer: ada, amount: 4, time: 2026-01-15T09:00:03Z}
+  cases:
+    - name: within five seconds
+      as_of: 2026-01-15T09:00:00Z
+      entity: {customer: ada}
+      expect: {spending.purchases_1h: 1}
+      labels: {comes_back: true, next_amount: {value: 4, tolerance: 0.1}, spends: 4}
+    - name: before the horizon
+      as_of: 2026-01-15T09:00:00Z
+      labels_as_of: 2026-01-15T09:00:04Z
+      entity: {customer: ada}
+      labels: {comes_back: null, spends: 4.0}
+    - name: before it was known
+      as_of: 2026-01-15T09:00:00Z
+      known_at: 1
+      entity: {customer: ada}
+      labels: {comes_back: false, spends: -1}
+";
+
+#[test]
+fn labels_are_tested_as_training_sets_have_them() {
+    let test = |text: &str| {
+        let project = project(text);
+        project.write(
+            "labels.yaml",
+            crate::labels::LABELS.trim_start_matches("\n---"),
+        );
+        let output = project.run(&["test"]);
+        (
+            output.status.code(),
+            String::from_utf8_lossy(&output.stdout).into_owned()
+                + &String::from_utf8_lossy(&output.stderr),
+        )
+    };
+    let (code, said) = test(LABEL_TEST);
+    assert_eq!(code, Some(0), "{said}");
+    let cases = [
+        (
+            "{comes_back: true",
+            "{comes_back: false",
+            "expected  false\n          got       true\n",
+        ),
+        ("{comes_back: null", "{comes_back: true", "got       null\n"),
+        ("spends: -1", "spends: 0", "got       -1.0\n"),
+        (
+            "{comes_back: true",
+            "{came_back: true",
+            "did you mean `comes_back`?",
+        ),
+        (
+            "{value: 4,",
+            "{value: 4, status: PRESENT,",
+            "a label has no status",
+        ),
+        (
+            "labels_as_of: 2026-01-15T09:00:04Z",
+            "labels_as_of: later",
+            "`labels_as_of` is no time",
+        ),
+    ];
+    for (from, to, message) in cases {
+        assert!(LABEL_TEST.contains(from), "{from}");
+        let (code, said) = test(&LABEL_TEST.replacen(from, to, 1));
+        assert_eq!(code, Some(1), "{to}: {said}");
+        assert!(said.contains(message), "{to}: no `{message}` in\n{said}");
+    }
+}
+
 #[test]
 fn mistakes_in_tests_are_found_by_check() {
     let cases = [

@@ -302,7 +302,7 @@ fn labels_come_by_command_line_and_http_and_are_made_again() {
 fn work_that_nobody_waits_for_ends_and_gives_its_place_to_others() {
     let project = shop();
     let settings =
-        "name: shop\nspec: {limits: {request_ms_max: 400}, training_sets: {running_max: 1}}\n";
+        "name: shop\nspec: {limits: {training_set_ms_max: 400}, training_sets: {running_max: 1}}\n";
     project.write("headwater.yaml", settings);
     let server = ServerProcess::start(&project);
     let path = "/v1/training-sets?feature_set=customer_now&labels=comes_back";
@@ -334,11 +334,14 @@ fn work_that_nobody_waits_for_ends_and_gives_its_place_to_others() {
         labels_as_of: None,
     };
     let stop = headwater_batch::Stop::default();
-    let spine = SPINE.as_bytes();
-    let made = engine.training_set_until(&request, BodyFormat::Csv, spine, &stop);
-    assert!(made.is_ok(), "{made:?}");
+    let make = || {
+        let (mut spine, mut out) = (Some(SPINE.as_bytes().to_vec()), Vec::new());
+        let mut pieces = || Ok(spine.take());
+        engine.stream_training_set(&request, BodyFormat::Csv, &mut pieces, &stop, &mut out)
+    };
+    assert_eq!(make().map_err(|e| e.code), Ok(()));
     stop.stop();
-    let made = engine.training_set_until(&request, BodyFormat::Csv, spine, &stop);
+    let made = make();
     assert_eq!(made.unwrap_err().code, "stopped");
 }
 

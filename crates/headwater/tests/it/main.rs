@@ -11,6 +11,7 @@ mod access;
 mod apply;
 mod archive;
 mod backfill;
+mod bounded;
 mod chained;
 mod cli;
 mod clients;
@@ -42,7 +43,7 @@ mod windows;
 
 use headwater::Env;
 use headwater_api::backend::FeatureRow;
-use headwater_batch::{Moment, Sweep, SweepOptions};
+use headwater_batch::{Moment, SpillLimit, Sweep, SweepOptions};
 use headwater_features::ReadPlan;
 use headwater_schema::{Cursor, EntityKey, Value};
 
@@ -86,6 +87,7 @@ fn assert_swept(
             options: SweepOptions {
                 memory_bytes_max,
                 spill_folder: folder.join("spill"),
+                spill_limit: SpillLimit::default(),
             },
         };
         let moments = reads.iter().map(|(key, cursor, _)| {

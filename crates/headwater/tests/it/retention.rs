@@ -166,6 +166,29 @@ fn what_can_be_told_without_facts_that_are_gone_stays_right() {
         json!([shop.largest()])
     );
 
+    // Rows of training sets are held to the same, before the first is read.
+    let spine = |hour: u64| {
+        format!(
+            "customer,as_of\nada,{}\nada,{}\n",
+            (FACTS - 1) * HOUR,
+            hour * HOUR
+        )
+    };
+    let make = |features: &str, hour: u64| {
+        let path = format!("/v1/training-sets?features=spending.purchases_2h{features}");
+        shop.server().post(&path, "text/csv", spine(hour))
+    };
+    assert_eq!(make("", FACTS - 430).status, 200);
+    for (features, hour) in [("", 50), (",spending.spent_lifetime", FACTS - 1)] {
+        let refused = make(features, hour);
+        assert_eq!(refused.status, 410, "{}", refused.body);
+        assert!(
+            refused
+                .body
+                .contains("the view `spending` reads `purchase`, of which facts from")
+        );
+    }
+
     // The kept fact is folded with others that are gone; the least value isn't its own.
     let before = shop.sums();
     let sequence = shop.retract(200);
@@ -240,6 +263,22 @@ fn what_is_corrected_in_the_archive_is_made_again_from_it() {
     assert_eq!(shop.values(&SUMS, None), shop.sums());
     let chosen = ["largest_lifetime", "least_lifetime"];
     assert_eq!(shop.values(&chosen, None), json!([shop.largest(), 1.0]));
+    // A training set reads the archive, too.
+    let path = "/v1/training-sets?features=spending.purchases_lifetime,spending.purchases_2h";
+    let spine = format!("customer,as_of\nada,{}\n", 10 * HOUR + 1);
+    let reply = shop.server().post(path, "text/csv", spine);
+    assert_eq!(reply.status, 200, "{}", reply.body);
+    let format = headwater_schema::decode::BodyFormat::ArrowStream;
+    let rows = headwater_schema::decode::read_record_batches(format, &reply.bytes).unwrap();
+    let rows = rows.map(Result::unwrap).next().unwrap();
+    let value = |column| headwater_schema::Value::from_array(rows.column(column), 0);
+    assert_eq!(
+        (value(2), value(3)),
+        (
+            headwater_schema::Value::Int(10),
+            headwater_schema::Value::Int(2)
+        )
+    );
 }
 
 #[test]

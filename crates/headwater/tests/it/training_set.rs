@@ -186,6 +186,9 @@ fn rows_are_what_live_reads_say() {
             exclusive,
             "{file} over HTTP"
         );
+        let path = "/v1/training-sets?feature_set=risk&inclusive=true";
+        let reply = server.post(path, media_type, bytes);
+        assert_eq!(read(&reply.bytes, ArrowStream), inclusive, "{file}");
     }
     assert!(server.stop());
     for (spine, ..) in &spines {
@@ -208,21 +211,13 @@ fn rows_are_what_live_reads_say() {
             assert_eq!(text, exclusive, "{spine} to {out}");
         }
     }
-    let arguments = [
-        "training-set",
-        "--set",
-        "risk",
-        "--spine",
-        "s.csv",
-        "--out",
-        "i.csv",
-        "--inclusive",
-    ];
-    project.run_ok(&arguments);
-    assert_eq!(
-        std::fs::read_to_string(project.path().join("i.csv")).unwrap(),
-        inclusive
-    );
+    for (spine, ..) in &spines {
+        let set = ["training-set", "--set", "risk", "--inclusive"];
+        let files = ["--spine", spine, "--out", "i.csv"];
+        project.run_ok(&[&set[..], &files].concat());
+        let made = std::fs::read_to_string(project.path().join("i.csv")).unwrap();
+        assert_eq!(made, inclusive, "{spine}");
+    }
     let spilled = std::fs::read_dir(project.path().join(".headwater/spill"));
     assert_eq!(spilled.expect("something was spilled").count(), 0);
 }
@@ -437,4 +432,194 @@ fn rows_know_what_had_arrived_by_then_and_facts_see_what_came_before_them() {
         "customer,as_of,fact_contract,fact_id\nada,9,purchase,none\n",
     );
     assert!(project.run_fails(&set).contains("there is no fact `none`"));
+}
+
+#[test]
+fn a_server_makes_what_the_command_makes_beside_the_data() {
+    let project = shop();
+    project.write(
+        "models/labels.yaml",
+        crate::labels::LABELS.trim_start_matches("\n---"),
+    );
+    project.run_ok(&["apply"]);
+    project.write("s.csv", csv());
+    project.write("s.parquet", parquet_bytes());
+    let key = crate::access::key(&project, &["read"]);
+    let asked = [
+        "training-set",
+        "--set",
+        "risk",
+        "--label",
+        "spends",
+        "--label",
+        "comes_back",
+        "--inclusive",
+    ];
+    let more = ["--labels-as-of", "1970-01-01T00:00:40Z", "--known-at", "50"];
+    let outs = ["t.csv", "t.arrow", "t.parquet"];
+    let make = |before: &[&str], spine: &str, out: &str| {
+        let files = ["--spine", spine, "--out", out];
+        project.run_ok(&[before, &asked, &more, &files].concat());
+        let read = |name: &str| std::fs::read(project.path().join(name)).unwrap();
+        (read(out), read(&format!("{out}.manifest.json")))
+    };
+    let spines = ["s.csv", "s.parquet"];
+    let all = || {
+        spines
+            .iter()
+            .flat_map(|spine| outs.map(|out| (*spine, out)))
+    };
+    let own: Vec<_> = all().map(|(spine, out)| make(&[], spine, out)).collect();
+    let server = ServerProcess::start(&project);
+    let remote = ["--server", &server.url, "--key", &key];
+    for ((spine, out), own) in all().zip(own) {
+        let (table, manifest) = make(&remote, spine, out);
+        assert!(table == own.0, "{spine} to {out}: other bytes");
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+        assert_eq!(text(manifest), text(own.1), "{spine} to {out}");
+    }
+    let arguments = [
+        &remote[..2],
+        &asked,
+        &["--spine", "s.csv", "--out", "u.csv"],
+    ]
+    .concat();
+    assert!(
+        project
+            .run_fails(&arguments)
+            .contains("this call needs a key"),
+        "no key"
+    );
+    project.write("s.csv", "who,as_of,amount\nada,1,1\n");
+    let arguments = [&remote[..], &asked, &["--spine", "s.csv", "--out", "u.csv"]].concat();
+    let said = project.run_fails(&arguments);
+    assert!(said.contains("no column `customer`"), "{said}");
+    let left = std::fs::read_dir(project.path()).unwrap();
+    let mut left = left.map(|e| e.unwrap().file_name().into_string().unwrap());
+    assert!(!left.any(|name| name.starts_with("u.csv")));
+}
+
+const MIXED: &str = "
+kind: DataContract
+apiVersion: v3.1.0
+id: shop
+version: 1.0.0
+status: active
+schema:
+  - name: purchase
+    properties:
+      - {name: id, logicalType: string, required: true}
+      - {name: customer, logicalType: string}
+      - {name: shop, logicalType: integer}
+      - {name: amount, logicalType: number}
+      - {name: time, logicalType: timestamp, required: true}
+    customProperties:
+      - {property: headwater.eventTime, value: time}
+      - {property: headwater.factId, value: id}
+      - {property: headwater.timeUnit, value: us}
+---
+{apiVersion: headwater/v1, kind: Entity, name: customer, spec: {keys: [{name: customer, type: string}]}}
+---
+{apiVersion: headwater/v1, kind: Entity, name: place, spec: {keys: [{name: shop, type: integer}]}}
+---
+{apiVersion: headwater/v1, kind: Entity, name: visit, spec: {keys: [{name: customer, type: string}, {name: shop, type: integer}]}}
+---
+apiVersion: headwater/v1
+kind: FeatureView
+name: spending
+spec:
+  entity: customer
+  sources: [{contract: purchase}]
+  features:
+    - {name: n, aggregate: count, windows: [20s]}
+    - {name: total, aggregate: sum, of: amount, windows: [lifetime]}
+---
+apiVersion: headwater/v1
+kind: FeatureView
+name: regulars
+spec:
+  entity: place
+  sources: [{view: spending, where: n_20s > 1}]
+  features:
+    - {name: n, aggregate: count, windows: [30s]}
+    - {name: richest, aggregate: max, of: total_lifetime, windows: [30s]}
+---
+apiVersion: headwater/v1
+kind: FeatureView
+name: visits
+spec:
+  entity: visit
+  sources: [{contract: purchase}]
+  features: [{name: n, aggregate: count, windows: [40s]}, {name: last, of: amount}]
+---
+apiVersion: headwater/v1
+kind: FeatureSet
+name: mix
+spec:
+  features: [visits.n_40s, 'regulars.*', spending.total_lifetime, visits.last]
+  context: [{name: weight, type: number}]
+  on_demand: [{name: share, expression: weight * visits.n_40s / regulars.n_30s}]
+";
+
+/// Everything in one set: entities of three kinds, one with two keys, a view over another, what is worked out on demand.
+#[test]
+fn rows_of_several_entities_and_of_views_of_views_are_what_live_reads_say() {
+    let project = TempProject::new(BINARY, &[("headwater.yaml", SETTINGS), ("mix.yaml", MIXED)]);
+    project.run_ok(&["apply"]);
+    let who = |i: i64| ["ada", "bob", "cyd", "dan"][(i * 7 % 11 % 4) as usize];
+    let fact = |i: i64| {
+        let (shop, amount, time) = (i * 5 % 3, i * 37 % 101, i * 53 % 60 * 1_000_000);
+        format!("f{i},{},{shop},{amount}.1,{time}\n", who(i))
+    };
+    let facts: String = (0..90).map(fact).collect();
+    project.write(
+        "facts.csv",
+        format!("id,customer,shop,amount,time\n{facts}"),
+    );
+    project.run_ok(&["ingest", "purchase", "facts.csv"]);
+    let rows: Vec<(&str, i64, i64)> = (0..40).map(|i| (who(i * 3), i % 4, i * 29 % 70)).collect();
+    let spine = rows.iter().map(|(who, shop, second)| {
+        json!({"customer": who, "as_of": second * 1_000_000, "shop": shop, "weight": 0.5})
+            .to_string()
+            + "\n"
+    });
+    project.write("s.ndjson", spine.collect::<String>());
+    project.run_ok(&[
+        "training-set",
+        "--set",
+        "mix",
+        "--spine",
+        "s.ndjson",
+        "--out",
+        "t.csv",
+    ]);
+    let made = std::fs::read_to_string(project.path().join("t.csv")).unwrap();
+    let server = ServerProcess::start(&project);
+    for ((who, shop, second), line) in rows.iter().zip(made.lines().skip(1)) {
+        let body = json!({"feature_set": "mix", "entities": [{"customer": who, "shop": shop}],
+            "context": [{"weight": 0.5}], "as_of": second * 1_000_000, "inclusive": false});
+        let reply = server.post_json("/v1/features", &body).json();
+        let values = reply["rows"][0]["values"]
+            .as_array()
+            .expect("values")
+            .iter();
+        let values: Vec<String> = values
+            .map(|v| {
+                if v.is_null() {
+                    String::new()
+                } else {
+                    v.to_string()
+                }
+            })
+            .collect();
+        assert_eq!(values.len(), 6);
+        assert!(
+            line.ends_with(&format!(",{}", values.join(","))),
+            "{line}: {values:?}"
+        );
+    }
+    assert!(
+        made.lines().filter(|line| !line.contains(",,")).count() > 10,
+        "{made}"
+    );
 }

@@ -39,28 +39,53 @@ pub fn read_record_batches(format: BodyFormat, body: &[u8]) -> Result<Batches<'_
         return Ok(parquet_batches(bytes::Bytes::copy_from_slice(body))?.1);
     }
     // Decoding from a buffer takes slices of it: lengths that lie allocate nothing.
-    let mut rest = Buffer::from(body);
+    let mut whole = Some(Buffer::from(body));
+    Ok(stream_batches(usize::MAX, move || Ok(whole.take())))
+}
+
+/// The record batches of an Arrow stream that comes in pieces. The bytes of one are held together, with those of
+/// dictionaries before it: `batch_bytes_max` at most.
+pub fn stream_batches<'a>(
+    batch_bytes_max: usize,
+    mut next: impl FnMut() -> Result<Option<Buffer>, Problem> + 'a,
+) -> Batches<'a> {
     let mut decoder = StreamDecoder::new();
-    let mut ended = false;
-    Ok(Box::new(std::iter::from_fn(move || {
-        if ended {
-            return None;
-        }
-        match guarded(|| decoder.decode(&mut rest)) {
-            Ok(Some(batch)) => return Some(Ok(batch)),
-            Ok(None) => ended = true,
-            Err(problem) => {
-                ended = true;
-                return Some(Err(problem));
+    let mut rest = Buffer::from(&[]);
+    let mut bytes = 0usize;
+    let mut advance = move || {
+        loop {
+            if let Some(batch) = guarded(|| decoder.decode(&mut rest))? {
+                bytes = rest.len();
+                return Ok(Some(batch));
+            }
+            match next()? {
+                Some(piece) => rest = piece,
+                None => break,
+            }
+            bytes = bytes.saturating_add(rest.len());
+            if bytes > batch_bytes_max {
+                let title = "A record batch is too large";
+                return Err(Problem::user("batch-too-large", title)
+                    .detail(format!("It has more than {batch_bytes_max} bytes"))
+                    .hint("Write the stream in smaller batches"));
             }
         }
         // A stream that stops before its end was cut off.
         match decoder.finish() {
-            Ok(()) if decoder.schema().is_some() => None,
-            Ok(()) => Some(Err(unreadable("It is empty"))),
-            Err(error) => Some(Err(unreadable(error))),
+            Ok(()) if decoder.schema().is_some() => Ok(None),
+            Ok(()) => Err(unreadable("It is empty")),
+            Err(error) => Err(unreadable(error)),
         }
-    })))
+    };
+    let mut ended = false;
+    Box::new(std::iter::from_fn(move || {
+        if ended {
+            return None;
+        }
+        let batch = advance().transpose();
+        ended = !matches!(batch, Some(Ok(_)));
+        batch
+    }))
 }
 
 /// How many rows a Parquet file says it has, and its record batches, of which no more is read at a time than a page of each column.

@@ -2,9 +2,9 @@
 
 use std::sync::{Arc, LazyLock};
 
-use headwater_batch::SweepOptions;
 use headwater_batch::sql::Snapshot;
 use headwater_batch::sql::fuzz::Guarded;
+use headwater_batch::{SpillLimit, SweepOptions};
 use headwater_env::Env;
 use headwater_facts::MemoryFactLog;
 
@@ -24,6 +24,7 @@ static GUARDED: LazyLock<Guarded> = LazyLock::new(|| {
         sweep: SweepOptions {
             memory_bytes_max: 1 << 20,
             spill_folder: "/spill".into(),
+            spill_limit: SpillLimit::default(),
         },
         env,
     });

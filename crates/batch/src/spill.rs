@@ -1,33 +1,103 @@
-//! Files for what a sweep can't hold in memory: records in the order they were written, read once.
+//! Files for what sweeps and spines can't hold in memory: records in the order they were written, or bytes as they came.
 //!
 //! ```text
-//! file:   u8 format | record ...
+//! file:   u8 format | record ...   or   u8 format | bytes
 //! record: u32 length | bytes
 //! ```
 //!
-//! Each sweep has a folder of its own within the spill folder and holds a lock in it. The folder goes with the sweep; one that a
-//! process left behind when it was killed goes when the next sweep begins to write.
+//! Each user has a folder of its own within the spill folder and holds a lock in it. The folder goes with its user; one that a
+//! process left behind when it was killed goes when the next user begins to write.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use headwater_env::{AppendFile, Env, FileError, FileErrorKind, FileLock, ReadFile};
 use headwater_schema::Problem;
 
-/// The format of the files. They never outlive their sweep; a reader checks it all the same.
+/// The format of the files. They never outlive their user; a reader checks it all the same.
 const FORMAT: u8 = 1;
 const LOCK: &str = "lock";
 /// Bytes that wait to be written to one file, and bytes that are read at a time.
 const BUFFER_BYTES: usize = 32 * 1024;
 
-/// Where a sweep writes.
-pub(super) struct Spill {
+/// How many bytes may lie on the disk at once, for all who share it.
+#[derive(Debug, Clone)]
+pub struct SpillLimit(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    bytes_max: u64,
+    setting: &'static str,
+    used: AtomicU64,
+}
+
+impl SpillLimit {
+    /// `setting` is the name by which a person knows the limit.
+    pub fn new(bytes_max: u64, setting: &'static str) -> Self {
+        Self(Arc::new(Shared {
+            bytes_max,
+            setting,
+            used: AtomicU64::new(0),
+        }))
+    }
+
+    fn share(&self) -> Share {
+        Share {
+            limit: self.clone(),
+            bytes: 0,
+        }
+    }
+}
+
+impl Default for SpillLimit {
+    /// As much as the disk has.
+    fn default() -> Self {
+        Self::new(u64::MAX, "the disk")
+    }
+}
+
+/// What one file takes of the limit, until it goes.
+struct Share {
+    limit: SpillLimit,
+    bytes: u64,
+}
+
+impl Share {
+    fn take(&mut self, bytes: u64) -> Result<(), Problem> {
+        let limit = &self.limit.0;
+        self.bytes += bytes;
+        let before = limit.used.fetch_add(bytes, Ordering::Relaxed);
+        if before.saturating_add(bytes) <= limit.bytes_max {
+            return Ok(());
+        }
+        Err(Problem::user(
+            "spill-too-large",
+            "more would have to be written to the disk meanwhile than may be",
+        )
+        .detail(format!(
+            "more than {} bytes (`{}`)",
+            limit.bytes_max, limit.setting
+        ))
+        .hint("ask for fewer rows at once, or allow more memory or disk"))
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.limit.0.used.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+/// Where somebody writes what doesn't fit in memory.
+pub struct Spill {
     env: Env,
     folder: PathBuf,
+    limit: SpillLimit,
     own: Mutex<Option<Own>>,
 }
 
-/// The folder of one sweep.
+/// The folder of one user.
 struct Own {
     folder: PathBuf,
     files: u64,
@@ -35,16 +105,18 @@ struct Own {
 }
 
 impl Spill {
-    pub(super) fn new(env: &Env, folder: &Path) -> Arc<Self> {
+    /// Nothing is made before something is written.
+    pub fn new(env: &Env, folder: &Path, limit: &SpillLimit) -> Arc<Self> {
         Arc::new(Self {
             env: env.clone(),
             folder: folder.to_owned(),
+            limit: limit.clone(),
             own: Mutex::default(),
         })
     }
 
     /// A new file.
-    pub(super) fn file(self: &Arc<Self>) -> Result<SpillFile, Problem> {
+    pub(crate) fn file(self: &Arc<Self>) -> Result<SpillFile, Problem> {
         let mut own = self.own.lock().unwrap_or_else(PoisonError::into_inner);
         if own.is_none() {
             self.sweep_up()?;
@@ -57,6 +129,7 @@ impl Spill {
         let path = own.folder.join(own.files.to_string());
         let file = self.env.files.open_append(&path).map_err(problem)?;
         Ok(SpillFile {
+            share: self.limit.share(),
             spill: self.clone(),
             path,
             file,
@@ -73,7 +146,7 @@ impl Spill {
                 continue;
             }
             self.env.files.create_dir_all(&folder).map_err(problem)?;
-            // Another sweep that found the folder without a lock may be about to remove it.
+            // Another user that found the folder without a lock may be about to remove it.
             if let Ok(lock) = self.env.files.lock(&folder.join(LOCK)) {
                 return Ok(Own {
                     folder,
@@ -84,7 +157,7 @@ impl Spill {
         }
     }
 
-    /// Removes what sweeps left that were killed.
+    /// Removes what users left that were killed.
     fn sweep_up(&self) -> Result<(), Problem> {
         let files = &self.env.files;
         files.create_dir_all(&self.folder).map_err(problem)?;
@@ -102,14 +175,15 @@ impl Drop for Spill {
     fn drop(&mut self) {
         let own = self.own.get_mut().unwrap_or_else(PoisonError::into_inner);
         if let Some(own) = own.take() {
-            // Nobody is left to hear of a failure; the next sweep tries again.
+            // Nobody is left to hear of a failure; the next user tries again.
             let _ = self.env.files.remove_dir_all(&own.folder);
         }
     }
 }
 
 /// A file that is being written.
-pub(super) struct SpillFile {
+pub(crate) struct SpillFile {
+    share: Share,
     spill: Arc<Spill>,
     path: PathBuf,
     file: Box<dyn AppendFile>,
@@ -118,12 +192,12 @@ pub(super) struct SpillFile {
 }
 
 impl SpillFile {
-    /// Appends a record that `write` makes; how long it is.
-    pub(super) fn record(&mut self, write: impl FnOnce(&mut Vec<u8>)) -> Result<(), Problem> {
+    /// Appends a record that `write` makes.
+    pub(crate) fn record(&mut self, write: impl FnOnce(&mut Vec<u8>)) -> Result<(), Problem> {
         let start = self.waiting.len();
         self.waiting.extend([0; 4]);
         write(&mut self.waiting);
-        let length = (self.waiting.len() - start - 4) as u32;
+        let length = u32::try_from(self.waiting.len() - start - 4).map_err(|_| too_long())?;
         self.waiting[start..start + 4].copy_from_slice(&length.to_le_bytes());
         self.bytes += u64::from(length) + 4;
         match self.waiting.len() >= BUFFER_BYTES {
@@ -132,22 +206,34 @@ impl SpillFile {
         }
     }
 
+    /// Appends bytes that are no record.
+    pub(crate) fn bytes_as_they_are(&mut self, bytes: &[u8]) -> Result<(), Problem> {
+        self.waiting.extend_from_slice(bytes);
+        self.bytes += bytes.len() as u64;
+        match self.waiting.len() >= BUFFER_BYTES {
+            true => self.flush(),
+            false => Ok(()),
+        }
+    }
+
     /// Where the next record begins.
-    pub(super) fn bytes(&self) -> u64 {
+    pub(crate) fn bytes(&self) -> u64 {
         self.bytes
     }
 
     fn flush(&mut self) -> Result<(), Problem> {
         let waiting = std::mem::take(&mut self.waiting);
+        self.share.take(waiting.len() as u64)?;
         self.file.append(&waiting).map_err(problem)
     }
 
     /// What was written, to be read.
-    pub(super) fn finish(mut self) -> Result<Arc<SpilledFile>, Problem> {
+    pub(crate) fn finish(mut self) -> Result<Arc<SpilledFile>, Problem> {
         self.flush()?;
         let file = self.spill.env.files.open_read(&self.path);
         let file = SpilledFile {
             file: file.map_err(problem)?,
+            _share: self.share,
             spill: self.spill,
             path: self.path,
             bytes: self.bytes,
@@ -162,7 +248,8 @@ impl SpillFile {
 }
 
 /// A file that was written. It goes when nobody reads it any more.
-pub(super) struct SpilledFile {
+pub(crate) struct SpilledFile {
+    _share: Share,
     spill: Arc<Spill>,
     path: PathBuf,
     file: Box<dyn ReadFile>,
@@ -176,8 +263,19 @@ impl Drop for SpilledFile {
     }
 }
 
+/// Bytes that are no records, after the format.
+impl ReadFile for SpilledFile {
+    fn length(&self) -> Result<u64, FileError> {
+        Ok(self.bytes - 1)
+    }
+
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<(), FileError> {
+        self.file.read_at(offset + 1, buffer)
+    }
+}
+
 /// Reads records one after another.
-pub(super) struct Records {
+pub(crate) struct Records {
     file: Arc<SpilledFile>,
     /// The bytes that are still to be read.
     next: u64,
@@ -188,13 +286,13 @@ pub(super) struct Records {
 
 impl Records {
     /// All records.
-    pub(super) fn all(file: Arc<SpilledFile>) -> Self {
+    pub(crate) fn all(file: Arc<SpilledFile>) -> Self {
         let end = file.bytes;
         Self::between(file, 1, end)
     }
 
     /// The records from byte `start` to byte `end`.
-    pub(super) fn between(file: Arc<SpilledFile>, start: u64, end: u64) -> Self {
+    pub(crate) fn between(file: Arc<SpilledFile>, start: u64, end: u64) -> Self {
         Self {
             file,
             next: start,
@@ -205,7 +303,7 @@ impl Records {
     }
 
     /// The next record; none at the end.
-    pub(super) fn next(&mut self) -> Result<Option<&[u8]>, Problem> {
+    pub(crate) fn next(&mut self) -> Result<Option<&[u8]>, Problem> {
         if self.at == self.buffer.len() && self.next == self.end {
             return Ok(None);
         }
@@ -239,8 +337,16 @@ impl Records {
 }
 
 /// The number at the front of some bytes; zero where there are too few.
-pub(super) fn read_u32(bytes: &[u8]) -> u32 {
+pub(crate) fn read_u32(bytes: &[u8]) -> u32 {
     bytes.first_chunk().map_or(0, |b| u32::from_le_bytes(*b))
+}
+
+fn too_long() -> Problem {
+    Problem::user(
+        "row-too-large",
+        "rows are too large to be written to the disk",
+    )
+    .detail("some of them take more than 4 GiB together")
 }
 
 fn torn() -> Problem {
@@ -250,10 +356,12 @@ fn torn() -> Problem {
 fn problem(error: FileError) -> Problem {
     match error.kind {
         FileErrorKind::DiskFull => {
-            Problem::external("disk-full", "the disk is full of what a sweep spilled")
+            Problem::external("disk-full", "the disk is full of what didn't fit in memory")
                 .detail(error)
                 .hint("make room, allow more memory, or ask for fewer rows at once")
         }
-        _ => Problem::external("file", "a file that a sweep spills to failed").detail(error),
+        _ => {
+            Problem::external("file", "a file for what doesn't fit in memory failed").detail(error)
+        }
     }
 }
