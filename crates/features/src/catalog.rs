@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use globset::Glob;
 use headwater_aggregate::{Aggregate, Layout, Window};
-use headwater_schema::contract::nearest;
+use headwater_schema::contract::suggest;
 use headwater_schema::yaml::YamlDocument;
 use headwater_schema::{Contract, DataType, Field, Micros, Problem, Value};
 
@@ -19,9 +19,11 @@ use crate::label::{Label, compile_label};
 use crate::model::Model;
 use crate::set::{FeatureSet, compile_set};
 
+mod failed;
 mod kinds;
 mod models;
 
+use failed::Failed;
 use kinds::sort;
 
 /// Features of one view, over all windows.
@@ -158,17 +160,30 @@ impl Catalog {
         if !sorted.models.is_empty() {
             catalog.add_built_in();
         }
+        // What is made of a definition that is wrong would only repeat that it isn't there.
+        let mut failed = Failed::default();
         for document in sorted.contracts {
+            let before = problems.len();
             catalog.add_contracts(document, &mut problems);
+            if problems.len() > before {
+                failed.note_contracts(&catalog, document);
+            }
         }
         for document in sorted.entities {
-            let added = catalog.add_entity(document);
-            problems.extend(added.err());
+            if let Err(problem) = catalog.add_entity(document) {
+                problems.push(problem);
+                failed.note("entity", document);
+            }
         }
-        for document in upstream_first(&sorted.views, &mut problems) {
-            match catalog.add_view(document) {
-                Ok(()) => {}
-                Err(found) => problems.extend(found),
+        let ordered = upstream_first(&sorted.views, &mut problems);
+        let in_circle = sorted.views.iter().filter(|v| !holds(&ordered, v));
+        in_circle.for_each(|document| failed.note("view", document));
+        for document in ordered {
+            if failed.is_read_by(document) {
+                failed.note("view", document);
+            } else if let Err(found) = catalog.add_view(document) {
+                problems.extend(found);
+                failed.note("view", document);
             }
         }
         let whole = problems.is_empty();
@@ -179,8 +194,11 @@ impl Catalog {
             }
         }
         for document in sorted.labels {
-            problems.extend(catalog.add_label(document).err().into_iter().flatten());
+            if !failed.is_read_by(document) {
+                problems.extend(catalog.add_label(document).err().into_iter().flatten());
+            }
         }
+        let whole = whole && problems.is_empty();
         for document in sorted.models {
             if let (Err(problem), true) = (catalog.add_model(document), whole) {
                 problems.push(problem);
@@ -411,6 +429,11 @@ impl Catalog {
     }
 }
 
+/// Whether a document, itself, is among some.
+fn holds(documents: &[&YamlDocument], document: &YamlDocument) -> bool {
+    documents.iter().any(|d| std::ptr::eq(*d, document))
+}
+
 fn key_type(key_type: KeyType) -> DataType {
     match key_type {
         KeyType::String => DataType::String,
@@ -447,15 +470,6 @@ pub(crate) fn unknown<'a>(
     name: &str,
     known: impl Iterator<Item = &'a str>,
 ) -> Problem {
-    let known: Vec<&str> = known.collect();
-    let hint = match nearest(name, known.iter().copied()) {
-        Some(near) => format!("did you mean `{near}`?"),
-        None if known.is_empty() => "none is defined".to_owned(),
-        None => {
-            let few: Vec<&str> = known.iter().take(10).copied().collect();
-            format!("there are: {}", few.join(", "))
-        }
-    };
     let code = match kind {
         "contract" => "unknown-contract",
         "entity" => "unknown-entity",
@@ -467,7 +481,7 @@ pub(crate) fn unknown<'a>(
         "kind" => "unknown-kind",
         _ => "unknown-column",
     };
-    Problem::user(code, format!("there is no {what} `{name}`")).hint(hint)
+    Problem::user(code, format!("there is no {what} `{name}`")).hint(suggest(name, known))
 }
 
 /// A stable hash as 16 hexadecimal digits.

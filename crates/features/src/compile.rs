@@ -88,6 +88,8 @@ struct Compiler<'a> {
     sources: Vec<Source>,
     inputs: Vec<Input>,
     pending: Vec<Pending>,
+    /// Features of the definition that are wrong, by index.
+    failed: Vec<usize>,
     problems: Vec<Problem>,
 }
 
@@ -122,6 +124,7 @@ impl<'a> Compiler<'a> {
             sources,
             inputs: Vec::new(),
             pending: Vec::new(),
+            failed: Vec::new(),
             problems,
         })
     }
@@ -129,18 +132,18 @@ impl<'a> Compiler<'a> {
     /// Compiles one feature of the definition, noting what is wrong with it.
     fn add_feature(&mut self, index: usize, spec: &FeatureSpec) {
         let pointer = format!("/spec/features/{index}");
-        if let Err(problem) = self.try_feature(index, spec) {
+        if let Err(mut problem) = self.try_feature(index, spec) {
             let key = problem.field.clone().unwrap_or_default();
             let place = match key.as_str() {
                 "" => pointer,
                 key => format!("{pointer}/{key}"),
             };
-            let mut problem = problem;
             if problem.location.is_none() {
                 problem.location = Some(self.document.locate(&place));
             }
             problem.field = Some(format!("{}.{}", self.definition.name, spec.name));
             self.problems.push(problem);
+            self.failed.push(index);
         }
     }
 

@@ -105,6 +105,21 @@ fn derived_within(
     derived.keys().filter(named).copied().collect()
 }
 
+/// Whether one of some features, or a window of one, is named in `sql`.
+pub(crate) fn names_any(sql: &str, features: &[&str]) -> bool {
+    let tokens = Tokenizer::new(&GenericDialect {}, sql).tokenize();
+    let is_one = |word: &str| {
+        features.iter().any(|feature| {
+            let rest = word.strip_prefix(feature);
+            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('_'))
+        })
+    };
+    tokens.unwrap_or_default().iter().any(|token| match token {
+        Token::Word(word) => is_one(&word.value),
+        _ => false,
+    })
+}
+
 /// A depth-first walk over what reads what.
 struct Search<'a> {
     names: &'a [Arc<str>],

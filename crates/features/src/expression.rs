@@ -28,7 +28,7 @@ use datafusion_sql::planner::{ParserOptions, PlannerContext, SqlToRel};
 use datafusion_sql::sqlparser::dialect::GenericDialect;
 use datafusion_sql::sqlparser::parser::Parser;
 use datafusion_sql::sqlparser::tokenizer::Token;
-use headwater_schema::contract::nearest;
+use headwater_schema::contract::suggest;
 use headwater_schema::{DataType, Field, Problem};
 
 /// Characters of one expression.
@@ -292,13 +292,9 @@ fn unknown_name(
             (asked.name.clone(), names.collect::<Vec<_>>())
         }
     };
-    let hint = match nearest(&asked, names.iter().map(String::as_str)) {
-        Some(near) => format!("did you mean `{near}`?"),
-        None => format!("there are: {}", names.join(", ")),
-    };
     problem
         .detail(format!("`{sql}`: there is no column `{asked}`"))
-        .hint(hint)
+        .hint(suggest(&asked, names.iter().map(String::as_str)))
 }
 
 /// The scalar functions of DataFusion, by name.

@@ -13,6 +13,7 @@ use headwater_facts::{
     AppendRequest, Appended, Change, EmbeddedFactLog, FactLog, FactLogOptions, Mends,
 };
 use headwater_features::Catalog;
+use headwater_schema::contract::suggest;
 use headwater_schema::decode::{BodyFormat, DecodeLimits, Decoded, decode, decode_each};
 use headwater_schema::{Contract, FactBatch, Problem, Sequence};
 use headwater_serve::Serving;
@@ -170,9 +171,9 @@ impl Engine {
         let catalog = self.catalog();
         let contract = catalog.contract(name).cloned();
         contract.ok_or_else(|| {
-            let names: Vec<&str> = catalog.contracts().map(|c| c.name.as_ref()).collect();
+            let near = suggest(name, catalog.contracts().map(|c| c.name.as_ref()));
             Problem::user("unknown-contract", format!("there is no contract `{name}`"))
-                .detail(format!("known are: {}", names.join(", ")))
+                .detail(near)
                 .hint("apply the project that defines it, or mend the name")
         })
     }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use headwater_api::backend::{EntityRequest, KeyValue};
 use headwater_features::{Catalog, Entity};
+use headwater_schema::contract::suggest;
 use headwater_schema::time::parse_timestamp;
 use headwater_schema::{DataType, EntityKey, Problem, Value};
 
@@ -36,9 +37,9 @@ pub(crate) fn entity_key_for<'a>(
 ) -> Result<(&'a Arc<Entity>, EntityKey), Problem> {
     let named = asked.keys().next().map(String::as_str).unwrap_or_default();
     let entity = catalog.entity(named).ok_or_else(|| {
-        let known: Vec<&str> = catalog.entities().map(|e| e.name.as_ref()).collect();
+        let known = catalog.entities().map(|e| e.name.as_ref());
         Problem::user("unknown-entity", format!("there is no entity `{named}`"))
-            .hint(format!("there are: {}", known.join(", ")))
+            .hint(suggest(named, known))
     })?;
     let mut asked = asked.clone();
     read_as_typed(entity, &mut asked);

@@ -8,6 +8,7 @@ mod run;
 use std::collections::BTreeMap;
 
 use headwater_features::{Catalog, ContextRow, Definition, read_definition};
+use headwater_schema::contract::suggest;
 use headwater_schema::time::parse_timestamp;
 use headwater_schema::yaml::{YamlDocument, pointer_segment};
 use headwater_schema::{Location, Micros, Problem};
@@ -209,12 +210,9 @@ fn in_order(facts: FactsSpec) -> Vec<(String, Vec<Json>)> {
 }
 
 fn unknown_contract(name: &str, catalog: &Catalog) -> Problem {
-    let known: Vec<&str> = catalog.contracts().map(|c| c.name.as_ref()).collect();
-    let hint = headwater_schema::contract::nearest(name, known.iter().copied()).map_or_else(
-        || format!("there are: {}", known.join(", ")),
-        |near| format!("did you mean `{near}`?"),
-    );
-    Problem::user("unknown-contract", format!("there is no contract `{name}`")).hint(hint)
+    let known = catalog.contracts().map(|c| c.name.as_ref());
+    Problem::user("unknown-contract", format!("there is no contract `{name}`"))
+        .hint(suggest(name, known))
 }
 
 fn read_case(
@@ -343,12 +341,8 @@ fn check_feature(case: &CaseSpec, feature: &String, catalog: &Catalog) -> Result
     if names().any(|name: &str| name == feature) {
         return Ok(());
     }
-    let hint = match headwater_schema::contract::nearest(feature, names()) {
-        Some(near) => format!("did you mean `{near}`?"),
-        None => format!("it gives: {}", names().collect::<Vec<_>>().join(", ")),
-    };
     let title = format!("the feature set `{}` has no feature `{feature}`", set.name);
-    Err(Problem::user("unknown-feature", title).hint(hint))
+    Err(Problem::user("unknown-feature", title).hint(suggest(feature, names())))
 }
 
 fn instant(json: &Json) -> Result<Micros, String> {

@@ -22,7 +22,7 @@ use crate::time::{Duration, TimeUnit, TimeZone};
 use crate::yaml::YamlDocument;
 use crate::{DataType, Field, Location, Problem};
 
-pub use nearest::nearest;
+pub use nearest::{nearest, suggest};
 pub(crate) use rules::format_decimal;
 pub use rules::{Cell, Enumeration, Pattern, Rules, TextFormat, Violation, parse_decimal};
 pub use standard::ODCS_JSON_SCHEMA;

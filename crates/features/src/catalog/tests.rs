@@ -369,3 +369,57 @@ fn defaults_are_of_the_feature_s_type() {
     );
     assert_eq!(default("of: scores, default: [1, 2]"), "[1.0,2.0]");
 }
+
+fn problems(definitions: &str) -> Vec<String> {
+    let text = format!("{CONTRACT}---{definitions}");
+    let documents = YamlDocument::parse_all("all.yaml", &text).unwrap();
+    let problems = Catalog::compile(&documents).unwrap_err();
+    problems.iter().map(ToString::to_string).collect()
+}
+
+#[test]
+fn what_is_made_of_something_wrong_is_not_blamed() {
+    let downstream = "---
+apiVersion: headwater/v1
+kind: FeatureView
+name: w
+spec:
+  entity: plane
+  sources: [{view: v}]
+  features: [{name: most, aggregate: max, of: n_1h, windows: [1h]}]
+---
+apiVersion: headwater/v1
+kind: FeatureView
+name: x
+spec: {entity: plane, sources: [{view: w}], features: [{name: n, aggregate: count}]}
+---
+apiVersion: headwater/v1
+kind: Label
+name: late
+spec: {contract: departure, match: plane, value: delay, horizon: 1h}
+";
+    let wrong = view(
+        "    - {name: n, aggregate: cuont, windows: [1h, {exact: 2h, as: pair}]}
+    - {name: twice, expression: 2 * n_1h}
+    - {name: four, expression: 2 * twice + pair}",
+    );
+    let found = problems(&format!("{wrong}{downstream}"));
+    assert!(found.len() == 1 && found[0].contains("cuont"), "{found:?}");
+    // What is wrong besides is told all the same.
+    let wrong = wrong.replace("2 * n_1h", "2 * m_1h");
+    let found = problems(&format!("{wrong}{downstream}"));
+    assert!(found.len() == 2 && found[1].contains("m_1h"), "{found:?}");
+    // An entity takes what is keyed by it along, contracts what reads their facts.
+    let text = format!(
+        "{CONTRACT}---{}{downstream}",
+        view("    - {name: n, aggregate: count}")
+    );
+    for (right, broken) in [
+        ("type: string}]}", "type: strin}]}"),
+        ("logicalType: array", "logicalType: arrey"),
+    ] {
+        let documents = YamlDocument::parse_all("all.yaml", &text.replace(right, broken)).unwrap();
+        let found = Catalog::compile(&documents).unwrap_err();
+        assert_eq!(found.len(), 1, "{broken}: {found:?}");
+    }
+}

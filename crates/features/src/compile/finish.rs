@@ -13,8 +13,8 @@ use super::{Compiler, Pending, PendingKind, Picked};
 use crate::Expression;
 use crate::catalog::{CompiledFeature, CompiledSource, CompiledView, Entity, FeatureKind, hash};
 use crate::default::default_value;
-use crate::definition::Stale;
-use crate::derive::compile_derived;
+use crate::definition::{Stale, WindowSpec};
+use crate::derive::{compile_derived, names_any};
 use crate::documents::definition_hash;
 use crate::window::duration;
 
@@ -122,16 +122,7 @@ impl Compiler<'_> {
             self.document
                 .locate(&format!("/spec/features/{spec}/{key}"))
         };
-        let derived: BTreeMap<usize, &str> = self
-            .pending
-            .iter()
-            .enumerate()
-            .filter_map(|(index, p)| match &p.kind {
-                PendingKind::Derived(sql) => Some((index, sql.as_str())),
-                _ => None,
-            })
-            .collect();
-        let order = compile_derived(&mut features, &derived)
+        let order = compile_derived(&mut features, &self.derived())
             .map_err(|(index, problem)| problem.at(place(index, "expression")))?;
         for (index, feature) in features.iter_mut().enumerate() {
             let spec = &self.definition.spec.features[self.pending[index].spec_index];
@@ -142,6 +133,33 @@ impl Compiler<'_> {
             }
         }
         Ok((features, order))
+    }
+
+    /// The SQL of derived features, by index; of those alone that read nothing that is wrong.
+    fn derived(&self) -> BTreeMap<usize, &str> {
+        let derived = self.pending.iter().enumerate();
+        let mut derived: BTreeMap<usize, &str> = derived
+            .filter_map(|(index, p)| match &p.kind {
+                PendingKind::Derived(sql) => Some((index, sql.as_str())),
+                _ => None,
+            })
+            .collect();
+        let mut missing: Vec<&str> = Vec::new();
+        for index in &self.failed {
+            let spec = &self.definition.spec.features[*index];
+            missing.push(&spec.name);
+            missing.extend(spec.windows.iter().flatten().filter_map(named_as));
+        }
+        while !missing.is_empty() {
+            let reads = |(_, sql): &(&usize, &&str)| names_any(sql, &missing);
+            let lost: Vec<usize> = derived.iter().filter(reads).map(|(i, _)| *i).collect();
+            derived.retain(|index, _| !lost.contains(index));
+            missing = lost
+                .iter()
+                .map(|i| self.pending[*i].name.as_str())
+                .collect();
+        }
+        derived
     }
 
     fn retention(&self) -> Result<Micros, Problem> {
@@ -259,6 +277,14 @@ fn number_slots(pending: &[Pending]) -> (Vec<Slot>, Vec<Option<usize>>) {
 }
 
 /// How many views are upstream of a view with these sources, one behind the other.
+/// The whole name that a window gives its feature, where it does.
+fn named_as(window: &WindowSpec) -> Option<&str> {
+    match window {
+        WindowSpec::Mode(map) => map.name.as_deref(),
+        WindowSpec::Width(_) => None,
+    }
+}
+
 fn depth(sources: &[CompiledSource]) -> usize {
     let upstream = sources.iter().filter_map(|s| s.upstream.as_ref());
     upstream.map(|u| u.view.depth + 1).max().unwrap_or(0)
