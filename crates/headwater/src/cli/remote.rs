@@ -95,6 +95,8 @@ impl Remote {
         if let Some(key) = &self.key {
             request = request.header("authorization", key);
         }
+        // A server that refuses before it reads says so before the body is sent, which would break off otherwise.
+        let request = request.header("expect", "100-continue");
         let request = request.content_type(media_type).config();
         let request = request.timeout_global(None).build();
         self.answer(request.send(SendBody::from_reader(body)))
