@@ -58,6 +58,8 @@ pub struct Rule {
     pub feed: bool,
     /// Whether it may take as long as `limits.training_set_ms_max` says.
     pub long: bool,
+    /// Whether it reads parameters from the URL; one that doesn't refuses them.
+    pub parameters: bool,
 }
 
 impl Rule {
@@ -70,6 +72,12 @@ impl Rule {
     /// The same, for a call that is much work.
     const fn long(mut self) -> Self {
         self.long = true;
+        self
+    }
+
+    /// The same, for a call that reads parameters from the URL.
+    const fn parameters(mut self) -> Self {
+        self.parameters = true;
         self
     }
 }
@@ -87,6 +95,7 @@ const fn rule(
         name,
         feed: false,
         long: false,
+        parameters: false,
     }
 }
 
@@ -97,8 +106,8 @@ pub const RULES: &[Rule] = &[
     rule("GET", "/health/ready", Access::Open, "ready"),
     rule("GET", "/openapi.json", Access::Open, "openapi"),
     rule("GET", "/metrics", READ, "metrics"),
-    rule("POST", "/v1/facts/{contract}", WRITE, "facts_post"),
-    rule("GET", "/v1/facts/{contract}", READ, "facts_get"),
+    rule("POST", "/v1/facts/{contract}", WRITE, "facts_post").parameters(),
+    rule("GET", "/v1/facts/{contract}", READ, "facts_get").parameters(),
     rule(
         "POST",
         "/v1/facts/{contract}/retract",
@@ -110,22 +119,29 @@ pub const RULES: &[Rule] = &[
         "/v1/facts/{contract}/quarantine",
         READ,
         "quarantine_get",
-    ),
+    )
+    .parameters(),
     rule(
         "POST",
         "/v1/facts/{contract}/quarantine/replay",
         ADMIN,
         "quarantine_replay",
-    ),
+    )
+    .parameters(),
     rule(
         "POST",
         "/v1/facts/{contract}/quarantine/repair",
         ADMIN,
         "quarantine_repair",
-    ),
-    rule("POST", "/v1/facts/{contract}/stream", WRITE, "facts_feed").feed(),
+    )
+    .parameters(),
+    rule("POST", "/v1/facts/{contract}/stream", WRITE, "facts_feed")
+        .feed()
+        .parameters(),
     rule("POST", "/v1/features", READ, "features"),
-    rule("POST", "/v1/training-sets", READ, "training_sets").long(),
+    rule("POST", "/v1/training-sets", READ, "training_sets")
+        .long()
+        .parameters(),
     rule("POST", "/v1/query", READ, "query"),
     rule("POST", "/v1/outcomes", WRITE, "outcomes"),
     rule("GET", "/v1/models", READ, "models"),
@@ -146,15 +162,15 @@ pub const RULES: &[Rule] = &[
     ),
     rule("GET", "/v1/archive", READ, "archive_get"),
     rule("POST", "/v1/archive", ADMIN, "archive_post"),
-    rule("GET", "/v1/audit", ADMIN, "audit"),
+    rule("GET", "/v1/audit", ADMIN, "audit").parameters(),
     rule("GET", "/v1/registry", READ, "registry"),
-    rule("GET", "/v1/registry/search", READ, "registry_search"),
-    rule("GET", "/v1/registry/lineage", READ, "registry_lineage"),
+    rule("GET", "/v1/registry/search", READ, "registry_search").parameters(),
+    rule("GET", "/v1/registry/lineage", READ, "registry_lineage").parameters(),
     rule("POST", "/v1/registry/plan", READ, "registry_plan"),
     rule("POST", "/v1/registry/apply", ADMIN, "registry_apply"),
     rule("POST", "/v1/registry/backfill", ADMIN, "registry_backfill"),
     rule("GET", "/v1/registry/{kind}", READ, "registry_kind"),
-    rule("GET", "/v1/registry/{kind}/{name}", READ, "registry_one"),
+    rule("GET", "/v1/registry/{kind}/{name}", READ, "registry_one").parameters(),
     rule("POST", "/get-online-features", READ, "feast_features"),
     rule("POST", "/push", WRITE, "feast_push"),
     rule("POST", "/write-to-online-store", WRITE, "feast_write"),
@@ -265,6 +281,24 @@ fn matches(template: &str, path: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn calls_with_parameters_in_the_url_are_those_that_the_document_gives_some() {
+        let document = crate::openapi::openapi();
+        for rule in RULES.iter().filter(|r| r.path.starts_with("/v1/")) {
+            let method = rule.method.to_ascii_lowercase();
+            let call = &document["paths"][rule.path][&method];
+            assert!(
+                call.is_object(),
+                "{} {} isn't described",
+                rule.method,
+                rule.path
+            );
+            let parameters = call["parameters"].as_array().into_iter().flatten();
+            let documented = parameters.filter(|p| p["in"] == "query").count() > 0;
+            assert_eq!(documented, rule.parameters, "{} {}", rule.method, rule.path);
+        }
+    }
 
     #[test]
     fn a_call_is_found_by_its_path_and_by_its_template() {

@@ -10,7 +10,7 @@ use axum::http::Response;
 use headwater_schema::Problem;
 use schemars::{JsonSchema, SchemaGenerator};
 use serde::{Deserialize, Serialize};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use crate::error::ApiError;
@@ -39,6 +39,43 @@ impl AuditEvent {
             target: target.into(),
             result: result.into(),
         }
+    }
+}
+
+/// The names of changed definitions that a record of an apply has room for.
+const NAMED_MAX: usize = 20;
+
+impl AuditEvent {
+    /// Definitions were put in force, or weren't: what `plan` would have said of it, in a line.
+    pub fn applied(actor: &str, project: &str, applied: Result<&Value, &[Problem]>) -> Self {
+        let result = match applied {
+            Ok(plan) => changes(plan),
+            Err(problems) => {
+                let codes: Vec<&str> = problems.iter().map(|p| p.code).collect();
+                codes.join(", ")
+            }
+        };
+        Self::new(actor, "definitions.apply", project, &result)
+    }
+}
+
+fn changes(plan: &Value) -> String {
+    let items = plan["items"].as_array().map_or(&[][..], Vec::as_slice);
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let named = |item: &Value| {
+        let (action, kind) = (text(&item["action"]), text(&item["kind"]));
+        format!("{action} {kind} {}", text(&item["name"]))
+    };
+    let mut said: Vec<String> = items.iter().take(NAMED_MAX).map(named).collect();
+    if items.len() > NAMED_MAX {
+        said.push(format!("{} more", items.len() - NAMED_MAX));
+    }
+    if said.is_empty() {
+        said.push("no changes".into());
+    }
+    match plan["version"].as_u64() {
+        Some(version) => format!("registry version {version}: {}", said.join(", ")),
+        None => said.join(", "),
     }
 }
 

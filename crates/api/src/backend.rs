@@ -414,6 +414,9 @@ pub trait Backend: Send + Sync + 'static {
     /// What is defined, for people and tools.
     fn registry(&self, query: &RegistryQuery) -> Result<serde_json::Value, Problem>;
 
+    /// The name of the project that is served.
+    fn project(&self) -> &str;
+
     /// What putting definitions in force would change.
     fn plan(&self, request: &DefinitionsRequest) -> Result<serde_json::Value, Vec<Problem>>;
 

@@ -45,6 +45,7 @@ pub(crate) fn status(problem: &Problem) -> StatusCode {
         | "version-too-low"
         | "version-exists"
         | "version-not-loaded"
+        | "other-project"
         | "no-earlier-version" => StatusCode::CONFLICT,
         "features-changed" if problem.blame == Blame::User => StatusCode::CONFLICT,
         "unauthenticated" => StatusCode::UNAUTHORIZED,

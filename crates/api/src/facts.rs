@@ -35,6 +35,33 @@ pub struct IngestParameters {
     revise: Option<String>,
 }
 
+impl IngestParameters {
+    pub(crate) fn options(&self) -> Result<IngestOptions, ApiError> {
+        let all_or_nothing = match self.on_reject.as_deref() {
+            None | Some("keep") => false,
+            Some("fail") => true,
+            Some(other) => {
+                return Err(malformed(format!(
+                    "`on_reject` is `{other}`; it is `keep` or `fail`"
+                )));
+            }
+        };
+        let revise = match self.revise.as_deref() {
+            None | Some("false") => false,
+            Some("true") => true,
+            Some(other) => {
+                return Err(malformed(format!(
+                    "`revise` is `{other}`; it is `true` or `false`"
+                )));
+            }
+        };
+        Ok(IngestOptions {
+            all_or_nothing,
+            revise,
+        })
+    }
+}
+
 /// The reply to facts sent.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct IngestAnswer {
@@ -71,30 +98,9 @@ pub async fn post_facts(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response<Body>, ApiError> {
-    let all_or_nothing = match parameters.on_reject.as_deref() {
-        None | Some("keep") => false,
-        Some("fail") => true,
-        Some(other) => {
-            return Err(malformed(format!(
-                "`on_reject` is `{other}`; it is `keep` or `fail`"
-            )));
-        }
-    };
-    let revise = match parameters.revise.as_deref() {
-        None | Some("false") => false,
-        Some("true") => true,
-        Some(other) => {
-            return Err(malformed(format!(
-                "`revise` is `{other}`; it is `true` or `false`"
-            )));
-        }
-    };
+    let options = parameters.options()?;
     let body = read_body(body, shared.limits.body_bytes_max).await?;
     let format = facts_format(&headers, &body)?;
-    let options = IngestOptions {
-        all_or_nothing,
-        revise,
-    };
     let reply = ingest(&shared, &contract, format, body, options).await?;
     ingested(reply)
 }

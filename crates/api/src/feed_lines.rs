@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use axum::body::{Body, BodyDataStream, Bytes};
-use axum::extract::{Path, State};
+use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, Response, header};
 use bytes::BytesMut;
 use futures_util::StreamExt;
@@ -16,7 +16,7 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use crate::backend::IngestOptions;
 use crate::error::{ApiError, document, malformed};
-use crate::facts::RejectedAnswer;
+use crate::facts::{IngestParameters, RejectedAnswer};
 use crate::feed::{self, Acknowledgement, Acknowledgements, Feed};
 use crate::limits::Limits;
 use crate::server::Shared;
@@ -63,6 +63,7 @@ impl From<Acknowledgement> for FeedAnswer {
 pub async fn post_feed(
     State(shared): State<Shared>,
     Path(contract): Path<String>,
+    Query(parameters): Query<IngestParameters>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response<Body>, ApiError> {
@@ -78,10 +79,19 @@ pub async fn post_feed(
             ));
         }
     }
+    let options = parameters.options()?;
+    if options.all_or_nothing {
+        return Err(ApiError(
+            Problem::user("malformed-request", "a feed can't be all or nothing")
+                .field("on_reject")
+                .detail("its rows are taken as they come, so those before a bad one are in")
+                .hint("leave `on_reject` out, or send the facts in one request"),
+        ));
+    }
     shared.backend.contract(&contract)?;
     let place = place(&shared)?;
     let (feed, acknowledgements) = feed::open(shared.backend.clone(), &shared.limits);
-    tokio::spawn(take_lines(shared, contract, body, feed, place));
+    tokio::spawn(take_lines(shared, contract, options, body, feed, place));
     Response::builder()
         .header(header::CONTENT_TYPE, "application/x-ndjson")
         // What buffers replies on their way would hold acknowledgements back.
@@ -113,13 +123,14 @@ fn lines(acknowledgements: Acknowledgements) -> Body {
 async fn take_lines(
     shared: Shared,
     contract: String,
+    options: IngestOptions,
     body: Body,
     feed: Feed,
     _place: OwnedSemaphorePermit,
 ) {
     let mut stopping = shared.stopping.clone();
     let taken = tokio::select! {
-        taken = take_body(&shared.limits, &contract, body.into_data_stream(), &feed) => taken,
+        taken = take_body(&shared.limits, &contract, options, body.into_data_stream(), &feed) => taken,
         () = feed.ended() => Ok(()),
         _ = stopping.wait_for(|stopping| *stopping) => Err(stopped()),
     };
@@ -137,6 +148,7 @@ pub fn stopped() -> Problem {
 async fn take_body(
     limits: &Limits,
     contract: &str,
+    options: IngestOptions,
     mut body: BodyDataStream,
     feed: &Feed,
 ) -> Result<(), Problem> {
@@ -153,7 +165,6 @@ async fn take_body(
             ready = feed.ready(), if lines.has_whole() => {
                 // Where the feed has ended by itself, it has said why.
                 let Some(ready) = ready else { return Ok(()) };
-                let options = IngestOptions::default();
                 ready.take(contract, BodyFormat::Ndjson, lines.cut(), options).await?;
             }
             chunk = tokio::time::timeout(idle, body.next()), if open && lines.has_room() => {
@@ -197,7 +208,8 @@ impl Lines {
             buffer: BytesMut::new(),
             whole: 0,
             batch_bytes_max: limits.feed_batch_bytes_max.max(1),
-            batch_rows_max: limits.feed_batch_rows_max.max(1),
+            // A batch is a request's worth at most.
+            batch_rows_max: limits.feed_batch_rows_max.min(limits.rows_max).max(1),
             row_bytes_max: limits.row_bytes_max,
         }
     }

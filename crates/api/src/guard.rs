@@ -69,6 +69,7 @@ async fn admit(
     check_head(&request, limits)?;
     let caller = shared.auth.authorize(&mut request)?;
     Span::current().record("key", caller.id());
+    check_parameters(found, &request)?;
     let action = audited(found).map(|rule| format!("{rule} {}", request.uri().path()));
     let feed = found.rule().is_some_and(|rule| rule.feed);
     let request = match feed {
@@ -96,6 +97,24 @@ async fn admit(
 fn audited(found: Found) -> Option<&'static str> {
     let rule = found.rule()?;
     (rule.access == Access::Role(Role::Admin)).then_some(rule.method)
+}
+
+/// A call of ours that reads no parameters has none: what is misspelled or misplaced mustn't pass for heard.
+fn check_parameters(found: Found, request: &Request) -> Result<(), Problem> {
+    let ours = |path: &str| path.starts_with("/v1/");
+    let (Some(rule), Some(query)) = (found.rule(), request.uri().query()) else {
+        return Ok(());
+    };
+    if rule.parameters || query.is_empty() || !ours(rule.path) {
+        return Ok(());
+    }
+    let first = query.split(['=', '&']).next().unwrap_or_default();
+    Err(Problem::user(
+        "malformed-request",
+        "this call takes no parameters in its URL",
+    )
+    .field(first)
+    .hint("leave them out; /openapi.json says what belongs into its body"))
 }
 
 fn check_head(request: &Request, limits: &Limits) -> Result<(), Problem> {

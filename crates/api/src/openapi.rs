@@ -48,9 +48,14 @@ pub fn openapi() -> Value {
 
 fn feed_path(generator: &mut SchemaGenerator) -> (String, Value) {
     let line = generator.subschema_for::<FeedAnswer>();
+    let on_reject = query(
+        "on_reject",
+        json!({"type": "string", "enum": ["keep"]}),
+        "bad rows are kept in quarantine; a feed is never all or nothing",
+    );
     let path = json!({"post": {
         "summary": "Feed facts line by line, for as long as it takes; answered with a line whenever some are durable and visible",
-        "parameters": [{"name": "contract", "in": "path", "required": true, "schema": {"type": "string"}}],
+        "parameters": [contract_parameter(), revise_parameter(), on_reject],
         "requestBody": {"required": false, "content": {"application/x-ndjson": {"schema": {"type": "string"}}}},
         "responses": {
             "200": {"description": "Lines, each as the schema says", "content": {"application/x-ndjson": {"schema": {"type": "string"}, "itemSchema": line}}},
@@ -96,6 +101,15 @@ pub fn problem_reply() -> Value {
     })
 }
 
+fn revise_parameter() -> Value {
+    let schema = json!({"type": "boolean"});
+    query(
+        "revise",
+        schema,
+        "`true`: a fact whose id is known replaces it",
+    )
+}
+
 fn facts_paths(generator: &mut SchemaGenerator) -> Paths {
     let contract = contract_parameter();
     let text = json!({"type": "string"});
@@ -104,7 +118,7 @@ fn facts_paths(generator: &mut SchemaGenerator) -> Paths {
         "summary": "Send facts; answered once they are durable and visible",
         "parameters": [contract,
             query("on_reject", json!({"type": "string", "enum": ["keep", "fail"]}), "`fail`: one bad row refuses all"),
-            query("revise", json!({"type": "boolean"}), "`true`: a fact whose id is known replaces it")],
+            revise_parameter()],
         "requestBody": {"required": true, "content": {
             "application/json": {"schema": {"type": "array", "items": any_object()}},
             "application/x-ndjson": {"schema": text},

@@ -1,5 +1,6 @@
 //! `/v1/registry`: what is defined, its history and lineage; and other definitions, planned and applied.
 
+use axum::Extension;
 use axum::body::Body;
 use axum::extract::{Path, Query, State};
 use axum::http::Response;
@@ -9,6 +10,8 @@ use schemars::SchemaGenerator;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use crate::audit::AuditEvent;
+use crate::auth::Caller;
 use crate::backend::{Backend, BackfillRequest, DefinitionsRequest, RegistryQuery};
 use crate::body::{read_body, read_json};
 use crate::error::{ApiError, Problems, malformed};
@@ -186,9 +189,19 @@ pub async fn post_plan(
 /// Puts definitions in force.
 pub async fn post_apply(
     State(shared): State<Shared>,
+    Extension(caller): Extension<Caller>,
     body: Body,
 ) -> Result<Response<Body>, Problems> {
-    with_definitions(shared, body, |backend, request| backend.apply(request)).await
+    let auth = shared.auth.clone();
+    with_definitions(shared, body, move |backend, request| {
+        let applied = backend.apply(request);
+        let project = backend.project();
+        let told = applied.as_ref().map_err(Vec::as_slice);
+        let event = AuditEvent::applied(caller.id(), project, told);
+        auth.audit().record(&event);
+        applied
+    })
+    .await
 }
 
 /// Makes views again from the facts.

@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use headwater_api::Backend;
 use headwater_api::backend::{
-    DefinitionsRequest, FactRow, FactsQuery, FeaturesReply, FeaturesRequest, IngestDone,
-    IngestOptions, Measure, MendReply, Mending, NewVersion, Pending, PredictDone, PredictRequest,
-    QuarantineRow, QueryRequest, RegistryQuery, RetractDone, TrainingSetRequest, WriteTarget,
+    DefinitionFile, DefinitionsRequest, FactRow, FactsQuery, FeaturesReply, FeaturesRequest,
+    IngestDone, IngestOptions, Measure, MendReply, Mending, NewVersion, Pending, PredictDone,
+    PredictRequest, QuarantineRow, QueryRequest, RegistryQuery, RetractDone, TrainingSetRequest,
+    WriteTarget,
 };
 use headwater_batch::sql::Answer;
 use headwater_batch::{Pieces, Stop};
@@ -21,7 +22,7 @@ use serde_json::{Value as Json, json};
 
 use crate::describe::describe;
 use crate::entity::entity_key_for;
-use crate::{Engine, read_definitions};
+use crate::{Engine, project_name, read_definitions};
 
 /// About how long one call archives; the next one goes on.
 const ARCHIVED_FOR: Duration = Duration::from_secs(15);
@@ -99,7 +100,12 @@ impl Backend for Engine {
         describe(&registry, in_force.catalog(), &filling, query)
     }
 
+    fn project(&self) -> &str {
+        &self.project
+    }
+
     fn plan(&self, request: &DefinitionsRequest) -> Result<Json, Vec<Problem>> {
+        self.check_project(&request.files).map_err(|p| vec![p])?;
         let (_, catalog) = read_definitions(&request.files)?;
         let plan = self.plan(&catalog);
         if plan.problems.is_empty() {
@@ -110,6 +116,7 @@ impl Backend for Engine {
     }
 
     fn apply(&self, request: &DefinitionsRequest) -> Result<Json, Vec<Problem>> {
+        self.check_project(&request.files).map_err(|p| vec![p])?;
         let (documents, catalog) = read_definitions(&request.files)?;
         let plan = self.apply(&documents, &Arc::new(catalog), request.if_version)?;
         Ok(self.planned(&plan))
@@ -157,6 +164,26 @@ impl Backend for Engine {
 }
 
 impl Engine {
+    /// Refuses definitions of another project: in force, they would drop everything of this one. So would none at all.
+    fn check_project(&self, files: &[DefinitionFile]) -> Result<(), Problem> {
+        if files.is_empty() {
+            return Err(Problem::user("no-definitions", "no file was sent")
+                .field("files")
+                .detail("in force, that would drop every definition there is")
+                .hint("send the project's files, as `headwater apply --server` does"));
+        }
+        match project_name(files) {
+            Some(name) if name != self.project => {
+                let title = format!("these are definitions of the project `{name}`");
+                Err(Problem::user("other-project", title)
+                    .field("files")
+                    .detail(format!("the server serves `{}`; all of that would be dropped", self.project))
+                    .hint("ask the server of that project; where a project was renamed, start its server again first"))
+            }
+            _ => Ok(()),
+        }
+    }
+
     fn planned(&self, plan: &Plan) -> Json {
         let (_, registry) = self.reader.definitions();
         let mut planned = json!(plan);

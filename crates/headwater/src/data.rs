@@ -80,7 +80,7 @@ impl DataFolder {
                 FileErrorKind::Locked => {
                     Problem::user("data-folder-in-use", format!("another process uses {folder}"))
                         .detail(error)
-                        .hint("ask the running server with `--server http://127.0.0.1:8080`, or stop it first")
+                        .hint("ask the running server with `--server` and the URL that it printed when it started, or stop it first")
                 }
                 _ => Problem::external("data-folder", format!("{folder} can't be used")).detail(error),
             })

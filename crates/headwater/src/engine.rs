@@ -40,6 +40,8 @@ const FILE_BATCH_ROWS: usize = 8192;
 /// An open project: takes facts and answers reads, in this process, with no server.
 pub struct Engine {
     pub(crate) env: Env,
+    /// The project's name.
+    pub(crate) project: String,
     pub(crate) data: DataFolder,
     pub(crate) facts: Arc<EmbeddedFactLog>,
     pub(crate) processor: Arc<Processor>,
@@ -132,6 +134,7 @@ impl Engine {
             making: Making::new(config.spec.training_sets.clone()),
             querying: Querying::new(config.spec.query.clone(), data.query_spill()),
             changing: Mutex::default(),
+            project: config.name.clone(),
             data,
             decode_limits: config.decode_limits(),
             reader,

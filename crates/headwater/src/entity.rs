@@ -1,5 +1,6 @@
 //! Entity keys from requests: by the entity's name, or by its key columns where they say it all.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use headwater_api::backend::{EntityRequest, KeyValue};
@@ -14,7 +15,10 @@ pub(crate) fn entity_key(entity: &Entity, asked: &EntityRequest) -> Result<Entit
     let named = asked.get(entity.name.as_ref());
     for key in &entity.keys {
         let given = match named {
-            Some(KeyValue::Columns(columns)) => columns.get(key.name.as_ref()),
+            Some(KeyValue::Columns(columns)) => {
+                check_columns(entity, columns.keys())?;
+                columns.get(key.name.as_ref())
+            }
             Some(KeyValue::Scalar(value)) if entity.keys.len() == 1 => Some(value),
             Some(KeyValue::Scalar(_)) => return Err(needs_columns(entity)),
             None => match asked.get(key.name.as_ref()) {
@@ -27,6 +31,35 @@ pub(crate) fn entity_key(entity: &Entity, asked: &EntityRequest) -> Result<Entit
     }
     EntityKey::from_values(&values)
         .ok_or_else(|| Problem::internal("entity-key", "key values don't make a key"))
+}
+
+/// Names by which a request may name entities: their own, and those of their key columns.
+pub(crate) fn members(catalog: &Catalog) -> HashSet<Arc<str>> {
+    let names = |entity: &Arc<Entity>| {
+        let keys: Vec<Arc<str>> = entity.keys.iter().map(|k| k.name.clone()).collect();
+        keys.into_iter()
+            .chain([entity.name.clone()])
+            .collect::<Vec<_>>()
+    };
+    catalog.entities().flat_map(names).collect()
+}
+
+/// Refuses what no entity is named by: what is misspelled would be read as left out.
+pub(crate) fn check_members(
+    known: &HashSet<Arc<str>>,
+    asked: &EntityRequest,
+) -> Result<(), Problem> {
+    let Some(unknown) = asked.keys().find(|name| !known.contains(name.as_str())) else {
+        return Ok(());
+    };
+    let nearest = headwater_schema::contract::nearest(unknown, known.iter().map(|n| n.as_ref()));
+    let problem = Problem::user("unknown-entity", format!("there is no entity `{unknown}`"));
+    Err(match nearest {
+        Some(near) => problem.hint(format!("did you mean `{near}`?")),
+        None => problem.hint(
+            "name entities, or their key columns; `headwater registry list entity` shows them",
+        ),
+    })
 }
 
 /// The entity that a request of one entity names, and its key. Its key columns may be named instead
@@ -68,6 +101,21 @@ fn from_text(value: &Value, data_type: &DataType) -> Value {
         _ => None,
     };
     parsed.unwrap_or_else(|| value.clone())
+}
+
+fn check_columns<'a>(
+    entity: &Entity,
+    mut named: impl Iterator<Item = &'a String>,
+) -> Result<(), Problem> {
+    let is_key = |name: &str| entity.keys.iter().any(|k| k.name.as_ref() == name);
+    match named.find(|name| !is_key(name)) {
+        None => Ok(()),
+        Some(unknown) => Err(Problem::user(
+            "unknown-key",
+            format!("the entity `{}` has no key column `{unknown}`", entity.name),
+        )
+        .hint(format!("write it as {}", example(entity)))),
+    }
 }
 
 fn missing(entity: &Entity, column: &str) -> Problem {

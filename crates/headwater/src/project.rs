@@ -135,6 +135,18 @@ pub fn read_definitions(files: &[DefinitionFile]) -> Result<(Documents, Catalog)
     Ok((Documents::from_yaml(&documents), catalog))
 }
 
+/// The name of the project that files are of, where its settings are among them.
+pub fn project_name(files: &[DefinitionFile]) -> Option<String> {
+    let settings = files.iter().find(|f| f.file == PROJECT_FILE)?;
+    let documents = YamlDocument::parse_all(&settings.file, &settings.text).ok()?;
+    let name = documents.iter().find_map(|d| {
+        let kind = d.value.get("kind").and_then(|kind| kind.as_str());
+        let name = d.value.get("name").and_then(|name| name.as_str());
+        name.filter(|_| kind.is_none_or(|kind| kind == "Project"))
+    });
+    name.map(str::to_owned)
+}
+
 /// Tests, and definitions; the project's settings are neither.
 fn sort_documents(mut documents: Vec<YamlDocument>) -> (Vec<YamlDocument>, Vec<YamlDocument>) {
     documents.retain(|d| d.value.get("kind").and_then(|k| k.as_str()) != Some("Project"));

@@ -1,6 +1,6 @@
 //! Feature reads: names to plans, requests to entity keys, states to rows, all at one cursor.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -17,7 +17,7 @@ use headwater_schema::{Cursor, EntityKey, Problem, Sequence, Value};
 
 use headwater_stream::{InForce, Processor, ServedView};
 
-use crate::entity::entity_key;
+use crate::entity::{check_members, entity_key, members};
 use crate::freshness::{Watched, stale, watched};
 
 /// Lists of features whose plans are remembered.
@@ -59,6 +59,8 @@ pub(crate) struct Plan {
     /// The definitions that it was made of.
     pub(crate) catalog: Arc<Catalog>,
     pub(crate) names: Arc<[Arc<str>]>,
+    /// What entities may be named by.
+    members: HashSet<Arc<str>>,
     /// How far estimated values may be off, by full name.
     error_bounds: Arc<BTreeMap<Arc<str>, f64>>,
     pub(crate) shape: Arc<ReadShape>,
@@ -210,6 +212,10 @@ impl Reader {
         given: &[ContextRow],
         cursor: &Cursor,
     ) -> Result<Vec<Vec<Outcome>>, Problem> {
+        for (index, asked) in entities.iter().enumerate() {
+            check_members(&plan.members, asked)
+                .map_err(|p| p.field(format!("entities[{index}]")))?;
+        }
         let context = context(plan, entities.len(), given)?;
         let unread = vec![None; plan.features];
         let mut rows: Vec<Vec<Option<Outcome>>> = vec![unread; entities.len()];
@@ -323,6 +329,7 @@ fn compile(in_force: &InForce, resolved: &Resolved) -> Result<Plan, Problem> {
     }
     Ok(Plan {
         catalog: in_force.catalog().clone(),
+        members: members(in_force.catalog()),
         features: width,
         set: resolved.set.clone(),
         names: names.into(),

@@ -114,7 +114,8 @@ impl Question {
     /// Reads the features.
     pub fn answer(self, shared: &Shared) -> Result<Answer, ApiError> {
         let request = features_request(self.names, &self.entities, &shared.limits)?;
-        let reply = shared.backend.features(&request)?;
+        let read = shared.backend.features(&request);
+        let reply = read.map_err(|problem| missing_view(shared, &request.names, problem))?;
         let columns = self.entities.0.into_iter();
         let key = |(name, cells): (String, _)| {
             let key = join_key(&name, &reply.shape)?.to_owned();
@@ -127,6 +128,19 @@ impl Question {
             reply,
         })
     }
+}
+
+/// Of a feature that isn't there, whether it is its view that is missing: Feast tells them apart.
+fn missing_view(shared: &Shared, names: &Names, problem: Problem) -> Problem {
+    let Names::List(features) = names else {
+        return problem;
+    };
+    if problem.code != "unknown-feature" {
+        return problem;
+    }
+    let views = features.iter().filter_map(|name| name.split_once('.'));
+    let unknown = |(view, _): (&str, &str)| shared.backend.view_features(view).err();
+    views.map(unknown).find_map(|p| p).unwrap_or(problem)
 }
 
 /// The features of a service, or those that a list of `view:feature` names.

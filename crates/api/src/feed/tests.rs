@@ -105,6 +105,10 @@ impl Backend for Slow {
         nothing()
     }
 
+    fn project(&self) -> &str {
+        "shop"
+    }
+
     fn plan(&self, _: &DefinitionsRequest) -> Result<serde_json::Value, Vec<Problem>> {
         nothing().map_err(|p| vec![p])
     }

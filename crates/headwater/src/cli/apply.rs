@@ -60,15 +60,9 @@ fn apply_here(
 ) -> Result<(), Failure> {
     let folder = project.data_folder(context.data.as_deref());
     let applied = apply_project_on(&context.env, project, &folder, arguments.if_version);
-    let result = match &applied {
-        Ok(plan) => format!("{} changes", plan.items.len()),
-        Err(problems) => {
-            let codes: Vec<&str> = problems.iter().map(|p| p.code).collect();
-            codes.join(", ")
-        }
-    };
-    let name = &project.config.name;
-    let event = AuditEvent::new(super::ACTOR, "definitions.apply", name, &result);
+    let planned = applied.as_ref().map(|plan| json!(plan));
+    let told = planned.as_ref().map_err(|problems| problems.as_slice());
+    let event = AuditEvent::applied(super::ACTOR, &project.config.name, told);
     let noted = context.audit(&project.config).append(&event);
     let plan = applied?;
     noted?;

@@ -196,7 +196,8 @@ pub fn run(context: &Context, arguments: &IngestArguments) -> Result<(), Failure
     let seconds = (context.env.clock.monotonic_nanos() - start) as f64 / 1e9;
     target.close()?;
     report(context, &total, seconds);
-    if arguments.on_reject == OnReject::Fail && total.rejected > 0 {
+    let nothing_taken = total.accepted == 0 && total.duplicates == 0;
+    if total.rejected > 0 && (nothing_taken || arguments.on_reject == OnReject::Fail) {
         return Err(Failure::Told);
     }
     Ok(())

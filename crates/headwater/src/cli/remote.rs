@@ -117,8 +117,16 @@ impl Remote {
     }
 
     fn unreachable(&self, error: ureq::Error) -> Problem {
+        let detail = error.to_string();
+        // What rustls says where nobody that we know has signed the certificate.
+        if detail.contains("UnknownIssuer") {
+            let title = format!("the certificate of {} isn't trusted", self.base);
+            return Problem::external("untrusted-certificate", title)
+                .detail(detail)
+                .hint("name the certificate that signed it with `--ca FILE`");
+        }
         Problem::external("unreachable", format!("{} doesn't answer", self.base))
-            .detail(error)
+            .detail(detail)
             .hint("start it with `headwater serve`")
             .retryable()
     }

@@ -71,12 +71,10 @@ pub fn serve(
     });
     if !answered {
         let waited = config.spec.limits.drain_ms_max;
-        eprintln!(
-            "warning: some requests weren't answered within {waited} ms (`limits.drain_ms_max`)"
-        );
+        tracing::warn!("some requests weren't answered within {waited} ms (`limits.drain_ms_max`)");
     }
     runtime.shutdown_timeout(Duration::from_secs(1));
-    eprintln!("stopping: writing a checkpoint");
+    tracing::info!("stopping: writing a checkpoint");
     close(engine)?;
     let result = if answered { "ok" } else { "requests given up" };
     let stop = AuditEvent::new(
@@ -107,7 +105,7 @@ async fn listen_grpc(
         return Ok(());
     }
     server.listen_grpc(SocketAddr::new(http.ip(), 0)).await?;
-    eprintln!("warning: {next} is taken, so gRPC listens on another port (set `grpc_listen`)");
+    tracing::warn!("{next} is taken, so gRPC listens on another port (set `grpc_listen`)");
     Ok(())
 }
 

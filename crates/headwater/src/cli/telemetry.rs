@@ -1,5 +1,6 @@
 //! Logs to standard error, and traces to a collector.
 
+use std::io::IsTerminal;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -38,10 +39,16 @@ impl Telemetry {
             .detail(e)
             .hint("write error, warn, info, debug or trace")
         })?;
-        let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+        let lines = tracing_subscriber::fmt::layer()
+            .with_writer(std::io::stderr)
+            .with_ansi(std::io::stderr().is_terminal());
         let lines: Box<dyn Layer<Registry> + Send + Sync> = match logs.format {
             LogFormat::Text => lines.with_filter(filter).boxed(),
-            LogFormat::Json => lines.json().with_filter(filter).boxed(),
+            LogFormat::Json => lines
+                .json()
+                .with_span_list(false)
+                .with_filter(filter)
+                .boxed(),
         };
         let mut layers = vec![lines];
         let traces = settings.traces.as_ref().map(provider).transpose()?;

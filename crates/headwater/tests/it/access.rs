@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use headwater_api::{Access, RULES, Role};
 use headwater_testkit::{Reply, ServerProcess, TempProject, call_with};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::{BINARY, SHOP};
 
@@ -326,4 +326,61 @@ fn tls_shows_its_certificate_and_the_next_one_without_a_restart() {
         assert!(Instant::now() < end, "the new certificate isn't shown");
     }
     assert!(!get("first.pem").status.success(), "the old one still is");
+}
+
+#[test]
+fn what_is_put_in_force_is_written_down_and_is_of_the_project_that_is_served() {
+    let project = TempProject::new(BINARY, SHOP);
+    project.run_ok(&["apply"]);
+    let admin = key(&project, &["admin"]);
+    let server = ServerProcess::start(&project);
+    let apply = |project: &TempProject| {
+        let arguments = ["--server", &server.url, "--key", &admin, "apply"];
+        project.run(&arguments)
+    };
+    let more = "---\nkind: Entity\napiVersion: headwater/v1\nname: shelf\nspec: {keys: [{name: shelf, type: string}]}\n";
+    project.write("features/shelf.yaml", more);
+    assert!(apply(&project).status.success());
+    let record = try_call(
+        &server,
+        "GET",
+        "/v1/audit?action=definitions.apply",
+        Some(&admin),
+    )
+    .json();
+    let last = record["entries"]
+        .as_array()
+        .unwrap()
+        .last()
+        .unwrap()
+        .clone();
+    assert_eq!(
+        (&last["actor"], &last["target"]),
+        (&json!(admin.split('_').nth(1).unwrap()), &json!("shop"))
+    );
+    assert_eq!(last["result"], "registry version 2: add entity shelf");
+
+    // Another project, and nothing at all, would drop all of this one.
+    let other = TempProject::new(BINARY, SHOP);
+    other.write("headwater.yaml", "name: otherproject\n");
+    let refused = apply(&other);
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(
+        !refused.status.success() && said.contains("`shop`"),
+        "{said}"
+    );
+    let nothing = json!({"files": []}).to_string();
+    for verb in ["apply", "plan"] {
+        let url = format!("{}/v1/registry/{verb}", server.url);
+        let bearer = format!("Bearer {admin}");
+        let headers = [
+            ("authorization", bearer.as_str()),
+            ("content-type", "application/json"),
+        ];
+        let refused = call_with("POST", &url, &headers, nothing.as_bytes());
+        assert_eq!(refused.status, 400, "{}", refused.body);
+        assert!(refused.body.contains("no-definitions"), "{}", refused.body);
+    }
+    let kept = try_call(&server, "GET", "/v1/registry", Some(&admin)).json();
+    assert_eq!(kept["version"], 2, "{kept}");
 }

@@ -30,14 +30,16 @@ struct Feeding {
 }
 
 impl Feeding {
+    /// `contract` may have parameters behind it.
     fn open(server: &ServerProcess, contract: &str) -> Self {
+        let (contract, parameters) = contract.split_once('?').unwrap_or((contract, ""));
         let address = server.url.strip_prefix("http://").unwrap();
         let mut stream = TcpStream::connect(address).unwrap();
         stream
             .set_read_timeout(Some(Duration::from_secs(20)))
             .unwrap();
         let head = format!(
-            "POST /v1/facts/{contract}/stream HTTP/1.1\r\nhost: x\r\ncontent-type: application/x-ndjson\r\ntransfer-encoding: chunked\r\n\r\n"
+            "POST /v1/facts/{contract}/stream?{parameters} HTTP/1.1\r\nhost: x\r\ncontent-type: application/x-ndjson\r\ntransfer-encoding: chunked\r\n\r\n"
         );
         stream.write_all(head.as_bytes()).unwrap();
         let reader = BufReader::new(stream.try_clone().unwrap());
@@ -82,6 +84,60 @@ impl Feeding {
             }
         }
     }
+}
+
+#[test]
+fn a_feed_revises_where_it_is_asked_to_and_is_never_all_or_nothing() {
+    let (_project, server) = served();
+    server.post_json(
+        "/v1/facts/purchase",
+        &json!([{"id": "1", "customer": "ada", "amount": 1, "time": 1}]),
+    );
+    let mut feeding = Feeding::open(&server, "purchase?revise=true");
+    assert_eq!(feeding.status(), 200);
+    let revised = json!({"id": "1", "customer": "ada", "amount": 5, "time": 1});
+    feeding.chunk(&format!("{revised}\n"));
+    feeding.end();
+    let line = feeding.last_line();
+    assert_eq!(
+        (&line["accepted"], &line["done"]),
+        (&json!(1), &json!(true)),
+        "{line}"
+    );
+    let facts = server.get("/v1/facts/purchase").json();
+    assert_eq!(facts["facts"][0]["fields"]["amount"], 5.0, "{facts}");
+    for (parameters, status) in [
+        ("on_reject=fail", 400),
+        ("revise=perhaps", 400),
+        ("revize=true", 400),
+        ("on_reject=keep", 200),
+    ] {
+        let mut feeding = Feeding::open(&server, &format!("purchase?{parameters}"));
+        feeding.end();
+        assert_eq!(feeding.status(), status, "{parameters}");
+    }
+}
+
+#[test]
+fn a_batch_of_a_feed_is_no_larger_than_a_request_may_be() {
+    let project = TempProject::new(BINARY, SHOP);
+    project.write(
+        "headwater.yaml",
+        "name: shop\nspec: {limits: {rows_max: 10}}\n",
+    );
+    project.run_ok(&["apply"]);
+    let server = ServerProcess::start(&project);
+    let mut feeding = Feeding::open(&server, "purchase");
+    let lines: Vec<String> = (0..95).map(purchase).collect();
+    feeding.chunk(&(lines.join("\n") + "\n"));
+    feeding.end();
+    assert_eq!(feeding.status(), 200);
+    let line = feeding.last_line();
+    assert_eq!(
+        (&line["accepted"], &line["done"]),
+        (&json!(95), &json!(true)),
+        "{line}"
+    );
 }
 
 #[test]

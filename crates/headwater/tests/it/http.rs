@@ -275,6 +275,26 @@ fn mistakes_are_problem_documents_that_say_what_to_do() {
         400,
         &["known_at"],
     );
+    assert_problem(
+        &read(
+            json!({"feature_set": "customer_now", "entities": [{"customer": "a", "custmer": "b"}]}),
+        ),
+        404,
+        &["entities[0]", "did you mean `customer`?"],
+    );
+    assert_problem(
+        &read(
+            json!({"feature_set": "customer_now", "entities": [{"customer": {"customer": "a", "shop": 1}}]}),
+        ),
+        400,
+        &["unknown-key", "shop"],
+    );
+    let anything = json!({"feature_set": "customer_now", "entities": []});
+    assert_problem(
+        &server.post_json("/v1/features?as_off=1", &anything),
+        400,
+        &["as_off"],
+    );
     let many: Vec<Value> = (0..4).map(|i| json!({"customer": i.to_string()})).collect();
     assert_problem(
         &read(json!({"feature_set": "customer_now", "entities": many})),
