@@ -53,7 +53,10 @@ pub(crate) fn check_members(
         return Ok(());
     };
     let nearest = headwater_schema::contract::nearest(unknown, known.iter().map(|n| n.as_ref()));
-    let problem = Problem::user("unknown-entity", format!("there is no entity `{unknown}`"));
+    let problem = Problem::user(
+        "unknown-key",
+        format!("no entity and no key column is named `{unknown}`"),
+    );
     Err(match nearest {
         Some(near) => problem.hint(format!("did you mean `{near}`?")),
         None => problem.hint(

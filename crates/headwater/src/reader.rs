@@ -212,15 +212,16 @@ impl Reader {
         given: &[ContextRow],
         cursor: &Cursor,
     ) -> Result<Vec<Vec<Outcome>>, Problem> {
-        for (index, asked) in entities.iter().enumerate() {
-            check_members(&plan.members, asked)
-                .map_err(|p| p.field(format!("entities[{index}]")))?;
-        }
         let context = context(plan, entities.len(), given)?;
         let unread = vec![None; plan.features];
         let mut rows: Vec<Vec<Option<Outcome>>> = vec![unread; entities.len()];
         for reads in &plan.views {
             self.read_view(reads, entities, cursor, &mut rows)?;
+        }
+        // Behind the keys: a name that is missing says more than one that is too many.
+        for (index, asked) in entities.iter().enumerate() {
+            check_members(&plan.members, asked)
+                .map_err(|p| p.field(format!("entities[{index}]")))?;
         }
         plan.finish(rows, context)
     }

@@ -105,7 +105,7 @@ fn a_feed_revises_where_it_is_asked_to_and_is_never_all_or_nothing() {
         "{line}"
     );
     let facts = server.get("/v1/facts/purchase").json();
-    assert_eq!(facts["facts"][0]["fields"]["amount"], 5.0, "{facts}");
+    assert_eq!(facts["facts"][0]["fact"]["amount"], 5.0, "{facts}");
     for (parameters, status) in [
         ("on_reject=fail", 400),
         ("revise=perhaps", 400),

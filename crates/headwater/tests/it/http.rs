@@ -279,8 +279,8 @@ fn mistakes_are_problem_documents_that_say_what_to_do() {
         &read(
             json!({"feature_set": "customer_now", "entities": [{"customer": "a", "custmer": "b"}]}),
         ),
-        404,
-        &["entities[0]", "did you mean `customer`?"],
+        400,
+        &["unknown-key", "entities[0]", "did you mean `customer`?"],
     );
     assert_problem(
         &read(
