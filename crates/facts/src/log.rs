@@ -255,7 +255,7 @@ impl LogReader {
             let segment = self.opened(segment)?;
             let first = segment.span_of(from).unwrap_or(0);
             for span in first..segment.spans.len() {
-                for frame in self.frames(&segment, span)?.iter() {
+                for frame in self.passing(&segment, span)?.iter() {
                     if let Some(batch) = frame.batch()
                         && batch.last_sequence() >= from
                         && !batch.is_empty()

@@ -27,25 +27,39 @@ impl LogReader {
         }
     }
 
-    /// The frames of one span of an opened segment.
+    /// The frames of one span of an opened segment, kept for the next lookup.
     pub fn frames(&self, segment: &Arc<Segment>, span: usize) -> Result<Arc<Vec<Frame>>, Problem> {
-        let key = (segment.first_sequence, span);
-        let full = span + 1 < segment.spans.len();
-        if full {
-            let cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Some(frames) = cache.get(&key) {
-                return Ok(frames.clone());
-            }
+        if let Some(frames) = self.kept(segment, span) {
+            return Ok(frames);
         }
         let frames = Arc::new(self.decoded(segment, span)?);
-        if full {
+        // The last span may grow yet.
+        if span + 1 < segment.spans.len() {
             let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
             if cache.len() >= CACHED_SPANS_MAX {
                 cache.clear();
             }
-            cache.insert(key, frames.clone());
+            cache.insert((segment.first_sequence, span), frames.clone());
         }
         Ok(frames)
+    }
+
+    /// The same for a scan, which comes by once: it takes what is kept, and leaves no other spans behind in
+    /// place of those that are looked up.
+    pub(super) fn passing(
+        &self,
+        segment: &Arc<Segment>,
+        span: usize,
+    ) -> Result<Arc<Vec<Frame>>, Problem> {
+        match self.kept(segment, span) {
+            Some(frames) => Ok(frames),
+            None => Ok(Arc::new(self.decoded(segment, span)?)),
+        }
+    }
+
+    fn kept(&self, segment: &Segment, span: usize) -> Option<Arc<Vec<Frame>>> {
+        let cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
+        cache.get(&(segment.first_sequence, span)).cloned()
     }
 
     /// Every frame of a segment.

@@ -11,8 +11,8 @@ use crate::BINARY;
 /// `training_sets.memory_bytes_max`.
 const BUDGET: u64 = 4 << 20;
 /// What it takes beside that, and beside what the same process takes for a spine of one row: parts of the spine and of the
-/// log while they are read, the sample that tells types, buffers of files, chunks on their way. It grows with nothing.
-const BESIDE: u64 = 80 << 20;
+/// log while they are read, the sample that tells types, buffers of files and of runs that are merged, chunks on their way.
+const BESIDE: u64 = 60 << 20;
 /// Bytes of text in each row of the spine, and in each fact.
 const TEXT_BYTES: usize = 400;
 const ROWS: u64 = 10 * BUDGET / TEXT_BYTES as u64;
