@@ -193,6 +193,9 @@ pub struct FeaturesRequest {
     pub context: Vec<ContextRow>,
     /// Whether facts at `as_of` itself count.
     pub inclusive: bool,
+    /// Whether keys that no entity has are passed over instead of refused: the servers of Feast and Chronon do,
+    /// and their clients send more than is asked for.
+    pub lenient: bool,
 }
 
 /// The features read.

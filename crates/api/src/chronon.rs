@@ -172,6 +172,7 @@ fn read(
         known_at: None,
         context: Vec::new(),
         inclusive: true,
+        lenient: true,
     };
     Ok(shared.backend.features(&request)?)
 }

@@ -180,6 +180,7 @@ fn request(body: FeaturesBody, limits: &Limits) -> Result<FeaturesRequest, ApiEr
             .transpose()?,
         context: body.context,
         inclusive: body.inclusive,
+        lenient: false,
     })
 }
 

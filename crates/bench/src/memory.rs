@@ -71,6 +71,7 @@ fn reads(engine: &Engine) -> Result<Vec<f64>, Problem> {
             known_at: None,
             context: Vec::new(),
             inclusive: true,
+            lenient: false,
         };
         let start = Instant::now();
         engine.features(&request)?;

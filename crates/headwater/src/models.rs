@@ -37,8 +37,10 @@ impl FeatureSource for LiveFeatures {
         let as_of = self.env.clock.now();
         let plan = self.reader.plan(&Names::Set(set.to_owned()))?;
         let cursor = Cursor::inclusive(as_of).known_at(sequence);
+        let rows = self.reader.rows(&plan, entities, context, &cursor)?;
+        plan.check_members(entities)?;
         Ok(FeaturesRead {
-            rows: self.reader.rows(&plan, entities, context, &cursor)?,
+            rows,
             catalog: plan.catalog.clone(),
             as_of,
             sequence,

@@ -117,6 +117,15 @@ impl Plan {
         }
     }
 
+    /// Refuses what no entity is named by. Asked behind the keys: a name that is missing says more than one too many.
+    pub(crate) fn check_members(&self, entities: &[EntityRequest]) -> Result<(), Problem> {
+        for (index, asked) in entities.iter().enumerate() {
+            check_members(&self.members, asked)
+                .map_err(|p| p.field(format!("entities[{index}]")))?;
+        }
+        Ok(())
+    }
+
     /// Rows with what all views say of them, and what the set works out of that.
     pub(crate) fn finish(
         &self,
@@ -188,6 +197,9 @@ impl Reader {
         let cursor = cursor.known_at(known_at);
         let plan = self.plan(&request.names)?;
         let rows = self.rows(&plan, &request.entities, &request.context, &cursor)?;
+        if !request.lenient {
+            plan.check_members(&request.entities)?;
+        }
         Ok(FeaturesReply {
             names: plan.names.clone(),
             error_bounds: plan.error_bounds.clone(),
@@ -217,11 +229,6 @@ impl Reader {
         let mut rows: Vec<Vec<Option<Outcome>>> = vec![unread; entities.len()];
         for reads in &plan.views {
             self.read_view(reads, entities, cursor, &mut rows)?;
-        }
-        // Behind the keys: a name that is missing says more than one that is too many.
-        for (index, asked) in entities.iter().enumerate() {
-            check_members(&plan.members, asked)
-                .map_err(|p| p.field(format!("entities[{index}]")))?;
         }
         plan.finish(rows, context)
     }

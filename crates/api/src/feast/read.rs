@@ -216,6 +216,7 @@ pub fn features_request(
         known_at: None,
         context: Vec::new(),
         inclusive: true,
+        lenient: true,
     })
 }
 

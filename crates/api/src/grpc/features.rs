@@ -83,6 +83,7 @@ pub(super) fn read_request(
         known_at: known.map(|k| known_at("known_at", &k)).transpose()?,
         context: context(&request.context)?,
         inclusive: !request.exclusive,
+        lenient: false,
     })
 }
 

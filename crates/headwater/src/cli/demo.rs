@@ -307,6 +307,7 @@ fn show_known(
             known_at: None,
             context: Vec::new(),
             inclusive: true,
+            lenient: false,
         };
         println!("\nWhat was known of {entity} {key} at {}:", arguments.at);
         show(&reply_json(&engine.features(&request)?));

@@ -62,6 +62,7 @@ pub fn run(context: &Context, verb: FeaturesVerb) -> Result<(), Failure> {
         known_at: arguments.known_at.as_deref().map(known_at).transpose()?,
         context: context_row(&arguments.context)?,
         inclusive: !arguments.exclusive,
+        lenient: false,
     };
     let reply = match context.remote()? {
         Some(remote) => {

@@ -99,6 +99,7 @@ fn read(engine: &Engine, names: &[&str], customer: u64) -> Option<Vec<(Value, &'
         known_at: None,
         context: Vec::new(),
         inclusive: true,
+        lenient: false,
     };
     match engine.features(&request) {
         Ok(reply) => {

@@ -22,6 +22,7 @@ fn request(line: &Json) -> FeaturesRequest {
         known_at: None,
         context: Vec::new(),
         inclusive: true,
+        lenient: false,
     }
 }
 

@@ -91,6 +91,7 @@ impl Harness {
             known_at: (!all).then_some(KnownAt::Sequence(cursor.known_at)),
             context: Vec::new(),
             inclusive: cursor.until > Position::before(cursor.as_of),
+            lenient: false,
         };
         let mut reply = self.engine().features(&request).expect("read");
         reply.rows.remove(0)

@@ -289,6 +289,19 @@ fn mistakes_are_problem_documents_that_say_what_to_do() {
         400,
         &["unknown-key", "shop"],
     );
+    // Servers of Feast and Chronon pass over what their clients send besides.
+    let more = json!({"feature_service": "customer_now", "entities": {"customer": ["a"], "custmer": ["b"]}});
+    let feast = server.post_json("/get-online-features", &more);
+    assert_eq!(feast.status, 200, "{}", feast.body);
+    let more = json!([{"customer": "a", "custmer": "b"}]);
+    let chronon = server.post_json("/chronon/v1/features/join/customer_now", &more);
+    assert_eq!(chronon.status, 200, "{}", chronon.body);
+    assert_eq!(
+        chronon.json()["results"][0]["status"],
+        "Success",
+        "{}",
+        chronon.body
+    );
     let anything = json!({"feature_set": "customer_now", "entities": []});
     assert_problem(
         &server.post_json("/v1/features?as_off=1", &anything),

@@ -68,6 +68,7 @@ fn features(engine: &Engine) -> Vec<Json> {
                 as_of: Some(AS_OF),
                 known_at: Some(KnownAt::Sequence(known_at)),
                 inclusive: true,
+                lenient: false,
                 context: Vec::new(),
             };
             features.push(match engine.features(&request) {

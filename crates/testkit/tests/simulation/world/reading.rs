@@ -98,6 +98,7 @@ impl World {
             as_of: question.as_of,
             known_at: question.known_at.map(KnownAt::Sequence),
             inclusive: question.inclusive,
+            lenient: false,
             context: Vec::new(),
         })
     }
