@@ -114,13 +114,15 @@ fn facts_paths(generator: &mut SchemaGenerator) -> Paths {
     let contract = contract_parameter();
     let text = json!({"type": "string"});
     let number = json!({"type": "integer", "minimum": 1});
+    // Of any type: a row that is no fact is kept and told of, and refuses nothing else.
+    let row = json!({"description": "A fact as an object. What isn't one is rejected, and kept in quarantine"});
     let post = json!({
         "summary": "Send facts; answered once they are durable and visible",
         "parameters": [contract,
             query("on_reject", json!({"type": "string", "enum": ["keep", "fail"]}), "`fail`: one bad row refuses all"),
             revise_parameter()],
-        "requestBody": {"required": true, "content": {
-            "application/json": {"schema": {"type": "array", "items": any_object()}},
+        "requestBody": {"required": false, "content": {
+            "application/json": {"schema": {"anyOf": [{"type": "array", "items": row}, any_object()]}},
             "application/x-ndjson": {"schema": text},
             "text/csv": {"schema": text},
             "application/vnd.apache.arrow.stream": {"schema": {"type": "string", "contentEncoding": "binary"}}

@@ -161,6 +161,19 @@ pub fn read_body(body: &[u8], rows: &mut Rows<'_>) -> Result<(), Problem> {
         }
     }
     let fields: Vec<Option<usize>> = names.iter().map(|n| rows.contract.field_index(n)).collect();
+    // A file without a header would lose its first row, and have every other refused.
+    if fields.iter().all(Option::is_none) {
+        let known = rows.contract.fields.iter().take(8);
+        let known: Vec<String> = known.map(|f| format!("`{}`", f.name)).collect();
+        return Err(
+            Problem::user("bad-csv", "The first line names no column of the contract")
+                .detail(format!("It begins with `{}`", shorten(&names[0])))
+                .hint(format!(
+                    "It is the header: name columns such as {}",
+                    known.join(", ")
+                )),
+        );
+    }
     for record in records {
         let read = read_record(&record, &names, &fields, rows);
         let contract = rows.contract;

@@ -387,7 +387,7 @@ fn csv_tells_null_from_empty() {
 
 #[test]
 fn csv_without_a_usable_header_is_a_problem() {
-    for text in ["", "a,\"b", "a,a\n"] {
+    for text in ["", "a,\"b", "a,a\n", "{}", "x,1\ny,2\n"] {
         assert!(
             decode(
                 contract(),
