@@ -147,6 +147,8 @@ impl Caller {
 /// Decides who may call what.
 pub struct Authorizer {
     ring: RwLock<Arc<Ring>>,
+    /// Keys that are in force no longer, to tell whose they were.
+    revoked: RwLock<Arc<Vec<Key>>>,
     /// Whether keys have ever been in force: once they have, nothing opens the door again.
     required: std::sync::atomic::AtomicBool,
     per_key_max: usize,
@@ -169,6 +171,7 @@ impl Authorizer {
     ) -> Result<Self, Problem> {
         let authorizer = Self {
             ring: RwLock::default(),
+            revoked: RwLock::default(),
             required: required.into(),
             per_key_max,
             clock,
@@ -185,6 +188,7 @@ impl Authorizer {
     pub fn open() -> Self {
         Self {
             ring: RwLock::default(),
+            revoked: RwLock::default(),
             required: false.into(),
             per_key_max: usize::MAX,
             clock: Arc::new(RealClock::default()),
@@ -225,6 +229,15 @@ impl Authorizer {
         Ok(())
     }
 
+    /// Says which keys were revoked: they are refused as others are, by their ids. At most as many are kept
+    /// in mind as may be in force, the last of them.
+    pub fn replace_revoked(&self, keys: Vec<KeyRecord>) {
+        let spare = keys.len().saturating_sub(KEYS_MAX);
+        let keys = keys.into_iter().skip(spare);
+        let keys = keys.filter_map(|record| Key::new(record).ok()).collect();
+        *self.revoked.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(keys);
+    }
+
     /// Says that keys are asked for even where none is in force.
     pub fn require(&self) {
         self.required.store(true, Ordering::Release);
@@ -257,11 +270,10 @@ impl Authorizer {
         if found.access() == Some(Access::Open) {
             return Ok(Caller(None));
         }
-        let key = match credential(request.headers()) {
-            None => return Err(self.unauthenticated("no key came with the request", path)),
-            Some(text) => self.known(text),
+        let Some(text) = credential(request.headers()) else {
+            return Err(self.unauthenticated("no key came with the request", path));
         };
-        let key = key.ok_or_else(|| self.unauthenticated("the key isn't known", path))?;
+        let key = self.known(text).ok_or_else(|| self.unknown(text, path))?;
         if key.expires.is_some_and(|at| at <= self.clock.now()) {
             return Err(self.expired(&key, path));
         }
@@ -303,6 +315,27 @@ impl Authorizer {
             }
         }
         found
+    }
+
+    /// What is said of a key that isn't in force.
+    fn unknown(&self, text: &str, path: &str) -> Problem {
+        let digest = digest(text);
+        let revoked = self.revoked.read();
+        let revoked = revoked.unwrap_or_else(PoisonError::into_inner).clone();
+        let mut found = None;
+        for key in revoked.iter() {
+            if bool::from(key.digest.ct_eq(&digest)) {
+                found = Some(&key.record.id);
+            }
+        }
+        let Some(id) = found else {
+            return self.unauthenticated("the key isn't known", path);
+        };
+        self.unauthenticated.fetch_add(1, Ordering::Relaxed);
+        self.refuse(id, path, "the key was revoked");
+        Problem::user("unauthenticated", "the key was revoked")
+            .detail(format!("`{id}` is out of force"))
+            .hint("ask an administrator for another key: `headwater keys create`")
     }
 
     fn unauthenticated(&self, what: &str, path: &str) -> Problem {
@@ -397,123 +430,4 @@ pub(crate) fn method_not_allowed(method: &axum::http::Method) -> Problem {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn record(id: &str, roles: &[Role]) -> KeyRecord {
-        KeyRecord {
-            id: id.into(),
-            roles: roles.to_vec(),
-            sha256: hash_key(id),
-            expires: None,
-        }
-    }
-
-    fn door(keys: Vec<KeyRecord>, per_key_max: usize, clock: Arc<dyn Clock>) -> Authorizer {
-        let audit = Arc::new(crate::audit::Unheard);
-        Authorizer::new(keys, false, per_key_max, clock, audit).unwrap()
-    }
-
-    #[test]
-    fn a_key_is_refused_from_the_moment_it_expires() {
-        let clock = Arc::new(headwater_env::SimulatedClock::default());
-        let mut key = record("r", &[Role::Read]);
-        key.expires = Some("1970-01-01T00:00:02Z".into());
-        let door = door(vec![key.clone()], 10, clock.clone());
-        let enter = || door.authorize(&mut call("/metrics", Some(("x-api-key", "r"))));
-        clock.set(1_999_999);
-        assert!(enter().is_ok());
-        clock.set(2_000_000);
-        let problem = enter().err().unwrap();
-        assert_eq!(problem.code, "unauthenticated");
-        assert!(problem.detail.contains("expired at 1970-01-01T00:00:02Z"));
-        let wrong = door.authorize(&mut call("/metrics", Some(("x-api-key", "q"))));
-        assert!(wrong.err().unwrap().detail.contains("isn't known"));
-        // The same key for longer is another entry of the file.
-        key.expires = Some("1970-01-01T00:00:03Z".into());
-        door.replace(vec![key.clone()]).unwrap();
-        assert!(enter().is_ok());
-        key.expires = Some("tomorrow".into());
-        assert_eq!(door.replace(vec![key]).unwrap_err().code, "invalid-key");
-        assert!(enter().is_ok(), "what can't be read changes nothing");
-    }
-
-    fn authorizer(per_key_max: usize) -> Authorizer {
-        let keys = vec![record("r", &[Role::Read]), record("a", &[Role::Admin])];
-        door(keys, per_key_max, Arc::new(RealClock::default()))
-    }
-
-    fn call(path: &str, header: Option<(&'static str, &str)>) -> Request<()> {
-        let mut request = Request::builder().uri(path);
-        if let Some((name, value)) = header {
-            request = request.header(name, value);
-        }
-        request.body(()).unwrap()
-    }
-
-    #[test]
-    fn a_key_comes_in_either_header_and_nothing_else_opens_the_door() {
-        let door = authorizer(10);
-        let code = |header| match door.authorize(&mut call("/metrics", header)) {
-            Ok(caller) => caller.id().to_owned(),
-            Err(problem) => problem.code.to_owned(),
-        };
-        assert_eq!(code(Some(("authorization", "Bearer r"))), "r");
-        assert_eq!(code(Some(("authorization", "bearer  r "))), "r");
-        assert_eq!(code(Some(("x-api-key", "a"))), "a");
-        for header in [
-            None,
-            Some(("authorization", "r")),
-            Some(("authorization", "Basic r")),
-            Some(("authorization", "Bearer ")),
-            Some(("authorization", "Bearer R")),
-            Some(("x-api-key", &hash_key("r"))),
-        ] {
-            assert_eq!(code(header), "unauthenticated", "{header:?}");
-        }
-        assert!(door.authorize(&mut call("/health/live", None)).is_ok());
-    }
-
-    #[test]
-    fn one_key_cannot_take_every_place() {
-        let door = authorizer(2);
-        let enter = || door.authorize(&mut call("/metrics", Some(("x-api-key", "r"))));
-        let (first, _second) = (enter().unwrap(), enter().unwrap());
-        assert_eq!(enter().err().unwrap().code, "too-many-requests");
-        drop(first);
-        assert!(enter().is_ok());
-    }
-
-    #[test]
-    fn the_door_never_opens_again_once_keys_were_in_force() {
-        let door = door(Vec::new(), 10, Arc::new(RealClock::default()));
-        assert!(door.authorize(&mut call("/metrics", None)).is_ok());
-        door.replace(vec![record("r", &[Role::Read])]).unwrap();
-        assert!(door.authorize(&mut call("/metrics", None)).is_err());
-        door.replace(Vec::new()).unwrap();
-        assert!(door.authorize(&mut call("/metrics", None)).is_err());
-        assert!(
-            door.authorize(&mut call("/metrics", Some(("x-api-key", "r"))))
-                .is_err()
-        );
-    }
-
-    #[test]
-    fn records_that_are_no_keys_are_refused() {
-        let bad = |id: &str, roles: &[Role], sha256: &str| KeyRecord {
-            sha256: sha256.into(),
-            ..record(id, roles)
-        };
-        let hash = hash_key("k");
-        for record in [
-            bad("", &[Role::Read], &hash),
-            bad("a b", &[Role::Read], &hash),
-            bad("a", &[], &hash),
-            bad("a", &[Role::Read], &hash[1..]),
-            bad("a", &[Role::Read], &hash.replace(&hash[..1], "x")),
-            bad("a", &[Role::Read], &format!("é{}", &hash[2..])),
-        ] {
-            assert!(Key::new(record.clone()).is_err(), "{record:?}");
-        }
-    }
-}
+mod tests;

@@ -42,6 +42,11 @@ pub trait Files: Send + Sync {
     /// Replaces a file as a whole: after a crash it holds the old bytes or the new, on the disk.
     fn write_atomic(&self, path: &Path, bytes: &[u8]) -> Result<(), FileError>;
 
+    /// The same, of a file that its owner alone may read, where the system has such modes.
+    fn write_atomic_private(&self, path: &Path, bytes: &[u8]) -> Result<(), FileError> {
+        self.write_atomic(path, bytes)
+    }
+
     /// Gives a file that was synced another name, in place of the file that has it; on the disk once this returns.
     fn rename(&self, from: &Path, to: &Path) -> Result<(), FileError>;
 

@@ -72,6 +72,22 @@ impl Drop for RealLock {
     }
 }
 
+impl RealFiles {
+    /// Puts bytes into a new file, and that in the place of another.
+    fn replace(
+        &self,
+        temporary: &Path,
+        mut file: File,
+        path: &Path,
+        bytes: &[u8],
+    ) -> Result<(), FileError> {
+        let failed = |e| FileError::new("writing", path, e);
+        file.write_all(bytes).map_err(failed)?;
+        file.sync_all().map_err(failed)?;
+        self.rename(temporary, path)
+    }
+}
+
 impl Files for RealFiles {
     fn create_dir_all(&self, folder: &Path) -> Result<(), FileError> {
         let new = folder.ancestors().take_while(|f| !f.exists());
@@ -111,12 +127,23 @@ impl Files for RealFiles {
     }
 
     fn write_atomic(&self, path: &Path, bytes: &[u8]) -> Result<(), FileError> {
+        let temporary = path.with_extension("new");
+        let file = File::create(&temporary).map_err(|e| FileError::new("writing", path, e))?;
+        self.replace(&temporary, file, path, bytes)
+    }
+
+    #[cfg(unix)]
+    fn write_atomic_private(&self, path: &Path, bytes: &[u8]) -> Result<(), FileError> {
+        use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
         let failed = |e| FileError::new("writing", path, e);
         let temporary = path.with_extension("new");
-        let mut file = File::create(&temporary).map_err(failed)?;
-        file.write_all(bytes).map_err(failed)?;
-        file.sync_all().map_err(failed)?;
-        self.rename(&temporary, path)
+        let mut options = fs::OpenOptions::new();
+        options.write(true).create(true).truncate(true).mode(0o600);
+        let file = options.open(&temporary).map_err(failed)?;
+        // One that a crash has left may have another mode.
+        file.set_permissions(fs::Permissions::from_mode(0o600))
+            .map_err(failed)?;
+        self.replace(&temporary, file, path, bytes)
     }
 
     fn rename(&self, from: &Path, to: &Path) -> Result<(), FileError> {

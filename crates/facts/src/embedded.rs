@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -17,14 +17,18 @@ use crate::frame::Frame;
 use crate::index::Index;
 use crate::log::{LogReader, LogWriter};
 use crate::segment::ContractSummary;
+use crate::unknown::UnknownFields;
 use crate::{
     AppendRequest, Appended, FactLog, FoundFacts, IndexSpec, Lookup, QuarantineQuery,
     QuarantinedRow, Scan, Wanted,
 };
 
 mod append;
+mod counters;
 mod open;
 mod sync;
+
+use counters::Counters;
 
 use append::Group;
 use open::{open_archive, open_index};
@@ -95,6 +99,8 @@ pub struct FactLogStats {
     pub rejected: BTreeMap<String, u64>,
     /// Those of them that have become facts.
     pub resolved: BTreeMap<String, u64>,
+    /// Fields that contracts don't know, by contract.
+    pub unknown: BTreeMap<Arc<str>, UnknownFields>,
 }
 
 /// What the log keeps of one contract.
@@ -125,24 +131,6 @@ pub(crate) struct Writer {
     pub(crate) log: LogWriter,
     last_ingest_time: Micros,
     synced_at_nanos: u64,
-}
-
-#[derive(Default)]
-struct Counters {
-    duplicates: AtomicU64,
-    conflicts: AtomicU64,
-    append: Histogram,
-    append_nanos_max: AtomicU64,
-}
-
-impl Counters {
-    fn count(&self, answer: &Appended) {
-        let (known, conflicts) = (&answer.duplicates, &answer.conflicts);
-        self.duplicates
-            .fetch_add(known.len() as u64, Ordering::Relaxed);
-        self.conflicts
-            .fetch_add(conflicts.len() as u64, Ordering::Relaxed);
-    }
 }
 
 impl EmbeddedFactLog {
@@ -291,6 +279,11 @@ impl EmbeddedFactLog {
         self.reader.verify()
     }
 
+    /// What facts of a contract brought that it doesn't know, since the log was opened.
+    pub fn unknown_fields(&self, contract: &str) -> UnknownFields {
+        self.counters.unknown.of(contract)
+    }
+
     pub fn stats(&self) -> FactLogStats {
         let segments = self.reader.segments();
         let local = || segments.iter().filter(|s| !s.archived);
@@ -302,6 +295,7 @@ impl EmbeddedFactLog {
             index_bytes: self.index.size_bytes(),
             duplicates: self.counters.duplicates.load(Ordering::Relaxed),
             conflicts: self.counters.conflicts.load(Ordering::Relaxed),
+            unknown: self.counters.unknown.read(),
             newest_arrival: Some(self.reader.newest_arrival()).filter(|t| *t > Micros::MIN),
             append: self.counters.append.read(),
             append_nanos_max: self.counters.append_nanos_max.load(Ordering::Relaxed),

@@ -21,6 +21,7 @@ mod memory;
 mod retention;
 mod row_hash;
 mod segment;
+mod unknown;
 
 pub use archive::{
     Archive, ArchiveListing, ArchiveOptions, ArchiveRun, ArchiveStats, ArchiveStore, ArchivedFile,
@@ -36,3 +37,4 @@ pub use log_trait::{
 };
 pub use memory::MemoryFactLog;
 pub use retention::{PAST_RETENTION, refuse_expired};
+pub use unknown::{NAMES_MAX, UnknownFields};

@@ -20,7 +20,7 @@ use headwater_schema::decode::BodyFormat;
 use headwater_schema::{Contract, Position, Problem, Value, evolve};
 use serde_json::{Value as Json, json};
 
-use crate::describe::describe;
+use crate::describe::{Running, describe};
 use crate::entity::entity_key_for;
 use crate::{Engine, project_name, read_definitions};
 
@@ -97,7 +97,14 @@ impl Backend for Engine {
     fn registry(&self, query: &RegistryQuery) -> Result<Json, Problem> {
         let (in_force, registry) = self.reader.definitions();
         let filling = |view: &str| Some(self.fill_progress(in_force.view(view)?.filled()?));
-        describe(&registry, in_force.catalog(), &filling, query)
+        let running = Running {
+            filling: &filling,
+            unknown: &|contract: &str| {
+                let unknown = self.facts_log().unknown_fields(contract);
+                (unknown.fields > 0).then_some(unknown)
+            },
+        };
+        describe(&registry, in_force.catalog(), &running, query)
     }
 
     fn project(&self) -> &str {

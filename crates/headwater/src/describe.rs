@@ -2,6 +2,7 @@
 //! same over HTTP and on the command line.
 
 use headwater_api::backend::RegistryQuery;
+use headwater_facts::UnknownFields;
 use headwater_features::{
     Catalog, CompiledView, DefinitionDocument, DefinitionKind, DefinitionVersion, Direction,
     FeatureSet, Label, Lineage, Node, NodeKind, Registry, search,
@@ -15,17 +16,36 @@ use crate::apply::FillProgress;
 /// How far a view has been filled, while it is being filled; none once it serves.
 pub type Filling<'a> = dyn Fn(&str) -> Option<FillProgress> + 'a;
 
-/// Answers a query of the registry. `filling` knows which views are still being filled.
+/// What facts of a contract brought that it doesn't know; none where there was nothing.
+pub type Unknown<'a> = dyn Fn(&str) -> Option<UnknownFields> + 'a;
+
+/// What only a process knows that has the data open.
+pub struct Running<'a> {
+    pub filling: &'a Filling<'a>,
+    pub unknown: &'a Unknown<'a>,
+}
+
+impl Running<'static> {
+    /// Where there is no such process.
+    pub fn nothing() -> Self {
+        Self {
+            filling: &|_| None,
+            unknown: &|_| None,
+        }
+    }
+}
+
+/// Answers a query of the registry.
 pub fn describe(
     registry: &Registry,
     catalog: &Catalog,
-    filling: &Filling<'_>,
+    running: &Running<'_>,
     query: &RegistryQuery,
 ) -> Result<Json, Problem> {
     let teller = Teller {
         registry,
         catalog,
-        filling,
+        running,
     };
     match query {
         RegistryQuery::All => Ok(teller.all()),
@@ -45,7 +65,7 @@ pub fn describe(
 struct Teller<'a> {
     registry: &'a Registry,
     catalog: &'a Catalog,
-    filling: &'a Filling<'a>,
+    running: &'a Running<'a>,
 }
 
 impl Teller<'_> {
@@ -80,7 +100,12 @@ impl Teller<'_> {
             "applied_at": current.and_then(|v| v.applied_at).map(format_timestamp),
         });
         let own = match definition.kind {
-            DefinitionKind::Contract => self.catalog.contract(name).map(|c| contract(c)),
+            DefinitionKind::Contract => self.catalog.contract(name).map(|c| {
+                let mut told = contract(c);
+                let unknown = (self.running.unknown)(name);
+                told["unknown_fields"] = json!(unknown.as_ref().map(unknown_fields));
+                told
+            }),
             DefinitionKind::Entity => self.catalog.entity(name).map(|e| {
                 let keys = e.keys.iter();
                 let keys = keys.map(|k| json!({"name": k.name, "type": k.data_type.to_string()}));
@@ -104,7 +129,7 @@ impl Teller<'_> {
         let features = view.features.iter().map(|f| {
             json!({"name": f.full_name, "type": f.data_type.to_string(), "description": f.description, "error_bound": f.error_bound})
         });
-        let progress = (self.filling)(&view.name);
+        let progress = (self.running.filling)(&view.name);
         let upstream = view.sources.iter().filter_map(|s| s.upstream.as_ref());
         let upstream = upstream.map(|u| &u.view.name);
         let status = match progress {
@@ -217,6 +242,14 @@ fn contract(contract: &Contract) -> Json {
         "event_time": contract.fields[contract.event_time].name,
         "fact_id": contract.fact_id.iter().map(|i| &contract.fields[*i].name).collect::<Vec<_>>(),
         "fields": fields.collect::<Vec<_>>(),
+    })
+}
+
+/// What facts brought besides the contract's fields, since the process began.
+fn unknown_fields(unknown: &UnknownFields) -> Json {
+    json!({
+        "facts": unknown.facts, "fields": unknown.fields,
+        "names": unknown.names, "others": unknown.others,
     })
 }
 

@@ -36,6 +36,17 @@ pub struct StoredKey {
     pub expires: Option<String>,
 }
 
+impl StoredKey {
+    fn record(self) -> KeyRecord {
+        KeyRecord {
+            id: self.id,
+            roles: self.roles,
+            sha256: self.sha256,
+            expires: self.expires,
+        }
+    }
+}
+
 #[derive(Debug, Serialize, Deserialize)]
 struct Stored {
     version: u32,
@@ -171,7 +182,7 @@ impl KeyFile {
         let bytes = serde_json::to_vec_pretty(&stored)
             .map_err(|e| Problem::internal("keys-file", "keys can't be written").detail(e))?;
         files
-            .write_atomic(&self.path, &bytes)
+            .write_atomic_private(&self.path, &bytes)
             .map_err(self.failed("written"))
     }
 
@@ -186,13 +197,15 @@ impl KeyFile {
         let mut keys = config.spec.auth.keys.clone();
         let any = !stored.is_empty() || !keys.is_empty();
         let live = stored.into_iter().filter(|k| k.revoked.is_none());
-        keys.extend(live.map(|k| KeyRecord {
-            id: k.id,
-            roles: k.roles,
-            sha256: k.sha256,
-            expires: k.expires,
-        }));
+        keys.extend(live.map(StoredKey::record));
         Ok((keys, any))
+    }
+
+    /// Keys of the file that were revoked: none of them opens anything, but it is known whose they were.
+    fn revoked(&self) -> Result<Vec<KeyRecord>, Problem> {
+        let stored = self.list()?.into_iter();
+        let revoked = stored.filter(|k| k.revoked.is_some());
+        Ok(revoked.map(StoredKey::record).collect())
     }
 
     /// Puts the keys of the file and the settings in force.
@@ -201,7 +214,9 @@ impl KeyFile {
         if any {
             auth.require();
         }
-        auth.replace(keys)
+        auth.replace(keys)?;
+        auth.replace_revoked(self.revoked()?);
+        Ok(())
     }
 }
 
@@ -215,6 +230,7 @@ pub fn authorizer(
     let per_key_max = config.spec.limits.requests_per_key_max.max(1);
     let clock = file.env.clock.clone();
     let authorizer = Authorizer::new(keys, any, per_key_max, clock, audit)?;
+    authorizer.replace_revoked(file.revoked()?);
     Ok(Arc::new(authorizer))
 }
 

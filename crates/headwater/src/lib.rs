@@ -23,6 +23,7 @@ mod project;
 mod quarantine;
 mod query;
 mod reader;
+pub mod settings;
 mod table_file;
 pub mod tls_files;
 mod training_set;
@@ -38,7 +39,7 @@ pub use data::{
     DataFolder, OpenedStore, apply_project, apply_project_on, compile_applied, plan_project,
     read_registry,
 };
-pub use describe::describe;
+pub use describe::{Running, describe};
 pub use engine::{Engine, OpenReport};
 pub use fixture::{CaseOutcome, Difference, FixtureTest, TestOutcome, run_test, test_schema};
 pub use headwater_api as api;

@@ -83,6 +83,15 @@ fn log(engine: &Engine, out: &mut Vec<Measure>) {
         stats.conflicts,
     ));
     contracts(&stats, out);
+    for contract in engine.catalog().contracts() {
+        let unknown = stats.unknown.get(&contract.name);
+        let unknown = counter(
+            "facts_unknown_fields",
+            "Fields of facts that their contract doesn't know.",
+            unknown.map_or(0, |u| u.fields),
+        );
+        out.push(labelled(unknown, "contract", &contract.name));
+    }
 }
 
 fn contracts(stats: &FactLogStats, out: &mut Vec<Measure>) {

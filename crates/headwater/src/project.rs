@@ -209,6 +209,11 @@ fn parse_config(document: &YamlDocument) -> Result<Config, Problem> {
     if config.kind != "Project" {
         return wrong("kind", "/kind", &config.kind, "Project");
     }
+    crate::settings::check(&config).map_err(|problem| {
+        let field = problem.field.as_deref().unwrap_or_default();
+        let pointer = format!("/{}", field.replace('.', "/"));
+        problem.at(document.locate(&pointer))
+    })?;
     Ok(config)
 }
 

@@ -41,16 +41,17 @@ impl TlsFiles {
     }
 
     fn read(&self) -> Result<Pem, Problem> {
-        let read = |path: &Path| {
+        let read = |field: &str, path: &Path| {
             self.env.files.read(path).map_err(|e| {
                 Problem::user("tls-files", format!("{} can't be read", path.display()))
+                    .field(field)
                     .detail(e)
                     .hint("`tls.certificate_file` and `tls.key_file` are paths from the project's folder")
             })
         };
         Ok(Pem {
-            certificates: read(&self.certificate)?,
-            key: read(&self.key)?,
+            certificates: read("spec.tls.certificate_file", &self.certificate)?,
+            key: read("spec.tls.key_file", &self.key)?,
         })
     }
 

@@ -1,5 +1,6 @@
 //! `check`.
 
+use headwater::tls_files::TlsFiles;
 use serde_json::json;
 
 use super::{Context, Failure, print};
@@ -7,6 +8,10 @@ use super::{Context, Failure, print};
 /// Checks every definition.
 pub fn check(context: &Context) -> Result<(), Failure> {
     let project = context.project()?;
+    // What `serve` would refuse to begin with.
+    if let Some(files) = TlsFiles::new(context.env.clone(), &project.config, &context.folder) {
+        files.load()?;
+    }
     let catalog = &project.catalog;
     let counts = json!({
         "contracts": catalog.contracts().count(),

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use clap::{Args, Subcommand};
-use headwater::{DataFolder, compile_applied, describe, read_registry};
+use headwater::{DataFolder, Running, compile_applied, describe, read_registry};
 use headwater_api::backend::RegistryQuery;
 use headwater_features::{DefinitionKind, Direction, FOUND_MAX};
 use headwater_schema::Problem;
@@ -106,7 +106,7 @@ fn ask(context: &Context, query: &RegistryQuery) -> Result<Json, Failure> {
             .hint("run `headwater apply` first")
     })?;
     let catalog = compile_applied(&registry)?;
-    Ok(describe(&registry, &catalog, &|_| None, query)?)
+    Ok(describe(&registry, &catalog, &Running::nothing(), query)?)
 }
 
 /// Where a server answers a query.

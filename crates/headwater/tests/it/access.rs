@@ -163,6 +163,17 @@ fn keys_come_and_go_while_the_server_runs_and_are_told_apart_in_the_record() {
         has(id, "key.use") && has("anyone", "key.refused"),
         "{record}"
     );
+    assert!(
+        has(id, "key.refused"),
+        "a revoked key is known by its id: {record}"
+    );
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        let file = project.path().join(".headwater/keys.json");
+        let mode = std::fs::metadata(file).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "only its owner reads it");
+    }
     let secret = admin.rsplit_once('_').unwrap().1;
     assert!(!record.contains(secret), "a key in the record");
     assert!(server.stop(), "an orderly end");

@@ -200,6 +200,29 @@ fn mistakes_in_definitions_are_named_with_their_place_and_how_to_mend_them() {
 }
 
 #[test]
+fn settings_that_nothing_would_work_with_are_refused_where_they_stand() {
+    let project = TempProject::new(BINARY, SHOP);
+    for (spec, words) in [
+        ("limits: {rows_max: 0}", "`limits.rows_max` is `0`"),
+        (
+            "telemetry: {logs: {level: loud}}",
+            "`telemetry.logs.level` is `loud`",
+        ),
+        (
+            "telemetry: {traces: {endpoint: 'localhost:4318'}}",
+            "`telemetry.traces.endpoint` is `localhost:4318`",
+        ),
+    ] {
+        project.write("headwater.yaml", format!("name: shop\nspec:\n  {spec}\n"));
+        for verb in ["check", "serve", "apply"] {
+            let said = project.run_fails(&[verb]);
+            let place = said.contains("headwater.yaml:3:");
+            assert!(place && said.contains(words), "{verb}: {said}");
+        }
+    }
+}
+
+#[test]
 fn a_breaking_contract_needs_a_new_major_version() {
     let project = TempProject::new(BINARY, SHOP);
     project.run_ok(&["apply"]);

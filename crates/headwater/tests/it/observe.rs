@@ -157,6 +157,27 @@ fn a_stale_source_is_told_in_the_reply_and_by_the_doctor() {
     assert_eq!(doctor(&project), None);
 }
 
+#[test]
+fn fields_that_a_contract_doesnt_know_are_counted_and_named() {
+    let project = fresh_shop();
+    let server = ServerProcess::start(&project);
+    let about = || server.get("/v1/registry/contract/purchase").json()["unknown_fields"].clone();
+    assert_eq!(about(), Value::Null);
+    let facts = json!([
+        {"id": "a", "time": 1, "colour": "red", "size": 4},
+        {"id": "b", "time": 2, "colour": "blue"},
+        {"id": "c", "time": 3},
+        {"id": 7, "time": 4, "colour": "of a row that is no fact"},
+    ]);
+    let reply = server.post_json("/v1/facts/purchase", &facts).json();
+    assert_eq!(reply["accepted"], 3, "{reply}");
+    let told = json!({"facts": 2, "fields": 3, "names": {"colour": 2, "size": 1}, "others": 0});
+    assert_eq!(about(), told);
+    let text = server.get("/metrics").body;
+    let line = "headwater_facts_unknown_fields_total{contract=\"purchase\"} 3\n";
+    assert!(text.contains(line), "{text}");
+}
+
 /// A collector of one connection at a time: all bodies that are sent to it.
 fn collector() -> (String, std::sync::mpsc::Receiver<Vec<u8>>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
