@@ -16,8 +16,9 @@ use arrow::array::ArrayRef;
 use headwater_env::Env;
 use headwater_facts::{FactLog, refuse_expired};
 use headwater_features::{Catalog, CompiledView, PreparedFacts, ReadPlan};
-use headwater_schema::{Cursor, DataType, EntityKey, Micros, Position, Problem, Sequence};
+use headwater_schema::{Cursor, EntityKey, Micros, Position, Problem, Sequence};
 
+mod entities;
 mod few;
 mod gathering;
 mod held;
@@ -31,6 +32,7 @@ use gathering::Gathering;
 use results::{Results, SortedRows};
 use rows::{Rows, rows_of};
 pub use stop::Stop;
+use values::Shape;
 
 use crate::spill::{Spill, SpillLimit};
 
@@ -155,15 +157,8 @@ impl Sweep<'_> {
     ) -> Result<SweptRows, Problem> {
         let options = &self.options;
         let spill = Spill::new(self.env, &options.spill_folder, &options.spill_limit);
-        let features = &plan.view().features;
-        let windowed = plan.windowed().into_iter();
-        let types: Arc<[DataType]> = windowed.map(|i| features[i].data_type.clone()).collect();
-        let mut results = Results::new(
-            spill.clone(),
-            self.options.memory_bytes_max / 4,
-            types,
-            stop,
-        );
+        let results_bytes_max = options.memory_bytes_max / 4;
+        let mut results = Results::new(spill.clone(), results_bytes_max, Shape::of(plan), stop);
         let end = self.facts.last_sequence();
         let pass = Pass {
             // A quarter is left for what a chunk and a state take.
@@ -240,6 +235,7 @@ impl Pass<'_> {
         results: &mut Results,
     ) -> Result<(), Problem> {
         let (sweep, view) = (self.sweep, self.plan.view());
+        results.settle()?;
         let bytes_max = match view.is_chained() {
             // The other half is the upstream's.
             true => sweep.options.memory_bytes_max / 2,

@@ -20,7 +20,7 @@ mod forward;
 mod latest;
 
 pub use forward::{ForwardPlan, Said};
-pub use latest::PlacedFact;
+pub use latest::{LatestFeature, Picked, PlacedFact};
 
 /// Which features of a view to read, worked out once and used for every read.
 #[derive(Debug, Clone)]

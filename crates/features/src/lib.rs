@@ -37,7 +37,7 @@ pub use chain::{CHAIN_DEPTH_MAX, Upstream};
 pub use definition::{API_VERSION, Definition, Storage, json_schemas, read as read_definition};
 pub use documents::{DefinitionDocument, DefinitionKind, Documents, definition_hash};
 pub use entity_request::{EntityRequest, KeyValue};
-pub use evaluate::{ForwardPlan, PlacedFact, Read, ReadPlan, Said};
+pub use evaluate::{ForwardPlan, LatestFeature, Picked, PlacedFact, Read, ReadPlan, Said};
 pub use expression::{EXPRESSION_CHARACTERS_MAX, Expression};
 pub use headwater_aggregate::{Outcome, Status};
 pub use label::Label;

@@ -148,6 +148,7 @@ impl<'p> Gathering<'p> {
         let files = parts.files.into_iter().map(SpillFile::finish);
         let files = files.collect::<Result<Vec<_>, _>>()?;
         for file in files {
+            results.settle()?;
             let mut part = Self {
                 level: self.level + 1,
                 ..Self::new(self.plan, self.spill.clone(), self.bytes_max)

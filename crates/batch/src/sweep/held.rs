@@ -1,25 +1,29 @@
 //! Moments and facts in memory, entity by entity.
 
-use hashbrown::HashMap;
+use std::sync::Arc;
+
 use headwater_aggregate::{EntityState, InputBatch, Layout};
 use headwater_features::{ForwardPlan, PlacedFact, ReadPlan, Said};
 use headwater_schema::{Cursor, Position, Problem, Sequence};
 
+use super::entities::Entities;
 use super::results::Results;
 
-/// About how many bytes an entity takes beside its key: its places in the map and in the list, and what it points to.
-const ENTITY_BYTES: usize = 96;
+/// About how many bytes a fact takes beside its batch: its entity, and its place once it is grouped.
+const FACT_BYTES: usize = size_of::<u32>() + size_of::<Place>();
 /// The entity of moments that are of none.
 const NOBODY: u32 = u32::MAX;
 
 /// What is known of the entities that moments ask for.
 #[derive(Default)]
 pub(super) struct Held {
-    numbers: HashMap<Box<[u8]>, u32>,
+    entities: Entities,
     moments: Vec<Asked>,
     batches: Vec<InputBatch>,
-    facts: Vec<Fact>,
+    /// The entity of each fact, batch by batch.
+    facts: Vec<u32>,
     removed: Vec<Removed>,
+    /// Of the batches.
     bytes: usize,
 }
 
@@ -29,13 +33,8 @@ struct Asked {
     cursor: Cursor,
 }
 
-/// Where a fact lies. Its position is here, too, so that its batch isn't touched before a value is needed.
-struct Fact {
-    position: Position,
-    entity: u32,
-    batch: u32,
-    row: u32,
-}
+/// The batch and the row in it where a fact lies.
+type Place = (u32, u32);
 
 /// A fact that counts no longer, and since when.
 type Removed = (u32, Position, Sequence);
@@ -44,30 +43,21 @@ impl Held {
     /// About how many bytes of memory it takes.
     pub(super) fn bytes(&self) -> usize {
         self.bytes
+            + self.entities.bytes()
+            + self.moments.len() * size_of::<Asked>()
+            + self.facts.len() * FACT_BYTES
+            + self.removed.len() * size_of::<Removed>()
     }
 
     /// How many entities there are.
     pub(super) fn entities(&self) -> usize {
-        self.numbers.len()
+        self.entities.len()
     }
 
     pub(super) fn moment(&mut self, row: u64, key: Option<&[u8]>, cursor: &Cursor) {
-        let entity = match key {
-            None => NOBODY,
-            Some(key) => match self.numbers.get(key) {
-                Some(number) => *number,
-                None => {
-                    let number = self.numbers.len() as u32;
-                    self.bytes += key.len() + ENTITY_BYTES;
-                    self.numbers.insert(key.into(), number);
-                    number
-                }
-            },
-        };
-        self.bytes += size_of::<Asked>();
         self.moments.push(Asked {
             row,
-            entity,
+            entity: key.map_or(NOBODY, |key| self.entities.meet(key)),
             cursor: *cursor,
         });
     }
@@ -78,17 +68,11 @@ impl Held {
         key: impl Fn(usize) -> &'k [u8],
         facts: InputBatch,
     ) -> Result<(), Problem> {
-        let (batch, before) = (self.batches.len() as u32, self.facts.len());
         let rows = facts.sequences.len();
         let mut asked = Vec::new();
         for row in 0..rows {
-            if let Some(entity) = self.numbers.get(key(row)) {
-                self.facts.push(Fact {
-                    position: facts.position(row),
-                    entity: *entity,
-                    batch,
-                    row: asked.len() as u32,
-                });
+            if let Some(entity) = self.entities.get(key(row)) {
+                self.facts.push(entity);
                 asked.push(row as u32);
             }
         }
@@ -100,60 +84,61 @@ impl Held {
             true => facts,
             false => facts.take(&asked)?,
         };
-        self.bytes += kept.size_bytes() + (self.facts.len() - before) * size_of::<Fact>();
+        self.bytes += kept.size_bytes();
         self.batches.push(kept);
         Ok(())
     }
 
     pub(super) fn removed(&mut self, key: &[u8], position: Position, since: Sequence) {
-        if let Some(entity) = self.numbers.get(key) {
-            self.removed.push((*entity, position, since));
-            self.bytes += size_of::<Removed>();
+        if let Some(entity) = self.entities.get(key) {
+            self.removed.push((entity, position, since));
         }
     }
 
     /// The keys of the entities, each at its number.
     pub(super) fn keys(&self) -> Vec<&[u8]> {
-        let mut keys = vec![<&[u8]>::default(); self.numbers.len()];
-        for (key, number) in &self.numbers {
-            keys[*number as usize] = key;
-        }
-        keys
+        let numbers = 0..self.entities.len() as u32;
+        numbers.map(|number| self.entities.key(number)).collect()
     }
 
     pub(super) fn each_moment(&self) -> impl Iterator<Item = (u64, Option<&[u8]>, &Cursor)> {
-        let keys = self.keys();
-        self.moments.iter().map(move |moment| {
-            let key = keys.get(moment.entity as usize).copied();
+        self.moments.iter().map(|moment| {
+            let somebody = moment.entity != NOBODY;
+            let key = somebody.then(|| self.entities.key(moment.entity));
             (moment.row, key, &moment.cursor)
         })
     }
 
     pub(super) fn each_fact(&self) -> impl Iterator<Item = (&[u8], &InputBatch, usize)> {
-        let keys = self.keys();
-        self.facts.iter().map(move |fact| {
-            let batch = &self.batches[fact.batch as usize];
-            (keys[fact.entity as usize], batch, fact.row as usize)
+        let places = places(&self.batches).zip(&self.facts);
+        places.map(|((batch, row), entity)| {
+            let key = self.entities.key(*entity);
+            (key, &self.batches[batch as usize], row as usize)
         })
     }
 
     pub(super) fn each_removed(&self) -> impl Iterator<Item = (&[u8], Position, Sequence)> {
-        let keys = self.keys();
         let removed = self.removed.iter();
-        removed.map(move |(entity, position, since)| (keys[*entity as usize], *position, *since))
+        removed.map(|(entity, position, since)| (self.entities.key(*entity), *position, *since))
     }
 
     /// Reads the plan's features at every moment.
     pub(super) fn read(mut self, plan: &ReadPlan, results: &mut Results) -> Result<(), Problem> {
-        let entities = self.numbers.len();
+        let entities = self.entities.len();
         let place = |entity: u32| (entity as usize).min(entities);
+        let moments = self.moments.iter();
+        let asked = moments.zip(0u32..).map(|(m, at)| (place(m.entity), at));
+        let asked = Grouped::new(entities + 1, asked);
         // They keep the order among themselves: facts of one source that of their sequences.
-        let asked = Grouped::new(&self.moments, entities + 1, |m| place(m.entity));
-        let facts = Grouped::new(&self.facts, entities + 1, |f| place(f.entity));
+        let facts = self.facts.iter().map(|entity| place(*entity));
+        let facts = Grouped::new(entities + 1, facts.zip(places(&self.batches)));
         self.removed.sort_unstable();
         let mut removed = self.removed.as_slice();
-        let mut reading = Reading::new(plan, results);
+        let batches: Arc<[InputBatch]> = self.batches.into();
+        results.read_from(&batches);
+        let mut reading = Reading::new(plan, &batches, results);
         let mut known = Known {
+            batches: &batches,
             facts: Vec::new(),
             removed,
         };
@@ -162,13 +147,16 @@ impl Held {
             let gone = removed.partition_point(|(entity, ..)| place(*entity) <= number);
             (known.removed, removed) = removed.split_at(gone);
             known.facts.clear();
-            known.facts.extend(facts.of(number).map(|at| {
-                let fact = &self.facts[at];
-                let batch = &self.batches[fact.batch as usize];
-                (fact.position, batch, fact.row as usize)
-            }));
+            known
+                .facts
+                .extend(facts.of(number).iter().map(|(batch, row)| PlacedFact {
+                    position: batches[*batch as usize].position(*row as usize),
+                    batch: *batch,
+                    row: *row,
+                }));
             moments.clear();
-            moments.extend(asked.of(number).map(|at| &self.moments[at]));
+            let here = asked.of(number).iter();
+            moments.extend(here.map(|at| &self.moments[*at as usize]));
             moments.sort_by_key(|m| (m.cursor.as_of, m.cursor.until));
             reading.read(&known, &moments)?;
         }
@@ -176,42 +164,55 @@ impl Held {
     }
 }
 
-/// The places of items, group by group, in their order.
-struct Grouped {
-    /// Where each group ends in `order`.
-    ends: Vec<usize>,
-    order: Vec<u32>,
+/// Where each fact lies, batch by batch.
+fn places(batches: &[InputBatch]) -> impl Iterator<Item = Place> + Clone {
+    let batches = batches.iter().zip(0u32..);
+    batches
+        .flat_map(|(facts, batch)| (0..facts.sequences.len() as u32).map(move |row| (batch, row)))
 }
 
-impl Grouped {
-    fn new<T>(items: &[T], groups: usize, group: impl Fn(&T) -> usize) -> Self {
-        let mut ends = vec![0; groups];
-        items.iter().for_each(|item| ends[group(item)] += 1);
-        let mut start = 0;
-        for end in &mut ends {
-            // The start for now; it moves to the end as items come.
-            (*end, start) = (start, start + *end);
+/// Items, group by group, in their order.
+struct Grouped<T> {
+    /// Where each group ends in `items`.
+    ends: Vec<usize>,
+    items: Vec<T>,
+}
+
+impl<T: Copy + Default> Grouped<T> {
+    /// Of items and the groups that they are of, which are gone through twice.
+    fn new(groups: usize, items: impl Iterator<Item = (usize, T)> + Clone) -> Self {
+        let mut next = vec![0; groups + 1];
+        let mut count = 0;
+        for (group, _) in items.clone() {
+            next[group + 1] += 1;
+            count += 1;
         }
-        let mut order = vec![0; items.len()];
-        for (place, item) in items.iter().enumerate() {
-            let end = &mut ends[group(item)];
-            order[*end] = place as u32;
-            *end += 1;
+        for group in 0..groups {
+            next[group + 1] += next[group];
         }
-        Self { ends, order }
+        let mut grouped = vec![T::default(); count];
+        for (group, item) in items {
+            grouped[next[group]] = item;
+            next[group] += 1;
+        }
+        next.pop();
+        Self {
+            ends: next,
+            items: grouped,
+        }
     }
 
-    fn of(&self, group: usize) -> impl Iterator<Item = usize> {
+    fn of(&self, group: usize) -> &[T] {
         let start = group.checked_sub(1).map_or(0, |before| self.ends[before]);
-        let order = &self.order[start..self.ends[group]];
-        order.iter().map(|place| *place as usize)
+        &self.items[start..self.ends[group]]
     }
 }
 
 /// What is known of one entity.
 struct Known<'a> {
+    batches: &'a [InputBatch],
     /// Source by source, each in the order of the sequences.
-    facts: Vec<PlacedFact<'a>>,
+    facts: Vec<PlacedFact>,
     /// In the order of the positions.
     removed: &'a [Removed],
 }
@@ -227,7 +228,7 @@ struct Reading<'a, 'r> {
 }
 
 impl<'a, 'r> Reading<'a, 'r> {
-    fn new(plan: &'a ReadPlan, results: &'r mut Results) -> Self {
+    fn new(plan: &'a ReadPlan, batches: &'a [InputBatch], results: &'r mut Results) -> Self {
         let windowed = plan.windowed();
         let mut columns = vec![0; plan.view().features.len()];
         for (column, feature) in windowed.iter().enumerate() {
@@ -237,13 +238,13 @@ impl<'a, 'r> Reading<'a, 'r> {
             plan,
             columns,
             windowed,
-            forward: plan.forward(),
+            forward: plan.forward(batches),
             results,
         }
     }
 
     /// Reads at moments in the order of their time.
-    fn read(&mut self, known: &Known<'a>, moments: &[&Asked]) -> Result<(), Problem> {
+    fn read(&mut self, known: &Known<'_>, moments: &[&Asked]) -> Result<(), Problem> {
         let newest = known.newest();
         let knows_all = |m: &&Asked| newest.is_none_or(|newest| newest <= m.cursor.known_at);
         if !moments.iter().all(knows_all) {
@@ -259,15 +260,18 @@ impl<'a, 'r> Reading<'a, 'r> {
         for moment in moments {
             let (results, columns) = (&mut *self.results, &self.columns);
             results.begin_row(moment.row)?;
-            self.forward.read(&moment.cursor, |feature, said, counted| {
-                results.say(columns[feature], said, counted);
+            self.forward.read(&moment.cursor, |said| match said {
+                Said::Latest(group, picked) => results.pick(group, picked),
+                Said::Value(feature, value, counted) => {
+                    results.say(columns[feature], value, counted);
+                }
             });
         }
         Ok(())
     }
 
     /// The same where some moments don't know all facts.
-    fn read_past(&mut self, known: &Known<'a>, moments: &[&Asked]) -> Result<(), Problem> {
+    fn read_past(&mut self, known: &Known<'_>, moments: &[&Asked]) -> Result<(), Problem> {
         let layout = &self.plan.view().layout;
         let state = known.state_with_past(layout);
         for moment in moments {
@@ -276,7 +280,7 @@ impl<'a, 'r> Reading<'a, 'r> {
             let read = read.or_else(|| {
                 // More was removed than a state keeps beside its facts.
                 let facts = known.counted_at(cursor.known_at);
-                let facts = facts.iter().map(|(_, batch, row)| (*batch, *row));
+                let facts = facts.iter().map(|fact| known.row(fact));
                 let state = EntityState::of_sorted(layout, facts);
                 self.plan.read(Some(&state), cursor, None).whole()
             });
@@ -284,44 +288,44 @@ impl<'a, 'r> Reading<'a, 'r> {
                 Problem::internal("sweep", "a state made from all facts has folded some")
             })?;
             self.results.begin_row(moment.row)?;
-            for (column, feature) in self.windowed.iter().enumerate() {
-                let outcome = &outcomes[*feature];
-                let counted = outcome.event_time.is_some();
-                self.results
-                    .say(column, Said::Value(&outcome.value), counted);
-            }
+            let outcomes = self.windowed.iter().map(|feature| &outcomes[*feature]);
+            self.results.say_all(outcomes);
         }
         Ok(())
     }
 }
 
 impl<'a> Known<'a> {
+    fn row(&self, fact: &PlacedFact) -> (&'a InputBatch, usize) {
+        (&self.batches[fact.batch as usize], fact.row as usize)
+    }
+
     /// The last sequence that changed anything.
     fn newest(&self) -> Option<Sequence> {
-        let sequences = self.facts.iter().map(|(position, ..)| position.sequence);
+        let sequences = self.facts.iter().map(|fact| fact.position.sequence);
         let removed = self.removed.iter().map(|(_, _, since)| *since);
         sequences.chain(removed).max()
     }
 
     /// Whether all facts count, once each, and come in the order of their positions.
     fn in_order(&self) -> bool {
-        self.removed.is_empty() && self.facts.is_sorted_by(|a, b| a.0 < b.0)
+        self.removed.is_empty() && self.facts.is_sorted_by(|a, b| a.position < b.position)
     }
 
     /// The facts that were known by `known_at` and counted then, in the order of their positions.
-    fn counted_at(&self, known_at: Sequence) -> Vec<PlacedFact<'a>> {
+    fn counted_at(&self, known_at: Sequence) -> Vec<PlacedFact> {
         let removed_at = |position: &Position| {
             let at = self.removed.binary_search_by_key(position, |(_, p, _)| *p);
             at.ok().map(|at| self.removed[at].2)
         };
-        let counts = |(position, ..): &&PlacedFact<'a>| {
-            let removed = removed_at(position);
-            position.sequence <= known_at && removed.is_none_or(|since| known_at < since)
+        let counts = |fact: &&PlacedFact| {
+            let removed = removed_at(&fact.position);
+            fact.position.sequence <= known_at && removed.is_none_or(|since| known_at < since)
         };
-        let mut facts: Vec<PlacedFact<'a>> = self.facts.iter().filter(counts).copied().collect();
-        facts.sort_by_key(|(position, ..)| *position);
+        let mut facts: Vec<PlacedFact> = self.facts.iter().filter(counts).copied().collect();
+        facts.sort_by_key(|fact| fact.position);
         // A fact that two sources have is the first one's, as in live states.
-        facts.dedup_by_key(|(position, ..)| *position);
+        facts.dedup_by_key(|fact| fact.position);
         facts
     }
 
@@ -329,8 +333,8 @@ impl<'a> Known<'a> {
     fn state_with_past(&self, layout: &Layout) -> EntityState {
         let mut state = EntityState::new(layout);
         let mut facts = self.facts.clone();
-        facts.sort_by_key(|(position, ..)| position.sequence);
-        for (_, facts, row) in facts {
+        facts.sort_by_key(|fact| fact.position.sequence);
+        for (facts, row) in facts.iter().map(|fact| self.row(fact)) {
             state.insert(layout, facts, row);
         }
         let mut removed: Vec<_> = self.removed.iter().collect();

@@ -7,12 +7,13 @@ use std::collections::BinaryHeap;
 use std::sync::Arc;
 
 use arrow::array::ArrayRef;
-use headwater_features::Said;
+use headwater_aggregate::{InputBatch, Outcome};
+use headwater_features::Picked;
 use headwater_schema::codec::{decode_value, encode_value};
-use headwater_schema::{DataType, Problem, Value};
+use headwater_schema::{Problem, Value};
 
 use super::Stop;
-use super::values::Values;
+use super::values::{Shape, Values};
 use crate::spill::{Records, Spill, SpillFile};
 
 /// The least that a run is worth. Unit tests have short ones, so that few rows make several.
@@ -26,27 +27,19 @@ pub(super) struct Results {
     bytes_max: usize,
     stop: Stop,
     held: Values,
-    /// The number of each row held.
-    rows: Vec<u64>,
     file: Option<SpillFile>,
     /// Where the runs start in the file.
     runs: Vec<u64>,
 }
 
 impl Results {
-    /// Holds about `bytes_max` bytes of columns of some types.
-    pub(super) fn new(
-        spill: Arc<Spill>,
-        bytes_max: usize,
-        types: Arc<[DataType]>,
-        stop: &Stop,
-    ) -> Self {
+    /// Holds about `bytes_max` bytes of columns.
+    pub(super) fn new(spill: Arc<Spill>, bytes_max: usize, shape: Shape, stop: &Stop) -> Self {
         Self {
             spill,
             bytes_max: bytes_max.max(RUN_BYTES_MIN),
             stop: stop.clone(),
-            held: Values::new(types),
-            rows: Vec::new(),
+            held: Values::new(Arc::new(shape)),
             file: None,
             runs: Vec::new(),
         }
@@ -57,61 +50,82 @@ impl Results {
         self.stop.check()
     }
 
-    /// Begins row `row`, which must get a value in every column.
-    pub(super) fn begin_row(&mut self, row: u64) -> Result<(), Problem> {
-        self.stop.check()?;
-        if self.held.bytes() + self.rows.len() * size_of::<u64>() >= self.bytes_max {
+    /// From now on latest values are read from these facts, which are held until the rows have left, or [`Results::settle`] is called.
+    pub(super) fn read_from(&mut self, facts: &Arc<[InputBatch]>) {
+        self.held.read_from(facts);
+    }
+
+    /// Lets facts go that latest values are read from.
+    pub(super) fn settle(&mut self) -> Result<(), Problem> {
+        if !self.held.is_settled() && self.held.bytes_settled() >= self.bytes_max {
             self.write_run()?;
         }
-        self.held.begin_row();
-        self.rows.push(row);
+        self.held.settle();
         Ok(())
     }
 
-    /// Gives the row that was begun last its value in a column, and whether any fact counted.
-    pub(super) fn say(&mut self, column: usize, said: Said<'_>, counted: bool) {
-        match said {
-            Said::Value(value) => self.held.push(column, value, counted),
-            Said::Input(input, row) => self.held.push_input(column, input, row),
+    /// Begins row `row`, which must get a value in every column.
+    pub(super) fn begin_row(&mut self, row: u64) -> Result<(), Problem> {
+        self.stop.check()?;
+        if self.held.bytes() >= self.bytes_max {
+            self.write_run()?;
         }
+        self.held.begin_row(row);
+        Ok(())
+    }
+
+    /// Gives the row that was begun last its value in a column that isn't one of latest values, and whether any fact counted.
+    pub(super) fn say(&mut self, column: usize, value: &Value, counted: bool) {
+        self.held.say(column, value, counted);
+    }
+
+    /// Says what a group of latest values is read from in the row that was begun last.
+    pub(super) fn pick(&mut self, group: usize, picked: Picked) {
+        self.held.pick(group, picked);
+    }
+
+    /// Gives the row that was begun last the values of all columns.
+    pub(super) fn say_all<'o>(&mut self, outcomes: impl Iterator<Item = &'o Outcome>) {
+        let values = outcomes.map(|outcome| (&outcome.value, outcome.event_time.is_some()));
+        self.held.say_all(values);
     }
 
     fn write_run(&mut self) -> Result<(), Problem> {
-        let types = self.held.types().clone();
-        let held = std::mem::replace(&mut self.held, Values::new(types.clone()));
-        let places = sorted(&self.rows);
         let file = match &mut self.file {
             Some(file) => file,
             none => none.insert(self.spill.file()?),
         };
         self.runs.push(file.bytes());
-        for place in places {
-            let row = self.rows[place];
+        let held = &self.held;
+        for place in held.places() {
             file.record(|out| {
-                out.extend_from_slice(&row.to_le_bytes());
-                for column in 0..types.len() {
-                    let (value, counted) = held.get(place, column);
-                    encode(out, &value, counted);
+                out.extend_from_slice(&held.number(place).to_le_bytes());
+                for column in 0..held.shape().columns() {
+                    let counted = column == 0 && held.counted(place);
+                    encode(out, &held.get(place, column), counted);
                 }
             })?;
         }
-        self.rows.clear();
+        self.held.clear();
         Ok(())
     }
 
     /// The rows in their order.
     pub(super) fn finish(mut self) -> Result<SortedRows, Problem> {
-        if self.file.is_some() && !self.rows.is_empty() {
+        if self.held.is_part_settled() || self.held.bytes_with_facts() > self.bytes_max {
+            self.settle()?;
+        }
+        if self.file.is_some() && self.held.rows() > 0 {
             self.write_run()?;
         }
         let Some(mut file) = self.file else {
             return Ok(SortedRows::Held {
-                places: sorted(&self.rows),
+                places: self.held.places(),
                 held: self.held,
                 given: 0,
             });
         };
-        let types = self.held.types().clone();
+        let shape = self.held.shape().clone();
         loop {
             let mut starts = std::mem::take(&mut self.runs);
             starts.push(file.bytes());
@@ -121,7 +135,7 @@ impl Results {
             let mut runs: Vec<Records> = runs.collect();
             if runs.len() <= RUNS_MAX {
                 let merged = Merged::new(runs)?;
-                return Ok(SortedRows::Merged { types, merged });
+                return Ok(SortedRows::Merged { shape, merged });
             }
             file = self.spill.file()?;
             while !runs.is_empty() {
@@ -136,23 +150,6 @@ impl Results {
     }
 }
 
-/// The places of rows in the order of their numbers.
-fn sorted(rows: &[u64]) -> Vec<usize> {
-    let first = rows.iter().min().copied().unwrap_or(0);
-    let last = rows.iter().max().copied().unwrap_or(0);
-    if last - first != (rows.len() as u64).saturating_sub(1) {
-        let mut places: Vec<usize> = (0..rows.len()).collect();
-        places.sort_unstable_by_key(|place| rows[*place]);
-        return places;
-    }
-    // None is missing: each says where it stands.
-    let mut places = vec![0; rows.len()];
-    for (place, row) in rows.iter().enumerate() {
-        places[(row - first) as usize] = place;
-    }
-    places
-}
-
 /// Rows in their order.
 pub(super) enum SortedRows {
     Held {
@@ -161,7 +158,7 @@ pub(super) enum SortedRows {
         given: usize,
     },
     Merged {
-        types: Arc<[DataType]>,
+        shape: Arc<Shape>,
         merged: Merged,
     },
 }
@@ -226,19 +223,17 @@ impl SortedRows {
                 *given += rows;
                 held.take(next)
             }
-            Self::Merged { types, merged } => {
-                let mut values = Values::new(types.clone());
-                for _ in 0..rows {
+            Self::Merged { shape, merged } => {
+                let mut values = Values::new(shape.clone());
+                for number in 0..rows as u64 {
                     let record = merged.next()?.ok_or_else(too_few)?;
                     let mut rest = record.get(8..).unwrap_or_default();
-                    values.begin_row();
-                    for column in 0..types.len() {
-                        let (value, counted) = decode(&mut rest)?;
-                        values.push(column, &value, counted);
-                    }
+                    let row = (0..shape.columns()).map(|_| decode(&mut rest));
+                    let row = row.collect::<Result<Vec<_>, _>>()?;
+                    values.begin_row(number);
+                    values.say_all(row.iter().map(|(value, counted)| (value, *counted)));
                 }
-                let places: Vec<usize> = (0..rows).collect();
-                values.take(&places)
+                values.take(&values.places())
             }
         }
     }

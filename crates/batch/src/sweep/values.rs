@@ -1,4 +1,7 @@
 //! Values of features, column by column, in blocks of rows that never move; they leave as arrays, in any order.
+//!
+//! Of latest values it is kept which fact they are read from, for all features of a group at once. They are copied from the
+//! facts' columns when the rows leave, or when the facts are let go.
 
 use std::sync::Arc;
 
@@ -6,8 +9,9 @@ use arrow::array::{
     Array, ArrayRef, BooleanArray, Date32Array, Float64Array, Int64Array, StringArray,
     TimestampMicrosecondArray,
 };
-use arrow::buffer::{Buffer, NullBuffer, OffsetBuffer, ScalarBuffer};
-use headwater_aggregate::InputColumn;
+use arrow::buffer::{BooleanBuffer, Buffer, NullBuffer, OffsetBuffer, ScalarBuffer};
+use headwater_aggregate::{InputBatch, InputColumn};
+use headwater_features::{Picked, ReadPlan};
 use headwater_schema::{DataType, Problem, Value, array_from_values};
 
 use super::results::Taken;
@@ -15,23 +19,95 @@ use super::results::Taken;
 /// Rows of a block. Unit tests have small ones, so that few rows make several.
 const BLOCK_ROWS: usize = if cfg!(test) { 4 } else { 4096 };
 
+/// What columns there are: one for each of a plan's features that isn't derived.
+pub(super) struct Shape {
+    types: Vec<DataType>,
+    /// Of those that are latest values.
+    latest: Vec<Option<Latest>>,
+    groups: usize,
+}
+
+/// A column of latest values.
+struct Latest {
+    group: usize,
+    input: usize,
+    /// What stands for null.
+    default: Value,
+    /// Which of the columns of latest values it is.
+    nth: usize,
+}
+
+/// Where the latest values of a group are.
+#[derive(Clone, Copy)]
+enum Source {
+    Picked(Picked),
+    /// Beside the facts: from here on those of all columns of latest values.
+    Said(u32),
+}
+
+impl Shape {
+    pub(super) fn of(plan: &ReadPlan) -> Self {
+        let features = &plan.view().features;
+        let windowed = plan.windowed();
+        let (all, mut nth) = (plan.latest(), 0..);
+        let latest = windowed.iter().map(|feature| {
+            let latest = all.iter().find(|latest| latest.feature == *feature)?;
+            Some(Latest {
+                group: latest.group,
+                input: latest.input,
+                default: features[*feature].default.clone().unwrap_or(Value::Null),
+                nth: nth.next()?,
+            })
+        });
+        Self {
+            latest: latest.collect(),
+            groups: all.iter().map(|latest| latest.group + 1).max().unwrap_or(0),
+            types: windowed
+                .iter()
+                .map(|i| features[*i].data_type.clone())
+                .collect(),
+        }
+    }
+
+    pub(super) fn columns(&self) -> usize {
+        self.types.len()
+    }
+
+    /// Bytes of a row, without what lies elsewhere; latest values counted or not.
+    fn row_bytes(&self, latest: bool) -> usize {
+        let columns = self.types.iter().zip(&self.latest);
+        let columns = columns.filter(|(_, own)| latest || own.is_none());
+        columns.map(|(t, _)| 1 + width(t)).sum()
+    }
+}
+
 /// Rows of values, one column per feature.
 pub(super) struct Values {
-    types: Arc<[DataType]>,
+    shape: Arc<Shape>,
     blocks: Vec<Block>,
+    /// What the latest values of blocks that aren't settled are read from.
+    facts: Arc<[InputBatch]>,
+    facts_bytes: usize,
+    /// Latest values that aren't read from facts.
+    said: Vec<Value>,
+    /// How many blocks have all values themselves.
+    settled: usize,
     /// What is added to by rows: texts and whatever else lies elsewhere.
     beside_bytes: usize,
 }
 
 struct Block {
-    rows: usize,
+    /// The number of each row.
+    numbers: Vec<u64>,
+    /// Whether any fact counted for the first column.
+    counted: Vec<bool>,
     columns: Vec<Column>,
+    /// Of each group of latest values, until it is settled.
+    sources: Vec<Vec<Source>>,
 }
 
 struct Column {
     nulls: Vec<bool>,
-    /// Whether any fact counted.
-    counted: Vec<bool>,
     data: Data,
 }
 
@@ -46,135 +122,305 @@ enum Data {
     Other(Vec<Value>),
 }
 
-impl Values {
-    pub(super) fn new(types: Arc<[DataType]>) -> Self {
+impl Block {
+    fn new(shape: &Shape) -> Self {
+        let column = |(data_type, latest): (&DataType, &Option<Latest>)| match latest {
+            None => Column::new(data_type, BLOCK_ROWS),
+            Some(_) => Column::new(data_type, 0),
+        };
+        let sources = (0..shape.groups).map(|_| Vec::with_capacity(BLOCK_ROWS));
         Self {
-            types,
+            numbers: Vec::with_capacity(BLOCK_ROWS),
+            counted: Vec::with_capacity(BLOCK_ROWS),
+            columns: shape.types.iter().zip(&shape.latest).map(column).collect(),
+            sources: sources.collect(),
+        }
+    }
+}
+
+impl Values {
+    pub(super) fn new(shape: Arc<Shape>) -> Self {
+        Self {
+            shape,
             blocks: Vec::new(),
+            facts: Arc::new([]),
+            facts_bytes: 0,
+            said: Vec::new(),
+            settled: 0,
             beside_bytes: 0,
         }
     }
 
-    pub(super) fn types(&self) -> &Arc<[DataType]> {
-        &self.types
+    pub(super) fn shape(&self) -> &Arc<Shape> {
+        &self.shape
     }
 
-    /// About how many bytes of memory they take.
+    pub(super) fn rows(&self) -> usize {
+        self.blocks.iter().map(|b| b.numbers.len()).sum()
+    }
+
+    /// About how many bytes of memory they take, without the facts.
     pub(super) fn bytes(&self) -> usize {
-        let row: usize = self.types.iter().map(|t| 2 + width(t)).sum();
-        self.blocks.len() * BLOCK_ROWS * row + self.beside_bytes
+        let row = size_of::<u64>() + 1;
+        let latest = self.shape.groups * size_of::<Source>();
+        let (settled, others) = (
+            self.shape.row_bytes(true),
+            self.shape.row_bytes(false) + latest,
+        );
+        let blocks = self.blocks.len() * row
+            + self.settled * settled
+            + (self.blocks.len() - self.settled) * others;
+        blocks * BLOCK_ROWS + self.beside_bytes
+    }
+
+    /// About how many bytes of memory they take with the facts.
+    pub(super) fn bytes_with_facts(&self) -> usize {
+        self.bytes() + self.facts_bytes
+    }
+
+    /// About how many bytes of memory they take once they are settled.
+    pub(super) fn bytes_settled(&self) -> usize {
+        let facts: usize = self.facts.iter().map(|b| b.sequences.len()).sum();
+        let fact = self.facts_bytes.checked_div(facts).unwrap_or(0);
+        let rows = (self.blocks.len() - self.settled) * BLOCK_ROWS;
+        self.bytes() + rows * (self.shape.row_bytes(true) + fact * self.shape.groups)
+    }
+
+    /// Whether any rows need the facts.
+    pub(super) fn is_settled(&self) -> bool {
+        self.shape.groups == 0 || self.settled == self.blocks.len()
+    }
+
+    /// Whether some need them and others don't.
+    pub(super) fn is_part_settled(&self) -> bool {
+        self.settled > 0 && !self.is_settled()
+    }
+
+    /// From now on latest values are read from these facts. The rows before must be settled.
+    pub(super) fn read_from(&mut self, facts: &Arc<[InputBatch]>) {
+        if self.shape.groups > 0 {
+            self.facts = facts.clone();
+            self.facts_bytes = facts.iter().map(InputBatch::size_bytes).sum();
+        }
+    }
+
+    /// Copies latest values, so that the facts aren't needed any more.
+    pub(super) fn settle(&mut self) {
+        if self.shape.groups > 0 {
+            for block in self.settled..self.blocks.len() {
+                let sources = std::mem::take(&mut self.blocks[block].sources);
+                for (column, latest) in self.shape.latest.iter().enumerate() {
+                    if let Some(latest) = latest {
+                        let sources = &sources[latest.group];
+                        let copied = self.copied(column, latest, sources.iter().copied());
+                        self.beside_bytes += copied.beside_bytes();
+                        self.blocks[block].columns[column] = copied;
+                    }
+                }
+            }
+        }
+        self.settled = self.blocks.len();
+        self.facts = Arc::new([]);
+        self.facts_bytes = 0;
+        self.said.clear();
+    }
+
+    /// Lets all rows go; facts stay.
+    pub(super) fn clear(&mut self) {
+        self.blocks.clear();
+        self.said.clear();
+        (self.settled, self.beside_bytes) = (0, 0);
     }
 
     /// Begins a row, which must get a value in every column.
-    pub(super) fn begin_row(&mut self) {
-        if self.blocks.last().is_none_or(|b| b.rows == BLOCK_ROWS) {
-            self.blocks.push(Block {
-                rows: 0,
-                columns: self.types.iter().map(Column::new).collect(),
-            });
+    pub(super) fn begin_row(&mut self, number: u64) {
+        let full = |b: &Block| b.numbers.len() == BLOCK_ROWS;
+        if self.blocks.len() == self.settled || self.blocks.last().is_none_or(full) {
+            self.blocks.push(Block::new(&self.shape));
         }
         if let Some(block) = self.blocks.last_mut() {
-            block.rows += 1;
+            block.numbers.push(number);
         }
     }
 
-    /// Gives the row that was begun last its value in a column. One of another type becomes null.
-    pub(super) fn push(&mut self, column: usize, value: &Value, counted: bool) {
+    /// Gives the row that was begun last its value in a column that isn't one of latest values, and whether any fact counted. One of
+    /// another type becomes null.
+    pub(super) fn say(&mut self, column: usize, value: &Value, counted: bool) {
         if let Some(block) = self.blocks.last_mut() {
             self.beside_bytes += block.columns[column].push(value);
-            block.columns[column].counted.push(counted);
+            if column == 0 {
+                block.counted.push(counted);
+            }
         }
     }
 
-    /// The same with what an input has in a row, which counted.
-    pub(super) fn push_input(&mut self, column: usize, input: &InputColumn, row: usize) {
+    /// Says what a group of latest values is read from in the row that was begun last.
+    pub(super) fn pick(&mut self, group: usize, picked: Picked) {
         if let Some(block) = self.blocks.last_mut() {
-            self.beside_bytes += block.columns[column].push_input(input, row);
-            block.columns[column].counted.push(true);
+            block.sources[group].push(Source::Picked(picked));
+            if matches!(&self.shape.latest[0], Some(first) if first.group == group) {
+                block.counted.push(picked != Picked::Nothing);
+            }
         }
     }
 
-    /// The value of a column at a place, and whether any fact counted.
-    pub(super) fn get(&self, place: usize, column: usize) -> (Value, bool) {
-        let (column_of, row) = (self.column(place, column), place % BLOCK_ROWS);
-        (
-            column_of.get(row, &self.types[column]),
-            column_of.counted[row],
-        )
+    /// Gives the row that was begun last all its values.
+    pub(super) fn say_all<'v>(&mut self, values: impl Iterator<Item = (&'v Value, bool)>) {
+        let Some(block) = self.blocks.last_mut() else {
+            return;
+        };
+        let source = Source::Said(self.said.len() as u32);
+        block
+            .sources
+            .iter_mut()
+            .for_each(|group| group.push(source));
+        for (column, (value, counted)) in values.enumerate() {
+            self.beside_bytes += match &self.shape.latest[column] {
+                None => block.columns[column].push(value),
+                Some(_) => {
+                    self.said.push(value.clone());
+                    size_of::<Value>() + heap_bytes(value)
+                }
+            };
+            if column == 0 {
+                block.counted.push(counted);
+            }
+        }
     }
 
-    fn column(&self, place: usize, column: usize) -> &Column {
-        &self.blocks[place / BLOCK_ROWS].columns[column]
+    /// The value of a column at a place.
+    pub(super) fn get(&self, place: usize, column: usize) -> Value {
+        let (block, row) = self.at(place);
+        match &self.shape.latest[column] {
+            Some(latest) if !block.sources.is_empty() => {
+                self.read(latest, block.sources[latest.group][row])
+            }
+            _ => block.columns[column].get(row, &self.shape.types[column]),
+        }
+    }
+
+    /// The number of the row at a place.
+    pub(super) fn number(&self, place: usize) -> u64 {
+        let (block, row) = self.at(place);
+        block.numbers[row]
+    }
+
+    /// Whether any fact counted for the first column at a place.
+    pub(super) fn counted(&self, place: usize) -> bool {
+        let (block, row) = self.at(place);
+        block.counted.get(row).copied().unwrap_or(false)
+    }
+
+    fn at(&self, place: usize) -> (&Block, usize) {
+        (&self.blocks[place / BLOCK_ROWS], place % BLOCK_ROWS)
+    }
+
+    fn read(&self, latest: &Latest, source: Source) -> Value {
+        let value = match source {
+            Source::Picked(Picked::Fact { batch, row }) => {
+                self.facts[batch as usize].columns[latest.input].get(row as usize)
+            }
+            Source::Picked(_) => Value::Null,
+            Source::Said(first) => return self.said[first as usize + latest.nth].clone(),
+        };
+        match value {
+            Value::Null => latest.default.clone(),
+            value => value,
+        }
+    }
+
+    /// The places of the rows in the order of their numbers.
+    pub(super) fn places(&self) -> Vec<usize> {
+        let places = self.blocks.iter().enumerate().flat_map(|(block, about)| {
+            let numbers = about.numbers.iter().enumerate();
+            numbers.map(move |(row, number)| (*number, block * BLOCK_ROWS + row))
+        });
+        let numbers = || self.blocks.iter().flat_map(|b| &b.numbers).copied();
+        let first = numbers().min().unwrap_or(0);
+        let last = numbers().max().unwrap_or(0);
+        let rows = self.rows();
+        if last - first != (rows as u64).saturating_sub(1) {
+            let mut places: Vec<(u64, usize)> = places.collect();
+            places.sort_unstable();
+            return places.into_iter().map(|(_, place)| place).collect();
+        }
+        // None is missing: each says where it stands.
+        let mut sorted = vec![0; rows];
+        for (number, place) in places {
+            sorted[(number - first) as usize] = place;
+        }
+        sorted
     }
 
     /// The rows at some places.
     pub(super) fn take(&self, places: &[usize]) -> Result<Taken, Problem> {
-        let columns = 0..self.types.len();
+        let columns = 0..self.shape.columns();
         let columns = columns.map(|column| self.take_column(column, places));
-        let counted = |place: &usize| self.column(*place, 0).counted[place % BLOCK_ROWS];
         Ok(Taken {
             columns: columns.collect::<Result<_, _>>()?,
-            counted: match self.types.is_empty() {
-                true => Vec::new(),
-                false => places.iter().map(counted).collect(),
+            counted: match self.shape.columns() {
+                0 => Vec::new(),
+                _ => places.iter().map(|place| self.counted(*place)).collect(),
             },
         })
     }
 
     fn take_column(&self, column: usize, places: &[usize]) -> Result<ArrayRef, Problem> {
+        let data_type = &self.shape.types[column];
+        if let (Some(latest), false) = (&self.shape.latest[column], self.is_settled()) {
+            let sources = places.iter().map(|place| {
+                let (block, row) = self.at(*place);
+                block.sources[latest.group][row]
+            });
+            return self.copied(column, latest, sources).finish(data_type);
+        }
         let columns: Vec<&Column> = self.blocks.iter().map(|b| &b.columns[column]).collect();
-        let valid = |place: &usize| !columns[place / BLOCK_ROWS].nulls[place % BLOCK_ROWS];
-        let nulls: NullBuffer = places.iter().map(valid).collect();
-        let nulls = (nulls.null_count() > 0).then_some(nulls);
-        /// What each block of one type has, and the values at the places.
-        macro_rules! pick {
-            ($variant:path) => {{
-                let blocks: Vec<&[_]> = columns
-                    .iter()
-                    .map(|column| match &column.data {
-                        $variant(values) => values.as_slice(),
-                        _ => &[],
-                    })
-                    .collect();
-                let at = |place: &usize| blocks[place / BLOCK_ROWS][place % BLOCK_ROWS];
-                places.iter().map(at).collect::<Vec<_>>()
+        Column::picked(data_type, &columns, places).finish(data_type)
+    }
+
+    /// A column of latest values, read from some sources.
+    fn copied(
+        &self,
+        column: usize,
+        latest: &Latest,
+        sources: impl ExactSizeIterator<Item = Source>,
+    ) -> Column {
+        let mut copied = Column::new(&self.shape.types[column], sources.len());
+        let inputs = self.facts.iter().map(|facts| &facts.columns[latest.input]);
+        let inputs: Vec<&InputColumn> = inputs.collect();
+        /// Copies values of one type; whatever isn't one is made a value first.
+        macro_rules! copy {
+            ($input:path, $push:expr) => {{
+                let arrays = inputs.iter().map(|input| match input {
+                    $input(array) => Some(array),
+                    _ => None,
+                });
+                let arrays: Vec<_> = arrays.collect();
+                for source in sources {
+                    let present = match source {
+                        Source::Picked(Picked::Fact { batch, row }) => {
+                            let array = arrays[batch as usize].filter(|a| a.is_valid(row as usize));
+                            array.is_some_and(|array| $push(&mut copied, array.value(row as usize)))
+                        }
+                        _ => false,
+                    };
+                    if !present {
+                        copied.push(&self.read(latest, source));
+                    }
+                }
             }};
         }
-        Ok(match &self.types[column] {
-            DataType::Bool => Arc::new(BooleanArray::new(pick!(Data::Bool).into(), nulls)),
-            DataType::Int64 => Arc::new(Int64Array::new(pick!(Data::Int).into(), nulls)),
-            DataType::Float64 => Arc::new(Float64Array::new(pick!(Data::Float).into(), nulls)),
-            DataType::Date => Arc::new(Date32Array::new(pick!(Data::Date).into(), nulls)),
-            DataType::Timestamp => {
-                let times = TimestampMicrosecondArray::new(pick!(Data::Int).into(), nulls);
-                Arc::new(times.with_timezone("UTC"))
-            }
-            DataType::String => Arc::new(take_texts(&columns, places, nulls)?),
-            other => {
-                let value = |place: &usize| self.get(*place, column).0;
-                let values: Vec<Value> = places.iter().map(value).collect();
-                array_from_values(other, values.iter())?
-            }
-        })
+        match &self.shape.types[column] {
+            DataType::Float64 => copy!(InputColumn::Float, Column::push_float),
+            DataType::Int64 => copy!(InputColumn::Int, Column::push_int),
+            DataType::Timestamp => copy!(InputColumn::Timestamp, Column::push_int),
+            DataType::String => copy!(InputColumn::String, Column::push_text),
+            _ => sources.for_each(|source| {
+                copied.push(&self.read(latest, source));
+            }),
+        }
+        copied
     }
-}
-
-fn take_texts(
-    columns: &[&Column],
-    places: &[usize],
-    nulls: Option<NullBuffer>,
-) -> Result<StringArray, Problem> {
-    let (mut bytes, mut ends) = (Vec::new(), Vec::with_capacity(places.len() + 1));
-    ends.push(0);
-    let wrong = |e: &dyn std::fmt::Display| {
-        Problem::internal("sweep", "texts can't be put together").detail(e)
-    };
-    for place in places {
-        bytes.extend_from_slice(columns[place / BLOCK_ROWS].data.text(place % BLOCK_ROWS));
-        ends.push(i32::try_from(bytes.len()).map_err(|e| wrong(&e))?);
-    }
-    let ends = OffsetBuffer::new(ScalarBuffer::from(ends));
-    StringArray::try_new(ends, Buffer::from_vec(bytes), nulls).map_err(|e| wrong(&e))
 }
 
 /// Bytes of a value where it lies in its column.
@@ -200,19 +446,69 @@ fn heap_bytes(value: &Value) -> usize {
     }
 }
 
+fn texts(
+    bytes: Vec<u8>,
+    ends: &[usize],
+    nulls: Option<NullBuffer>,
+) -> Result<StringArray, Problem> {
+    let wrong = |e: &dyn std::fmt::Display| {
+        Problem::internal("sweep", "texts can't be put together").detail(e)
+    };
+    i32::try_from(bytes.len()).map_err(|e| wrong(&e))?;
+    let offsets = std::iter::once(0).chain(ends.iter().map(|end| *end as i32));
+    let offsets = OffsetBuffer::new(ScalarBuffer::from(offsets.collect::<Vec<i32>>()));
+    StringArray::try_new(offsets, Buffer::from_vec(bytes), nulls).map_err(|e| wrong(&e))
+}
+
 impl Column {
-    fn new(data_type: &DataType) -> Self {
+    fn new(data_type: &DataType, rows: usize) -> Self {
         let data = match data_type {
-            DataType::Bool => Data::Bool(Vec::with_capacity(BLOCK_ROWS)),
-            DataType::Int64 | DataType::Timestamp => Data::Int(Vec::with_capacity(BLOCK_ROWS)),
-            DataType::Date => Data::Date(Vec::with_capacity(BLOCK_ROWS)),
-            DataType::Float64 => Data::Float(Vec::with_capacity(BLOCK_ROWS)),
-            DataType::String => Data::Text(Vec::new(), Vec::with_capacity(BLOCK_ROWS)),
-            _ => Data::Other(Vec::with_capacity(BLOCK_ROWS)),
+            DataType::Bool => Data::Bool(Vec::with_capacity(rows)),
+            DataType::Int64 | DataType::Timestamp => Data::Int(Vec::with_capacity(rows)),
+            DataType::Date => Data::Date(Vec::with_capacity(rows)),
+            DataType::Float64 => Data::Float(Vec::with_capacity(rows)),
+            DataType::String => Data::Text(Vec::new(), Vec::with_capacity(rows)),
+            _ => Data::Other(Vec::with_capacity(rows)),
         };
         Self {
-            nulls: Vec::with_capacity(BLOCK_ROWS),
-            counted: Vec::with_capacity(BLOCK_ROWS),
+            nulls: Vec::with_capacity(rows),
+            data,
+        }
+    }
+
+    /// What some columns, each of a block, have at some places.
+    fn picked(data_type: &DataType, columns: &[&Self], places: &[usize]) -> Self {
+        let of = |place: &usize| (columns[place / BLOCK_ROWS], place % BLOCK_ROWS);
+        let nulls = places.iter().map(of).map(|(column, row)| column.nulls[row]);
+        /// What each block of one type has, and the values at the places.
+        macro_rules! pick {
+            ($variant:path) => {{
+                let blocks = columns.iter().map(|column| match &column.data {
+                    $variant(values) => values.as_slice(),
+                    _ => &[],
+                });
+                let blocks: Vec<&[_]> = blocks.collect();
+                let at = |place: &usize| blocks[place / BLOCK_ROWS][place % BLOCK_ROWS].clone();
+                $variant(places.iter().map(at).collect())
+            }};
+        }
+        let data = match data_type {
+            DataType::Bool => pick!(Data::Bool),
+            DataType::Int64 | DataType::Timestamp => pick!(Data::Int),
+            DataType::Date => pick!(Data::Date),
+            DataType::Float64 => pick!(Data::Float),
+            DataType::String => {
+                let (mut bytes, mut ends) = (Vec::new(), Vec::with_capacity(places.len()));
+                for (column, row) in places.iter().map(of) {
+                    bytes.extend_from_slice(column.data.text(row));
+                    ends.push(bytes.len());
+                }
+                Data::Text(bytes, ends)
+            }
+            _ => pick!(Data::Other),
+        };
+        Self {
+            nulls: nulls.collect(),
             data,
         }
     }
@@ -246,29 +542,72 @@ impl Column {
         beside
     }
 
-    fn push_input(&mut self, input: &InputColumn, row: usize) -> usize {
-        match (&mut self.data, input) {
-            (Data::Float(values), InputColumn::Float(array)) => {
-                let null = input.is_null(row);
+    /// Takes a float, unless it counts as null; whether it did.
+    fn push_float(&mut self, value: f64) -> bool {
+        match &mut self.data {
+            Data::Float(values) if value.is_finite() => {
                 // −0.0 is 0.0.
-                values.push(if null { 0.0 } else { array.value(row) + 0.0 });
-                self.nulls.push(null);
-                0
+                values.push(value + 0.0);
+                self.nulls.push(false);
+                true
             }
-            (Data::Int(values), InputColumn::Int(array)) => {
-                values.push(array.value(row));
-                self.nulls.push(array.is_null(row));
-                0
+            _ => false,
+        }
+    }
+
+    /// Takes an integer or a timestamp; whether it did.
+    fn push_int(&mut self, value: i64) -> bool {
+        match &mut self.data {
+            Data::Int(values) => {
+                values.push(value);
+                self.nulls.push(false);
+                true
             }
-            (Data::Text(bytes, ends), InputColumn::String(array)) if array.is_valid(row) => {
-                let text = array.value(row);
+            _ => false,
+        }
+    }
+
+    /// Takes a text; whether it did.
+    fn push_text(&mut self, text: &str) -> bool {
+        match &mut self.data {
+            Data::Text(bytes, ends) => {
                 bytes.extend_from_slice(text.as_bytes());
                 ends.push(bytes.len());
                 self.nulls.push(false);
-                text.len()
+                true
             }
-            _ => self.push(&input.get(row)),
+            _ => false,
         }
+    }
+
+    /// The bytes that all values take elsewhere.
+    fn beside_bytes(&self) -> usize {
+        match &self.data {
+            Data::Text(bytes, _) => bytes.len(),
+            Data::Other(values) => values.iter().map(heap_bytes).sum(),
+            _ => 0,
+        }
+    }
+
+    /// The values as an array.
+    fn finish(self, data_type: &DataType) -> Result<ArrayRef, Problem> {
+        let valid = |row: usize| !self.nulls[row];
+        let nulls = self
+            .nulls
+            .contains(&true)
+            .then(|| NullBuffer::new(BooleanBuffer::collect_bool(self.nulls.len(), valid)));
+        Ok(match (self.data, data_type) {
+            (Data::Bool(values), _) => Arc::new(BooleanArray::new(values.into(), nulls)),
+            (Data::Int(values), DataType::Timestamp) => {
+                let times = TimestampMicrosecondArray::new(values.into(), nulls);
+                Arc::new(times.with_timezone("UTC"))
+            }
+            (Data::Int(values), _) => Arc::new(Int64Array::new(values.into(), nulls)),
+            (Data::Date(values), _) => Arc::new(Date32Array::new(values.into(), nulls)),
+            (Data::Float(values), _) => Arc::new(Float64Array::new(values.into(), nulls)),
+            (Data::Text(bytes, ends), _) => Arc::new(texts(bytes, &ends, nulls)?),
+            (Data::Other(values), other) => array_from_values(other, values.iter())?,
+        })
     }
 
     fn get(&self, row: usize, data_type: &DataType) -> Value {

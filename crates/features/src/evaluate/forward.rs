@@ -1,34 +1,41 @@
 //! Reads of many moments of one entity after another: the values that [`ReadPlan::read`] gives of a state that has all facts, by windows that slide
 //! from one moment to the next. Latest values aren't aggregated at all.
 
-use headwater_aggregate::{ForwardReads, ForwardWindow, InputColumn, Outcome, WindowKind};
+use headwater_aggregate::{ForwardReads, ForwardWindow, InputBatch, Outcome, WindowKind};
 use headwater_schema::{Cursor, Value};
 
-use super::latest::{Latest, PlacedFact, latest_slot};
+use super::latest::{Groups, Latest, LatestFeature, Picked, PlacedFact, latest_slot};
 use super::{ReadPlan, WindowReads, absent};
 use crate::{CompiledFeature, FeatureKind};
 
-/// What a feature is.
+/// What is said of an entity at a cursor.
 pub enum Said<'v> {
-    Value(&'v Value),
-    /// What an input has in a row.
-    Input(&'v InputColumn, usize),
+    /// What a group of latest values is read from.
+    Latest(usize, Picked),
+    /// What a feature is that isn't one of them, and whether any fact counted.
+    Value(usize, &'v Value, bool),
 }
 
 /// Reads of one entity after another.
 pub struct ForwardPlan<'f> {
     plan: &'f ReadPlan,
+    batches: &'f [InputBatch],
     latest: Latest,
     windows: Vec<WindowReads>,
     reads: ForwardReads<'f>,
-    facts: Vec<PlacedFact<'f>>,
+    facts: Vec<PlacedFact>,
     /// What each feature said when its window last changed, whatever its age.
     said: Vec<Outcome>,
 }
 
 impl ReadPlan {
-    /// Reads the plan's features at moments that follow each other.
-    pub fn forward(&self) -> ForwardPlan<'_> {
+    /// The features that are latest values, group by group read from the same fact.
+    pub fn latest(&self) -> Vec<LatestFeature> {
+        Groups::of(self).features
+    }
+
+    /// Reads the plan's features at moments that follow each other, of entities whose facts lie in some batches.
+    pub fn forward<'f>(&'f self, batches: &'f [InputBatch]) -> ForwardPlan<'f> {
         let windows: Vec<WindowReads> = self.windows.iter().filter_map(|w| self.slid(w)).collect();
         let window = |reads: &WindowReads| ForwardWindow {
             slots: reads.slots.clone(),
@@ -38,6 +45,7 @@ impl ReadPlan {
         let slid: Vec<ForwardWindow> = windows.iter().map(window).collect();
         ForwardPlan {
             plan: self,
+            batches,
             latest: Latest::new(self),
             windows,
             reads: ForwardReads::new(&self.view.layout, &slid),
@@ -71,33 +79,24 @@ impl ReadPlan {
 
 impl<'f> ForwardPlan<'f> {
     /// Goes over to another entity, whose facts come in the order of their positions, each once.
-    pub fn begin(&mut self, facts: impl Iterator<Item = PlacedFact<'f>>) {
+    pub fn begin(&mut self, facts: impl Iterator<Item = PlacedFact>) {
         self.facts.clear();
         self.facts.extend(facts);
         self.latest.begin();
         if !self.windows.is_empty() {
-            let facts = self.facts.iter();
-            self.reads
-                .begin(facts.map(|(_, batch, row)| (*batch, *row)));
+            let rows = self.facts.iter();
+            let rows = rows.map(|f| (&self.batches[f.batch as usize], f.row as usize));
+            self.reads.begin(rows);
         }
     }
 
-    /// What each feature of [`ReadPlan::windowed`], by index and in no order, is at a cursor at which all facts of the entity are
-    /// known: the value that [`ReadPlan::read`] gives, and whether any fact counted. Cursors may come in any order; those whose times grow cost least.
-    pub fn read(&mut self, cursor: &Cursor, mut say: impl FnMut(usize, Said<'_>, bool)) {
+    /// What each feature of [`ReadPlan::windowed`] is at a cursor at which all facts of the entity are known: the value that
+    /// [`ReadPlan::read`] gives. Cursors may come in any order; those whose times grow cost least.
+    pub fn read(&mut self, cursor: &Cursor, mut say: impl FnMut(Said<'_>)) {
         let features = &self.plan.view.features;
         self.latest
-            .read(&self.facts, cursor, |index, found, counted| {
-                let default = features[index].default.as_ref();
-                match (found, default) {
-                    (Some((column, row)), Some(default)) if column.is_null(row) => {
-                        say(index, Said::Value(default), counted);
-                    }
-                    (Some((column, row)), _) => say(index, Said::Input(column, row), counted),
-                    (None, default) => {
-                        say(index, Said::Value(default.unwrap_or(&Value::Null)), counted);
-                    }
-                }
+            .read(self.batches, &self.facts, cursor, |group, picked| {
+                say(Said::Latest(group, picked));
             });
         for (window, reads) in self.windows.iter().enumerate() {
             let (partials, changed) = self.reads.read(window, &reads.range(cursor));
@@ -113,7 +112,7 @@ impl<'f> ForwardPlan<'f> {
                 }
                 let outcome = &self.said[*index];
                 let value = value_at(feature, outcome, cursor);
-                say(*index, Said::Value(value), outcome.event_time.is_some());
+                say(Said::Value(*index, value, outcome.event_time.is_some()));
             }
         }
     }

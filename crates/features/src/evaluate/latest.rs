@@ -3,106 +3,165 @@
 //! A latest value needs no aggregate: it is its column in the newest fact that counts. What it says is what [`ReadPlan::read`] says; a test of the
 //! sweep holds the two together.
 
-use headwater_aggregate::{Aggregate, InputBatch, InputColumn, Slot, Spread};
+use headwater_aggregate::{Aggregate, InputBatch, Slot, Spread};
 use headwater_schema::{Cursor, Micros, Position, Value};
 
 use super::{LIFETIME, ReadPlan};
 use crate::{CompiledView, FeatureKind};
 
 /// A fact: its place in the order, and where it lies.
-pub type PlacedFact<'f> = (Position, &'f InputBatch, usize);
-
-/// The features of a plan that are latest values.
-pub(super) struct Latest {
-    picks: Vec<Pick>,
-    /// How many facts the picks have gone over.
-    passed: usize,
+#[derive(Debug, Clone, Copy)]
+pub struct PlacedFact {
+    pub position: Position,
+    /// The batch, among those that a [`super::ForwardPlan`] was given.
+    pub batch: u32,
+    pub row: u32,
 }
 
-/// Features that are read from the same fact.
+/// Where latest values are read from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Picked {
+    /// No fact counts: they are null.
+    Nothing,
+    /// They have outlived their `ttl`: they are null.
+    Old,
+    Fact {
+        batch: u32,
+        row: u32,
+    },
+}
+
+/// A feature that is a latest value: its input in the fact that its group is read from.
+#[derive(Debug, Clone, Copy)]
+pub struct LatestFeature {
+    pub feature: usize,
+    pub group: usize,
+    pub input: usize,
+}
+
+/// The latest values of a plan, grouped by what fact they are read from.
+#[derive(Default)]
+pub(super) struct Groups {
+    picks: Vec<Pick>,
+    /// (pick, for how long it holds)
+    groups: Vec<(usize, Option<Micros>)>,
+    pub features: Vec<LatestFeature>,
+}
+
+/// Features that are read from the same fact, whatever its age.
+#[derive(Clone, Copy, PartialEq, Eq)]
 struct Pick {
     /// A bool input that says which facts count.
     filter: Option<usize>,
     /// The input that must not be null.
     present: Option<usize>,
-    /// (feature, its input, for how long it holds)
-    features: Vec<(usize, usize, Option<Micros>)>,
-    newest: Option<usize>,
+}
+
+impl Groups {
+    pub fn of(plan: &ReadPlan) -> Self {
+        let mut groups = Self::default();
+        for feature in plan.windowed() {
+            let Some(slot) = latest_slot(plan.view(), feature) else {
+                continue;
+            };
+            let Some(input) = slot.input else { continue };
+            let pick = Pick {
+                filter: slot.filter,
+                present: (!slot.kind.keeps_nulls()).then_some(input),
+            };
+            let about = &plan.view().features[feature];
+            let ttl = about.ttl.filter(|_| !about.stale_keep);
+            let pick = place_of(&mut groups.picks, pick);
+            let group = place_of(&mut groups.groups, (pick, ttl));
+            groups.features.push(LatestFeature {
+                feature,
+                group,
+                input,
+            });
+        }
+        groups
+    }
+}
+
+/// Where an item is in a list, to whose end it is added where it isn't there.
+fn place_of<T: PartialEq>(list: &mut Vec<T>, item: T) -> usize {
+    list.iter().position(|i| *i == item).unwrap_or_else(|| {
+        list.push(item);
+        list.len() - 1
+    })
+}
+
+/// Goes over the facts of one entity after another.
+pub(super) struct Latest {
+    groups: Groups,
+    /// The newest fact of each pick that was gone over and counts.
+    newest: Vec<Option<usize>>,
+    /// How many facts were gone over.
+    passed: usize,
 }
 
 impl Latest {
     pub(super) fn new(plan: &ReadPlan) -> Self {
-        let mut picks: Vec<Pick> = Vec::new();
-        for index in plan.windowed() {
-            let Some(slot) = latest_slot(plan.view(), index) else {
-                continue;
-            };
-            let Some(input) = slot.input else { continue };
-            let nulls_count = slot.kind.keeps_nulls();
-            let (filter, present) = (slot.filter, (!nulls_count).then_some(input));
-            let feature = &plan.view().features[index];
-            let ttl = feature.ttl.filter(|_| !feature.stale_keep);
-            let of = (index, input, ttl);
-            let same = |pick: &&mut Pick| pick.filter == filter && pick.present == present;
-            match picks.iter_mut().find(same) {
-                Some(pick) => pick.features.push(of),
-                None => picks.push(Pick {
-                    filter,
-                    present,
-                    features: vec![of],
-                    newest: None,
-                }),
-            }
+        let groups = Groups::of(plan);
+        Self {
+            newest: vec![None; groups.picks.len()],
+            groups,
+            passed: 0,
         }
-        Self { picks, passed: 0 }
     }
 
     /// Goes over to another entity.
     pub(super) fn begin(&mut self) {
         self.passed = 0;
-        self.picks.iter_mut().for_each(|pick| pick.newest = None);
+        self.newest.fill(None);
     }
 
-    /// The fact, and the input, that each feature is read from at a cursor; none where it is null. And whether any fact counted.
-    pub(super) fn read<'f>(
+    /// What each group is read from at a cursor.
+    pub(super) fn read(
         &mut self,
-        facts: &[PlacedFact<'f>],
+        batches: &[InputBatch],
+        facts: &[PlacedFact],
         cursor: &Cursor,
-        mut say: impl FnMut(usize, Option<(&'f InputColumn, usize)>, bool),
+        mut say: impl FnMut(usize, Picked),
     ) {
-        if self.picks.is_empty() {
+        if self.newest.is_empty() {
             return;
         }
-        let ahead = self.passed.checked_sub(1).map(|last| facts[last].0);
+        let ahead = self.passed.checked_sub(1).map(|last| facts[last].position);
         if ahead.is_some_and(|last| last >= cursor.until) {
             self.begin();
         }
-        while let Some((_, batch, row)) = facts.get(self.passed).filter(|f| f.0 < cursor.until) {
-            for pick in &mut self.picks {
-                if pick.counts(batch, *row) {
-                    pick.newest = Some(self.passed);
+        while let Some(fact) = facts.get(self.passed).filter(|f| f.position < cursor.until) {
+            for (pick, newest) in self.groups.picks.iter().zip(&mut self.newest) {
+                if pick.counts(batches, fact) {
+                    *newest = Some(self.passed);
                 }
             }
             self.passed += 1;
         }
-        for pick in &self.picks {
-            let newest = pick.newest.map(|newest| facts[newest]);
-            for (feature, input, ttl) in &pick.features {
-                let holds = |position: Position| {
-                    ttl.is_none_or(|ttl| position.event_time >= cursor.as_of.saturating_sub(ttl))
-                };
-                let found = newest.filter(|(position, ..)| holds(*position));
-                let found = found.map(|(_, batch, row)| (&batch.columns[*input], row));
-                say(*feature, found, newest.is_some());
-            }
+        for (group, (pick, ttl)) in self.groups.groups.iter().enumerate() {
+            let oldest = ttl.map(|ttl| cursor.as_of.saturating_sub(ttl));
+            let picked = match self.newest[*pick].map(|newest| &facts[newest]) {
+                None => Picked::Nothing,
+                Some(fact) if oldest.is_some_and(|o| fact.position.event_time < o) => Picked::Old,
+                Some(fact) => Picked::Fact {
+                    batch: fact.batch,
+                    row: fact.row,
+                },
+            };
+            say(group, picked);
         }
     }
 }
 
 impl Pick {
-    fn counts(&self, batch: &InputBatch, row: usize) -> bool {
-        let passes = |filter: usize| batch.columns[filter].get(row) == Value::Bool(true);
-        let present = |input: usize| !batch.columns[input].is_null(row);
+    fn counts(self, batches: &[InputBatch], fact: &PlacedFact) -> bool {
+        if self.filter.is_none() && self.present.is_none() {
+            return true;
+        }
+        let (columns, row) = (&batches[fact.batch as usize].columns, fact.row as usize);
+        let passes = |filter: usize| columns[filter].get(row) == Value::Bool(true);
+        let present = |input: usize| !columns[input].is_null(row);
         self.filter.is_none_or(passes) && self.present.is_none_or(present)
     }
 }
