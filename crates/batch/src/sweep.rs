@@ -18,6 +18,7 @@ use headwater_facts::{FactLog, refuse_expired};
 use headwater_features::{Catalog, CompiledView, PreparedFacts, ReadPlan};
 use headwater_schema::{Cursor, EntityKey, Micros, Position, Problem, Sequence};
 
+mod column;
 mod entities;
 mod few;
 mod gathering;

@@ -193,20 +193,9 @@ impl<'a> Reader<'a> {
         }
         let bits = count.saturating_mul(width as usize);
         let bytes = self.take(bits.div_ceil(8))?;
-        let mask = u64::MAX >> (64 - width);
-        let (mut pending, mut held, mut next) = (0u128, 0u32, bytes.iter());
-        let mut values = Vec::with_capacity(count);
-        for _ in 0..count {
-            while held < width {
-                let byte = next.next().copied().unwrap_or(0);
-                pending |= u128::from(byte) << held;
-                held += 8;
-            }
-            values.push(pending as u64 & mask);
-            pending >>= width;
-            held -= width;
-        }
-        Ok(values)
+        Ok((0..count)
+            .map(|index| unpack(bytes, index, width))
+            .collect())
     }
 
     pub fn finish(&self) -> Result<(), Corrupt> {
@@ -218,5 +207,21 @@ impl<'a> Reader<'a> {
 
     pub fn rest(&self) -> &'a [u8] {
         self.rest
+    }
+}
+
+/// The packed value at an index, of a width from 1 to 64 bits.
+fn unpack(bytes: &[u8], index: usize, width: u32) -> u64 {
+    let bit = index * width as usize;
+    let (at, shift) = (bit / 8, (bit % 8) as u32);
+    let mask = u64::MAX >> (64 - width);
+    match bytes[at..].first_chunk::<8>() {
+        // One word holds all its bits.
+        Some(word) if shift + width <= 64 => (u64::from_le_bytes(*word) >> shift) & mask,
+        _ => {
+            let near = bytes[at..].iter().take(9).rev();
+            let word = near.fold(0u128, |word, byte| word << 8 | u128::from(*byte));
+            (word >> shift) as u64 & mask
+        }
     }
 }
