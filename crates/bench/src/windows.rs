@@ -14,7 +14,7 @@ use headwater_aggregate::{
     Aggregate, EntityState, InputBatch, InputColumn, Layout, Partial, Reading, Slot, Window,
     WindowKind,
 };
-use headwater_features::{Catalog, ReadPlan, Said};
+use headwater_features::{Catalog, PlacedFact, ReadPlan, Said};
 use headwater_schema::yaml::YamlDocument;
 use headwater_schema::{Cursor, DataType, Problem, Value};
 
@@ -167,17 +167,21 @@ spec:
 fn sweep_all(plan: &ReadPlan) -> Result<(), Problem> {
     let mut cursors: Vec<(i64, u32)> = (0..CURSORS as u32).map(|n| (as_of(n.into()), n)).collect();
     cursors.sort_unstable();
-    let facts = facts();
+    let facts = [facts()];
     let width = plan.view().features.len();
     let mut values = vec![Value::Null; CURSORS * width];
-    let mut reads = plan.forward();
-    reads.begin((0..FACTS).map(|row| (facts.position(row), &facts, row)));
+    let mut reads = plan.forward(&facts);
+    reads.begin((0..FACTS).map(|row| PlacedFact {
+        position: facts[0].position(row),
+        batch: 0,
+        row: row as u32,
+    }));
     for (as_of, place) in cursors {
-        reads.read(&Cursor::inclusive(as_of), |feature, said, _| {
-            values[place as usize * width + feature] = match said {
-                Said::Value(value) => value.clone(),
-                Said::Input(column, row) => column.get(row),
-            };
+        reads.read(&Cursor::inclusive(as_of), |said| {
+            // No feature here is a latest value.
+            if let Said::Value(feature, value, _) = said {
+                values[place as usize * width + feature] = value.clone();
+            }
         });
     }
     match values.iter().any(|value| !value.is_null()) {
