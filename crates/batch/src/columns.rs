@@ -215,7 +215,7 @@ fn read(column: &Column, rows: &RecordBatch, first: usize) -> Result<ArrayRef, P
         Problem::user("wrong-spine-row", "a row of the spine is wrong")
             .field(column.field.name.as_ref())
             .detail(format!("row {}: {detail}", first + row))
-            .hint("times are RFC 3339 with an offset, or integer microseconds since 1970")
+            .hint(hint_of(&column.field.data_type))
     };
     if column.field.data_type == DataType::Timestamp && is_text(array.data_type()) {
         let texts = plain(array);
@@ -251,6 +251,16 @@ fn read(column: &Column, rows: &RecordBatch, first: usize) -> Result<ArrayRef, P
             format!("it doesn't fit {}", column.field.data_type),
         )),
         None => Ok(cast),
+    }
+}
+
+/// How a value of a type that a spine's row has wrong is mended.
+pub(crate) fn hint_of(wanted: &DataType) -> String {
+    match wanted {
+        DataType::Timestamp => {
+            "times are RFC 3339 with an offset, or integer microseconds since 1970".into()
+        }
+        other => format!("the column is read as {other}: mend the row, or leave it out"),
     }
 }
 

@@ -16,6 +16,7 @@ use headwater_schema::infer::infer_columns;
 use headwater_schema::{Contract, DataType, Field, Problem};
 use serde_json::{Value as Json, json};
 
+use crate::columns::hint_of;
 use crate::kept_rows::batch_bytes;
 
 /// Rows of a chunk, unless they are very wide.
@@ -128,7 +129,7 @@ impl SpineReader {
         let limits = DecodeLimits::files();
         let (first, mut rows) = (text.rows, 0);
         let mut take = |decoded: Decoded| {
-            let batch = text_rows(decoded, first, text.columns)?;
+            let batch = text_rows(decoded, first, text.columns, &text.contract)?;
             rows += batch.num_rows();
             self.push(batch, sink)
         };
@@ -224,12 +225,23 @@ impl Text {
 }
 
 /// The rows of a part of text, whose first is the spine's row `first`; one that is wrong is refused.
-fn text_rows(decoded: Decoded, first: usize, columns: usize) -> Result<RecordBatch, Problem> {
+fn text_rows(
+    decoded: Decoded,
+    first: usize,
+    columns: usize,
+    contract: &Contract,
+) -> Result<RecordBatch, Problem> {
     if let Some(wrong) = decoded.rejected.first() {
         let problem = Problem::user("wrong-spine-row", "a row of the spine is wrong")
-            .detail(format!("row {}: {}", first + wrong.row, wrong.reason))
-            .hint("times are RFC 3339 with an offset, or integer microseconds since 1970");
-        return Err(match &wrong.field {
+            .detail(format!("row {}: {}", first + wrong.row, wrong.reason));
+        let field = wrong.field.as_ref();
+        let index = field.and_then(|field| contract.field_index(field));
+        let hint = match index {
+            Some(index) => hint_of(&contract.fields[index].data_type),
+            None => "mend the row, or leave it out".into(),
+        };
+        let problem = problem.hint(hint);
+        return Err(match field {
             Some(field) => problem.field(field.clone()),
             None => problem,
         });

@@ -1,7 +1,7 @@
 //! A table's file while it is written: beside its place until it is whole.
 
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::{self, Path, PathBuf};
 
 use headwater_batch::{Manifest, OutputFormat};
 use headwater_env::{AppendFile, Env, FileError};
@@ -25,6 +25,19 @@ pub fn table_format(out: &Path) -> Result<OutputFormat, Problem> {
         )
         .hint("name the file .parquet, .arrow or .csv")
     })
+}
+
+/// Refuses a table that would take the place of the spine it is made of.
+pub fn refuse_own_spine(spine: &Path, out: &Path) -> Result<(), Problem> {
+    let place = |path: &Path| path::absolute(path).ok();
+    if place(spine).is_none_or(|spine| place(out) != Some(spine)) {
+        return Ok(());
+    }
+    let title = "the training set would be written over its own spine";
+    Err(Problem::user("same-file", title)
+        .field("out")
+        .detail(format!("both are {}", out.display()))
+        .hint("give it another name"))
 }
 
 /// Writes a training set to a file, and beside it the manifest that what `write` gives makes of its SHA-256. The file takes

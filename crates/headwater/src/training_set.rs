@@ -27,7 +27,7 @@ use serde::{Deserialize, Serialize};
 use crate::Engine;
 use crate::parts::unreadable;
 use crate::reader::Plan;
-use crate::table_file::{table_format, write_table};
+use crate::table_file::{refuse_own_spine, table_format, write_table};
 
 mod labels;
 mod manifest;
@@ -178,6 +178,7 @@ impl Engine {
         again: Option<&Manifest>,
     ) -> Result<Manifest, Problem> {
         let table = table_format(out)?;
+        refuse_own_spine(spine, out)?;
         let extension = spine.extension().and_then(|e| e.to_str());
         let format = spine_format(extension.unwrap_or_default())?;
         let spine = self.env.files.open_read(spine).map_err(unreadable)?;

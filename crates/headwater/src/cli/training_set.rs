@@ -7,7 +7,8 @@ use arrow::array::RecordBatch;
 use arrow::ipc::reader::StreamReader;
 use clap::Args;
 use headwater::{
-    Following, MANIFEST_METADATA, manifest_path, request_of, table_format, write_table,
+    Following, MANIFEST_METADATA, manifest_path, refuse_own_spine, request_of, table_format,
+    write_table,
 };
 use headwater_api::backend::{Names, TrainingKnownAt, TrainingSetRequest};
 use headwater_batch::{Manifest, TableWriter, spine_format};
@@ -125,6 +126,7 @@ fn ask(
             .into());
     }
     let format = table_format(&arguments.out)?;
+    refuse_own_spine(&arguments.spine, &arguments.out)?;
     let extension = arguments.spine.extension().and_then(|e| e.to_str());
     let spine_format = spine_format(extension.unwrap_or_default())?;
     let request = arguments.request()?;

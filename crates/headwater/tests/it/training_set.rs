@@ -372,7 +372,17 @@ fn wrong_input_is_named_and_leaves_nothing() {
             "t.csv",
         ]);
         assert!(said.contains(words), "no `{words}` in {said}");
+        // Only of times it is said how they are written.
+        let of_times = said.contains("RFC 3339");
+        assert!(!(words == "`amount`" && of_times), "{said}");
     }
+    let own = "customer,as_of,amount\nada,1,1\n";
+    project.write("s.csv", own);
+    let over = ["--spine", "s.csv", "--out", "./s.csv"];
+    let said = project.run_fails(&[&["training-set", "--set", "risk"][..], &over].concat());
+    assert!(said.contains("over its own spine"), "{said}");
+    let kept = std::fs::read_to_string(project.path().join("s.csv")).unwrap();
+    assert_eq!(kept, own);
     let naive: TimestampMicrosecondArray = vec![1].into();
     let columns: Vec<(&str, ArrayRef)> = vec![
         ("customer", Arc::new(StringArray::from(vec!["ada"]))),
