@@ -2,7 +2,7 @@
 //!
 //! It comes in parts and leaves in chunks of rows, whose bounds don't depend on the parts, so that a spine of any size takes
 //! little memory. Arrow and Parquet keep their columns as they are. Text is read by the decoder of facts, with the types
-//! of the columns that are asked for and, for the others, those that fit their first rows.
+//! of the columns that are asked for and, for the others, those that fit all their rows, which are looked at first.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use arrow::datatypes::{Schema, SchemaRef};
 use headwater_schema::decode::{
     BodyFormat, DecodeLimits, Decoded, decode_each, read_record_batches,
 };
-use headwater_schema::infer::infer_columns;
+use headwater_schema::infer::SeenColumns;
 use headwater_schema::{Contract, DataType, Field, Problem};
 use serde_json::{Value as Json, json};
 
@@ -23,8 +23,6 @@ use crate::kept_rows::batch_bytes;
 const CHUNK_ROWS: usize = 4096;
 /// About the most bytes of a chunk.
 const CHUNK_BYTES: usize = 32 << 20;
-/// Parts of text whose rows say together of what types the columns are.
-const SAMPLED_PARTS: usize = 2;
 /// Columns of a spine.
 const COLUMNS_MAX: usize = 10_000;
 
@@ -34,8 +32,7 @@ type Sink<'a> = dyn FnMut(RecordBatch) -> Result<(), Problem> + 'a;
 pub struct SpineReader {
     time: String,
     wanted: Vec<Field>,
-    /// Parts of text that came before their columns were known.
-    sample: Vec<(BodyFormat, Vec<u8>)>,
+    seen: SeenColumns,
     text: Option<Text>,
     schema: Option<SchemaRef>,
     /// Rows of the next chunk.
@@ -59,7 +56,7 @@ impl SpineReader {
         Self {
             time: time.to_owned(),
             wanted,
-            sample: Vec::new(),
+            seen: SeenColumns::default(),
             text: None,
             schema: None,
             waiting: Vec::new(),
@@ -68,53 +65,37 @@ impl SpineReader {
         }
     }
 
+    /// Looks at a part of text: all are looked at before the first is taken.
+    pub fn see(&mut self, format: BodyFormat, part: &[u8]) -> Result<(), Problem> {
+        self.seen.see(format, part)
+    }
+
     /// Takes the next part; gives the chunks that are whole by then.
     pub fn take(
         &mut self,
         format: BodyFormat,
-        part: Vec<u8>,
+        part: &[u8],
         sink: &mut Sink<'_>,
     ) -> Result<(), Problem> {
-        match format {
-            BodyFormat::ArrowStream | BodyFormat::Parquet => {
-                for batch in read_record_batches(format, &part)? {
-                    self.push(batch?, sink)?;
-                }
-                Ok(())
+        if !format.is_text() {
+            for batch in read_record_batches(format, part)? {
+                self.push(batch?, sink)?;
             }
-            _ if self.text.is_some() => self.decode(format, &part, sink),
-            _ => {
-                self.sample.push((format, part));
-                match self.sample.len() < SAMPLED_PARTS {
-                    true => Ok(()),
-                    false => self.decode_sample(sink),
-                }
-            }
+            return Ok(());
         }
+        if self.text.is_none() {
+            self.text = Some(Text::of(self.seen.fields(), &self.time, &self.wanted)?);
+        }
+        self.decode(format, part, sink)
     }
 
     /// Gives the last chunk. A spine without rows is refused.
     pub fn finish(mut self, sink: &mut Sink<'_>) -> Result<(), Problem> {
-        if !self.sample.is_empty() {
-            self.decode_sample(sink)?;
-        }
         self.give(sink)?;
         match self.schema {
             Some(_) => Ok(()),
             None => Err(empty()),
         }
-    }
-
-    fn decode_sample(&mut self, sink: &mut Sink<'_>) -> Result<(), Problem> {
-        let parts = std::mem::take(&mut self.sample);
-        let texts = parts
-            .iter()
-            .map(|(format, part)| (*format, part.as_slice()));
-        self.text = Some(Text::of(texts, &self.time, &self.wanted)?);
-        for (format, part) in parts {
-            self.decode(format, &part, sink)?;
-        }
-        Ok(())
     }
 
     fn decode(
@@ -200,13 +181,8 @@ fn empty() -> Problem {
 }
 
 impl Text {
-    /// The columns of a spine of text, of which the first parts are given.
-    fn of<'a>(
-        parts: impl Iterator<Item = (BodyFormat, &'a [u8])>,
-        time: &str,
-        wanted: &[Field],
-    ) -> Result<Self, Problem> {
-        let mut columns = infer_columns(parts)?;
+    /// The columns of a spine of text, as its rows have them.
+    fn of(mut columns: Vec<Field>, time: &str, wanted: &[Field]) -> Result<Self, Problem> {
         if columns.is_empty() {
             return Err(empty());
         }

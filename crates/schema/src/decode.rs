@@ -40,6 +40,11 @@ pub enum BodyFormat {
 }
 
 impl BodyFormat {
+    /// Whether values come as text, whose types nothing declares.
+    pub fn is_text(self) -> bool {
+        matches!(self, Self::Json | Self::Ndjson | Self::Csv)
+    }
+
     /// The format that a file's name ends in.
     pub fn from_extension(extension: &str) -> Option<Self> {
         Some(match extension.to_ascii_lowercase().as_str() {

@@ -17,7 +17,7 @@ const NESTING_MAX: usize = 16;
 /// The YAML text of a contract named `name` that the sample's rows keep.
 pub fn infer_contract(name: &str, format: BodyFormat, sample: &[u8]) -> Result<String, Problem> {
     let mut row = Profile::default();
-    observe(format, sample, &mut row)?;
+    observe(format, sample, SAMPLE_ROWS_MAX, &mut row)?;
     let left_out = row.leave_out_unnamed();
     if row.seen == 0 || row.members.is_empty() {
         return Err(Problem::user(
@@ -34,28 +34,34 @@ pub fn infer_contract(name: &str, format: BodyFormat, sample: &[u8]) -> Result<S
     Ok(write::document(name, &row, &guess, left_out))
 }
 
-/// The columns of a sample's rows and their types, in the order in which they first occur. The sample may come in parts.
-pub fn infer_columns<'a>(
-    parts: impl Iterator<Item = (BodyFormat, &'a [u8])>,
-) -> Result<Vec<Field>, Problem> {
-    let mut row = Profile::default();
-    for (format, part) in parts {
-        observe(format, part, &mut row)?;
+/// The columns of rows and their types, in the order in which they first occur. Rows come in parts, and all are looked at.
+#[derive(Default)]
+pub struct SeenColumns(Profile);
+
+impl SeenColumns {
+    pub fn see(&mut self, format: BodyFormat, part: &[u8]) -> Result<(), Problem> {
+        observe(format, part, usize::MAX, &mut self.0)
     }
-    let columns = row.members.iter();
-    Ok(columns
-        .map(|(name, profile)| Field::new(name.as_str(), profile.data_type()))
-        .collect())
+
+    pub fn fields(&self) -> Vec<Field> {
+        let field = |(name, seen): &(String, Profile)| Field::new(name.as_str(), seen.data_type());
+        self.0.members.iter().map(field).collect()
+    }
 }
 
-fn observe(format: BodyFormat, sample: &[u8], row: &mut Profile) -> Result<(), Problem> {
+fn observe(
+    format: BodyFormat,
+    sample: &[u8],
+    rows_max: usize,
+    row: &mut Profile,
+) -> Result<(), Problem> {
     match format {
-        BodyFormat::Json | BodyFormat::Ndjson => observe_json(sample, row)?,
-        BodyFormat::Csv => observe_csv(sample, row)?,
+        BodyFormat::Json | BodyFormat::Ndjson => observe_json(sample, rows_max, row)?,
+        BodyFormat::Csv => observe_csv(sample, rows_max, row)?,
         BodyFormat::ArrowStream | BodyFormat::Parquet => {
             for batch in read_record_batches(format, sample)? {
                 row.observe_batch(&batch?);
-                if row.seen >= SAMPLE_ROWS_MAX {
+                if row.seen >= rows_max {
                     break;
                 }
             }
@@ -64,7 +70,7 @@ fn observe(format: BodyFormat, sample: &[u8], row: &mut Profile) -> Result<(), P
     Ok(())
 }
 
-fn observe_json(sample: &[u8], row: &mut Profile) -> Result<(), Problem> {
+fn observe_json(sample: &[u8], rows_max: usize, row: &mut Profile) -> Result<(), Problem> {
     let bad = |line: usize, what: &str| {
         Problem::user(
             "bad-json",
@@ -77,7 +83,7 @@ fn observe_json(sample: &[u8], row: &mut Profile) -> Result<(), Problem> {
     let mut scanner = Scanner::new(text.trim_start_matches('\u{feff}'), NESTING_MAX);
     let is_array = scanner.accept(b'[');
     let mut first = true;
-    while row.seen < SAMPLE_ROWS_MAX {
+    while row.seen < rows_max {
         let more = match is_array {
             true => scanner
                 .more(b']', first)
@@ -97,7 +103,7 @@ fn observe_json(sample: &[u8], row: &mut Profile) -> Result<(), Problem> {
     Ok(())
 }
 
-fn observe_csv(sample: &[u8], row: &mut Profile) -> Result<(), Problem> {
+fn observe_csv(sample: &[u8], rows_max: usize, row: &mut Profile) -> Result<(), Problem> {
     let mut records = CsvReader::new(csv_text(sample)?);
     let header = records
         .next()
@@ -106,7 +112,7 @@ fn observe_csv(sample: &[u8], row: &mut Profile) -> Result<(), Problem> {
             Problem::user("bad-csv", "The header line is missing or broken")
                 .hint("The first line names the columns, separated by commas")
         })?;
-    for record in records.take(SAMPLE_ROWS_MAX) {
+    for record in records.take(rows_max) {
         if record.fault.is_none() && record.cells.len() == header.cells.len() {
             row.seen += 1;
             for (name, cell) in header.cells.iter().zip(&record.cells) {

@@ -89,8 +89,14 @@ impl Taking<'_> {
                 none => none.insert(Taken::begin(self, rows.schema())?).push(rows),
             }
         };
+        if format.is_text() {
+            parts_of(file, format, &mut |part| {
+                self.stop.check()?;
+                reader.see(part.format, &part.body)
+            })?;
+        }
         parts_of(file, format, &mut |part| {
-            reader.take(part.format, part.body, &mut sink)
+            reader.take(part.format, &part.body, &mut sink)
         })?;
         reader.finish(&mut sink)?;
         let none = || Problem::internal("spine", "a spine has no rows");

@@ -411,6 +411,44 @@ fn wrong_input_is_named_and_leaves_nothing() {
     assert!(!left.into_iter().any(|name| name.starts_with("t.csv")));
 }
 
+/// More rows than two parts have, and then a code.
+#[test]
+fn columns_that_nobody_asks_for_are_carried_as_they_are() {
+    let project = shop();
+    let row = |n: u32| match n {
+        119_998 => "ada,1,1,00501,18446744073709551616,+4\n".to_owned(),
+        119_999 => "ada,1,1,,,\n".to_owned(),
+        n => format!("ada,1,1,{n},{n},{n}\n"),
+    };
+    let rows: String = (0..120_000).map(row).collect();
+    project.write(
+        "s.csv",
+        format!("customer,as_of,amount,zip,count,code\n{rows}"),
+    );
+    let made = [
+        "training-set",
+        "--set",
+        "risk",
+        "--spine",
+        "s.csv",
+        "--out",
+        "t.csv",
+    ];
+    project.run_ok(&made);
+    let text = std::fs::read_to_string(project.path().join("t.csv")).unwrap();
+    assert_eq!(text.lines().count(), 120_001);
+    for (line, n) in text.lines().skip(1).zip(0..) {
+        let own = |line: &str| {
+            line.split(',')
+                .skip(3)
+                .take(3)
+                .map(str::to_owned)
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(own(line), own(row(n).trim_end()), "row {n}");
+    }
+}
+
 #[test]
 fn rows_know_what_had_arrived_by_then_and_facts_see_what_came_before_them() {
     let project = shop();

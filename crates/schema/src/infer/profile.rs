@@ -161,12 +161,14 @@ impl Profile {
         }
         self.present += 1;
         let text = cell.text.as_ref();
-        // `007` is a code and no number.
-        let is_code =
-            text.trim_start_matches('-').starts_with('0') && text.len() > 1 && !text.contains('.');
+        // `007` is a code and no number, and so are `+49` and digits that no integer holds: a float would lose some.
+        let digits = text.strip_prefix('-').unwrap_or(text);
+        let is_code = digits.starts_with('0') && text.len() > 1 && !text.contains('.')
+            || text.starts_with('+')
+            || text.parse::<i64>().is_err() && digits.bytes().all(|b| b.is_ascii_digit());
         match (text, text.parse::<i64>()) {
             ("true" | "false", _) => self.bools += 1,
-            (_, Ok(value)) if !is_code && !text.starts_with('+') => self.observe_integer(value),
+            (_, Ok(value)) if !is_code => self.observe_integer(value),
             _ if !is_code && text.parse::<f64>().is_ok() => self.floats += 1,
             _ => self.observe_text(text),
         }
