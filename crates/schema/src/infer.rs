@@ -35,8 +35,13 @@ pub fn infer_contract(name: &str, format: BodyFormat, sample: &[u8]) -> Result<S
 }
 
 /// The columns of rows and their types, in the order in which they first occur. Rows come in parts, and all are looked at.
-#[derive(Default)]
 pub struct SeenColumns(Profile);
+
+impl Default for SeenColumns {
+    fn default() -> Self {
+        Self(Profile::of_types())
+    }
+}
 
 impl SeenColumns {
     pub fn see(&mut self, format: BodyFormat, part: &[u8]) -> Result<(), Problem> {

@@ -33,6 +33,8 @@ pub struct Profile {
     greatest: i64,
     distinct: HashSet<String>,
     repeats: bool,
+    /// Whether values are let go once they are counted: which are ids isn't asked.
+    only_counts: bool,
     /// The type that the sample itself declares.
     declared: Option<DataType>,
     pub items: Option<Box<Profile>>,
@@ -41,11 +43,27 @@ pub struct Profile {
 }
 
 impl Profile {
+    /// A profile of types alone, whose memory doesn't grow with the rows.
+    pub fn of_types() -> Self {
+        Self {
+            only_counts: true,
+            ..Self::default()
+        }
+    }
+
+    fn below(&self) -> Self {
+        Self {
+            only_counts: self.only_counts,
+            ..Self::default()
+        }
+    }
+
     pub fn member(&mut self, name: &str) -> &mut Profile {
         let index = match self.members.iter().position(|(known, _)| known == name) {
             Some(index) => index,
             None => {
-                self.members.push((name.to_owned(), Profile::default()));
+                let member = self.below();
+                self.members.push((name.to_owned(), member));
                 self.members.len() - 1
             }
         };
@@ -95,11 +113,14 @@ impl Profile {
             self.greatest.max(value)
         };
         self.integers += 1;
-        self.remember(&value.to_string());
+        if !self.only_counts {
+            self.remember(&value.to_string());
+        }
     }
 
     fn remember(&mut self, text: &str) {
-        if self.distinct.len() < DISTINCT_MAX && !self.distinct.insert(text.to_owned()) {
+        let keeps = !self.only_counts && self.distinct.len() < DISTINCT_MAX;
+        if keeps && !self.distinct.insert(text.to_owned()) {
             self.repeats = true;
         }
     }
@@ -131,7 +152,8 @@ impl Profile {
             Kind::List => {
                 self.lists += 1;
                 scanner.accept(b'[');
-                let items = self.items.get_or_insert_default();
+                let below = self.below();
+                let items = self.items.get_or_insert_with(|| Box::new(below));
                 let mut first = true;
                 while scanner.more(b']', first)? {
                     first = false;
