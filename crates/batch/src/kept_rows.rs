@@ -3,12 +3,12 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
-use arrow::datatypes::DataType;
+use arrow::array::RecordBatch;
 use arrow::ipc::writer::StreamWriter;
 use headwater_schema::Problem;
 use headwater_schema::decode::{BodyFormat, read_record_batches};
 
+use crate::compact::batch_bytes;
 use crate::spill::{Records, Spill, SpillFile, SpilledFile};
 
 /// Takes batches.
@@ -78,26 +78,6 @@ impl KeptRows {
             }
         }
     }
-}
-
-/// About how many bytes the rows of a batch are, without what lies beside them where it is a slice.
-pub fn batch_bytes(batch: &RecordBatch) -> usize {
-    let views = |views: usize, beside: usize| views * size_of::<u128>() + beside;
-    let bytes = |column: &ArrayRef| match column.data_type() {
-        DataType::Utf8View => {
-            let texts = column.as_string_view();
-            views(texts.len(), texts.total_buffer_bytes_used())
-        }
-        DataType::BinaryView => {
-            let texts = column.as_binary_view();
-            views(texts.len(), texts.total_buffer_bytes_used())
-        }
-        _ => {
-            let whole = column.get_array_memory_size();
-            column.to_data().get_slice_memory_size().unwrap_or(whole)
-        }
-    };
-    batch.columns().iter().map(bytes).sum()
 }
 
 fn write(file: &mut SpillFile, batch: &RecordBatch) -> Result<(), Problem> {

@@ -4,6 +4,7 @@
 //! It isn't a second engine of features: nothing here knows how a window is computed. `headwater` calls it.
 
 mod columns;
+mod compact;
 mod kept_rows;
 mod spill;
 mod spine;
@@ -16,7 +17,8 @@ mod training_set;
 mod unindexed;
 
 pub use columns::{KeyShape, RowMoment, SpineColumns, SpineShape};
-pub use kept_rows::{KeptRows, KeptRowsWriter, batch_bytes};
+pub use compact::{batch_bytes, compact};
+pub use kept_rows::{KeptRows, KeptRowsWriter};
 pub use spill::{Spill, SpillLimit};
 pub use spine::SpineReader;
 pub use spool::{HeldFile, Pieces, spool};

@@ -17,7 +17,7 @@ use headwater_schema::{Contract, DataType, Field, Problem};
 use serde_json::{Value as Json, json};
 
 use crate::columns::hint_of;
-use crate::kept_rows::batch_bytes;
+use crate::compact::{batch_bytes, compact};
 
 /// Rows of a chunk, unless they are very wide.
 const CHUNK_ROWS: usize = 4096;
@@ -142,10 +142,13 @@ impl SpineReader {
         (self.waiting_rows, self.waiting_bytes) = (0, 0);
         match (waiting.as_slice(), &self.schema) {
             ([], _) | (_, None) => Ok(()),
-            ([one], _) => sink(one.clone()),
-            (several, Some(schema)) => sink(concat_batches(schema, several).map_err(|e| {
-                Problem::user("wrong-spine", "the spine's rows can't be put together").detail(e)
-            })?),
+            ([one], _) => sink(compact(one)?),
+            (several, Some(schema)) => {
+                let rows = concat_batches(schema, several).map_err(|e| {
+                    Problem::user("wrong-spine", "the spine's rows can't be put together").detail(e)
+                })?;
+                sink(compact(&rows)?)
+            }
         }
     }
 

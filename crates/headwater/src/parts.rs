@@ -6,11 +6,10 @@ use std::io::{BufReader, Read};
 use std::path::Path;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, AsArray, RecordBatch};
-use arrow::datatypes::DataType;
+use arrow::array::RecordBatch;
 use arrow::ipc::writer::StreamWriter;
 use bytes::Bytes;
-use headwater_batch::batch_bytes;
+use headwater_batch::{batch_bytes, compact};
 use headwater_env::{Env, FileError, ReadFile};
 use headwater_schema::Problem;
 use headwater_schema::decode::{BodyFormat, parquet_batches, stream_batches};
@@ -355,21 +354,14 @@ fn small(
     if rows < 2 || batch_bytes(&batch) <= PART_BYTES {
         return sink(batch);
     }
-    let half = |from: usize, rows: usize| {
-        let half = batch.slice(from, rows);
-        // Views would take along what the other half's are of.
-        let columns = half
-            .columns()
-            .iter()
-            .map(|column| match column.data_type() {
-                DataType::Utf8View => Arc::new(column.as_string_view().gc()) as ArrayRef,
-                DataType::BinaryView => Arc::new(column.as_binary_view().gc()),
-                _ => column.clone(),
-            });
-        RecordBatch::try_new(batch.schema(), columns.collect()).unwrap_or(half.clone())
-    };
-    small(half(0, rows / 2), sink)?;
-    small(half(rows / 2, rows - rows / 2), sink)
+    let half = |from: usize, rows: usize| compact(&batch.slice(from, rows));
+    let (first, second) = (half(0, rows / 2)?, half(rows / 2, rows - rows / 2)?);
+    // What rows share, such as long dictionaries, doesn't become less.
+    if batch_bytes(&first) + batch_bytes(&second) > batch_bytes(&batch) * 3 / 2 {
+        return sink(batch);
+    }
+    small(first, sink)?;
+    small(second, sink)
 }
 
 fn stream(batch: &RecordBatch) -> Result<Vec<u8>, Problem> {
@@ -386,6 +378,7 @@ fn stream(batch: &RecordBatch) -> Result<Vec<u8>, Problem> {
 
 #[cfg(test)]
 mod tests {
+    use arrow::array::{ArrayRef, AsArray};
     use headwater_batch::HeldFile;
     use headwater_schema::decode::read_record_batches;
 
@@ -410,13 +403,25 @@ mod tests {
 
     #[test]
     fn an_arrow_stream_comes_in_parts_of_its_rows() {
-        use arrow::array::{StringArray, StringViewArray};
+        use arrow::array::{
+            ArrayAccessor, DictionaryArray, ListBuilder, StringArray, StringBuilder,
+            StringViewArray,
+        };
+        use arrow::datatypes::Int32Type;
         let texts = |from: usize| (from..from + 60_000).map(|i| Some(format!("{i:>90}")));
         let batch = |from: usize| {
             let plain: StringArray = texts(from).collect();
             let views: StringViewArray = texts(from).collect();
-            let columns: [(&str, ArrayRef); 2] =
-                [("plain", Arc::new(plain)), ("views", Arc::new(views))];
+            let lists = texts(from).map(|text| Some([text]));
+            let mut builder = ListBuilder::new(StringBuilder::new());
+            builder.extend(lists);
+            let named: DictionaryArray<Int32Type> = plain.iter().collect();
+            let columns: [(&str, ArrayRef); 4] = [
+                ("plain", Arc::new(plain)),
+                ("views", Arc::new(views)),
+                ("lists", Arc::new(builder.finish())),
+                ("named", Arc::new(named)),
+            ];
             RecordBatch::try_from_iter(columns).expect("columns")
         };
         let mut bytes = Vec::new();
@@ -432,10 +437,15 @@ mod tests {
             for batch in read_record_batches(part.format, &part.body)? {
                 let batch = batch?;
                 let (plain, views) = (batch.column(0).as_string::<i32>(), batch.column(1));
+                let (lists, named) = (batch.column(2).as_list::<i32>(), batch.column(3));
+                let named = named.as_dictionary::<Int32Type>();
+                let named = named.downcast_dict::<StringArray>().expect("texts");
                 for row in 0..batch.num_rows() {
                     let text = format!("{:>90}", rows + row);
                     assert_eq!(plain.value(row), text);
                     assert_eq!(views.as_string_view().value(row), text);
+                    assert_eq!(lists.value(row).as_string::<i32>().value(0), text);
+                    assert_eq!(named.value(row), text);
                 }
                 rows += batch.num_rows();
             }

@@ -16,12 +16,15 @@ pub(crate) struct Querying {
     options: QueryOptions,
     /// Where queries write what doesn't fit into their memory.
     spill_folder: PathBuf,
+    /// What sweeps of all queries may write.
+    spill_limit: SpillLimit,
     queries: Mutex<Option<Arc<Queries>>>,
 }
 
 impl Querying {
     pub fn new(options: QueryOptions, spill_folder: PathBuf) -> Self {
         Self {
+            spill_limit: SpillLimit::new(options.spill_bytes_max, "query.spill_bytes_max"),
             options,
             spill_folder,
             queries: Mutex::default(),
@@ -68,10 +71,7 @@ impl Engine {
             sweep: SweepOptions {
                 memory_bytes_max: self.querying.options.memory_bytes_max / 4,
                 spill_folder: self.data.spill(),
-                spill_limit: SpillLimit::new(
-                    self.querying.options.spill_bytes_max,
-                    "query.spill_bytes_max",
-                ),
+                spill_limit: self.querying.spill_limit.clone(),
             },
         };
         let query = Query {

@@ -51,20 +51,20 @@ where
     F: FnOnce(String) -> Result<Manifest, Problem>,
 {
     let (files, beside) = (&env.files, beside(out));
-    let manifest = match write_beside(env, &beside, write) {
-        Ok(manifest) => manifest,
-        Err(problem) => {
-            let _ = files.remove_file(&beside);
-            return Err(problem);
-        }
-    };
-    let text = manifest.to_text()?;
     let path = manifest_path(out);
-    if files.exists(&path) {
-        // A crash from here on leaves a table without a manifest, never with another's.
-        files.remove_file(&path).map_err(unwritable)?;
-    }
-    files.rename(&beside, out).map_err(unwritable)?;
+    let place = || {
+        let manifest = write_beside(env, &beside, write)?;
+        let text = manifest.to_text()?;
+        if files.exists(&path) {
+            // A crash from here on leaves a table without a manifest, never with another's.
+            files.remove_file(&path).map_err(unwritable)?;
+        }
+        files.rename(&beside, out).map_err(unwritable)?;
+        Ok((manifest, text))
+    };
+    let (manifest, text) = place().inspect_err(|_| {
+        let _ = files.remove_file(&beside);
+    })?;
     let written = files.write_atomic(&path, text.as_bytes());
     written.map_err(unwritable)?;
     Ok(manifest)
