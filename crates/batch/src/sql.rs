@@ -18,6 +18,7 @@ mod feature_tables;
 #[cfg(feature = "fuzz")]
 pub mod fuzz;
 mod guard;
+mod interruptible;
 mod log_scan;
 mod named;
 mod options;

@@ -27,6 +27,7 @@ use super::bounds::Bounds;
 use super::facts_table::{EVENT_TIME, SEQUENCE, instant};
 use super::feature_columns::{FeatureColumns, FeatureRows};
 use super::feature_tables::NamedBy;
+use super::interruptible::StopWhenDropped;
 use super::log_scan::blocking;
 use super::problem::through;
 use super::result::{answer_rows, answer_schema};
@@ -74,15 +75,6 @@ impl std::fmt::Debug for FeatureStream {
             }
             Of::Facts { view, .. } => write!(f, "the history of {}", view.name),
         }
-    }
-}
-
-/// Tells a sweep to stop when nobody reads it any more.
-struct StopWhenDropped(Stop);
-
-impl Drop for StopWhenDropped {
-    fn drop(&mut self) {
-        self.0.stop();
     }
 }
 

@@ -19,10 +19,12 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
+use super::interruptible::{StopWhenDropped, interruptible};
 use super::planned::{plan, session};
 use super::problem::query_problem;
 use super::result::{answer_rows, answer_schema};
 use super::{QueryOptions, Snapshot, guard};
+use crate::Stop;
 
 /// Batches of an answer that wait for its reader.
 const WAITING_BATCHES_MAX: usize = 2;
@@ -71,13 +73,19 @@ pub struct Answer {
     pub sequence: Sequence,
     events: mpsc::Receiver<Event>,
     handle: Handle,
-    task: AbortHandle,
+    _working: Working,
     deadline: Instant,
     options: QueryOptions,
     ended: bool,
 }
 
-impl Drop for Answer {
+/// A query at work, as long as somebody waits for it: what sees the word ends, and so does its task.
+struct Working {
+    task: AbortHandle,
+    _stop: StopWhenDropped,
+}
+
+impl Drop for Working {
     fn drop(&mut self) {
         self.task.abort();
     }
@@ -189,7 +197,9 @@ impl Queries {
         let deadline = Instant::now() + Duration::from_millis(self.options.timeout_ms);
         let (events, mut said) = mpsc::channel(WAITING_BATCHES_MAX);
         let sequence = snapshot.known_at;
+        let stop = Stop::default();
         let run = Run {
+            stop: stop.clone(),
             options: self.options.clone(),
             environment: self.environment.clone(),
             snapshot: Arc::new(snapshot),
@@ -197,8 +207,10 @@ impl Queries {
             _place: place,
         };
         let handle = self.handle()?;
-        let task = handle.spawn(run.finish(query, deadline)).abort_handle();
-        let stop = StopUnlessTold(Some(task));
+        let working = Working {
+            task: handle.spawn(run.finish(query, deadline)).abort_handle(),
+            _stop: StopWhenDropped(stop),
+        };
         let first = tokio::time::timeout_at(deadline, said.recv()).await;
         match first.map_err(|_| timed_out(&self.options))? {
             Some(Event::Columns(schema)) => Ok(Answer {
@@ -206,30 +218,13 @@ impl Queries {
                 sequence,
                 events: said,
                 handle: handle.clone(),
-                task: stop.told().ok_or_else(broke_off)?,
+                _working: working,
                 deadline,
                 options: self.options.clone(),
                 ended: false,
             }),
             Some(Event::Failed(problem)) => Err(problem),
             _ => Err(broke_off()),
-        }
-    }
-}
-
-/// Stops a task whose caller has gone before it was told of it.
-struct StopUnlessTold(Option<AbortHandle>);
-
-impl StopUnlessTold {
-    fn told(mut self) -> Option<AbortHandle> {
-        self.0.take()
-    }
-}
-
-impl Drop for StopUnlessTold {
-    fn drop(&mut self) {
-        if let Some(task) = self.0.take() {
-            task.abort();
         }
     }
 }
@@ -247,6 +242,7 @@ struct Run {
     environment: Arc<RuntimeEnv>,
     snapshot: Arc<Snapshot>,
     events: mpsc::Sender<Event>,
+    stop: Stop,
     _place: Place,
 }
 
@@ -284,6 +280,7 @@ impl Run {
         {
             return Ok(());
         }
+        let planned = interruptible(planned, &self.stop).map_err(|e| query_problem(&e))?;
         let mut stream = execute_stream(planned, tasks).map_err(|e| query_problem(&e))?;
         let mut left = query.limit.unwrap_or(usize::MAX);
         let mut told = 0;

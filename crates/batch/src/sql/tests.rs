@@ -391,3 +391,54 @@ fn a_filter_on_entities_picks_the_rows_that_the_table_has() {
         panic!("{failure}");
     }
 }
+
+/// Whatever a query that was given up was doing, it soon leaves its place to others.
+#[test]
+fn a_query_that_takes_too_long_makes_room() {
+    let folder = tempfile::tempdir().unwrap();
+    let options = QueryOptions {
+        timeout_ms: 200,
+        concurrent_max: 1,
+        ..QueryOptions::default()
+    };
+    let queries = Queries::start(options, folder.path()).unwrap();
+    let snapshot = Snapshot {
+        env: Env::real(),
+        facts: Arc::new(MemoryFactLog::new(Env::real())),
+        catalog: Arc::new(catalog(false)),
+        known_at: 0,
+        as_of: None,
+        sweep: SweepOptions {
+            memory_bytes_max: 1 << 20,
+            spill_folder: folder.path().join("spill"),
+            spill_limit: SpillLimit::default(),
+        },
+    };
+    let numbers = "WITH n AS (SELECT unnest(range(0, 400000)) AS v)";
+    for (query, never) in [
+        (
+            "FROM n a, n b WHERE a.v < b.v",
+            "AND a.v * b.v % 1000003 = -7",
+        ),
+        (
+            "FROM n a JOIN n b ON a.v % 2 = b.v % 2",
+            "AND a.v * b.v % 1000003 = -7",
+        ),
+        ("FROM n a CROSS JOIN n b", ""),
+    ] {
+        let query = Query {
+            sql: format!("{numbers} SELECT count(*), sum(a.v % 7 + b.v % 3) {query} {never}"),
+            limit: None,
+        };
+        let place = queries.place().unwrap();
+        let told = queries.run_and_wait(place, snapshot.clone(), query.clone());
+        let told = told.and_then(|mut answer| answer.next_and_wait().map(drop));
+        assert_eq!(told.unwrap_err().code, "timeout", "{}", query.sql);
+        let gave_up = std::time::Instant::now();
+        while queries.running() > 0 {
+            let waited = gave_up.elapsed().as_secs();
+            assert!(waited < 5, "{} goes on", query.sql);
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+    }
+}
