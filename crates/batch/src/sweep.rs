@@ -16,6 +16,7 @@ use arrow::array::ArrayRef;
 use headwater_env::Env;
 use headwater_facts::{FactLog, refuse_expired};
 use headwater_features::{Catalog, CompiledView, PreparedFacts, ReadPlan};
+use headwater_schema::time::format_timestamp;
 use headwater_schema::{Cursor, EntityKey, Micros, Position, Problem, Sequence};
 
 mod column;
@@ -128,7 +129,13 @@ impl Sweep<'_> {
         let oldest = plan.oldest(&Cursor::inclusive(earliest));
         for source in &plan.view().sources {
             let contract = self.contract(&source.contract)?;
-            refuse_expired(self.facts, &contract, &plan.view().name, oldest)?;
+            let refused = refuse_expired(self.facts, &contract, &plan.view().name, oldest);
+            refused.map_err(|mut problem| {
+                let features = plan.reaching_back_most().join(", ");
+                let moment = format_timestamp(earliest);
+                problem.detail = format!("{features} at {moment}: {}", problem.detail);
+                problem
+            })?;
         }
         Ok(())
     }

@@ -36,5 +36,5 @@ pub use log_trait::{
     Lookup, Mends, QuarantineQuery, QuarantinedRow, Scan, Wanted,
 };
 pub use memory::MemoryFactLog;
-pub use retention::{PAST_RETENTION, refuse_expired};
+pub use retention::{PAST_RETENTION, refuse_before_kept, refuse_expired};
 pub use unknown::{NAMES_MAX, UnknownFields};

@@ -337,6 +337,21 @@ impl ReadPlan {
         plain.all(|plain| plain) && self.windowed().into_iter().all(newest)
     }
 
+    /// The full names of the features whose windows reach back furthest: those over all time, where there are some.
+    pub fn reaching_back_most(&self) -> Vec<&str> {
+        let reach = |reads: &WindowReads| reads.window.reach().unwrap_or(Micros::MAX);
+        let most = self.windows.iter().map(reach).max();
+        let furthest = self
+            .windows
+            .iter()
+            .filter(|reads| Some(reach(reads)) == most);
+        let features = furthest.flat_map(|reads| reads.features.iter());
+        let mut features: Vec<usize> = features.map(|(feature, _)| *feature).collect();
+        features.sort_unstable();
+        let name = |index: usize| self.view.features[index].full_name.as_ref();
+        features.into_iter().map(name).collect()
+    }
+
     /// The outcomes of the features asked for, in the order asked for.
     pub fn pick(&self, outcomes: &[Outcome]) -> Vec<Outcome> {
         self.wanted.iter().map(|i| outcomes[*i].clone()).collect()

@@ -14,7 +14,7 @@ use headwater_api::backend::{
 };
 use headwater_batch::sql::Answer;
 use headwater_batch::{Pieces, Stop};
-use headwater_facts::{FactLog, FoundFacts, Lookup, Scan};
+use headwater_facts::{FactLog, FoundFacts, Lookup, Scan, refuse_before_kept};
 use headwater_features::{FeatureKind, Plan};
 use headwater_schema::decode::BodyFormat;
 use headwater_schema::{Contract, Position, Problem, Value, evolve};
@@ -205,6 +205,7 @@ impl Engine {
         let from = query.from.map_or(Position::MIN, Position::before);
         let until = query.to.map_or(Position::MAX, Position::before);
         let known_at = self.known_at(query.known_at)?;
+        refuse_before_kept(self.facts_log().as_ref(), &contract.name, None, known_at)?;
         let found = match &query.entity {
             None => self.facts_log().scan(&Scan {
                 contract: contract.name.clone(),
@@ -242,6 +243,14 @@ impl Engine {
                 })?
             }
         };
+        if found.order.is_empty() {
+            refuse_before_kept(
+                self.facts_log().as_ref(),
+                &contract.name,
+                query.to,
+                known_at,
+            )?;
+        }
         rows(&contract, &found)
     }
 

@@ -121,6 +121,7 @@ impl TableProvider for FactsTable {
         filters: &[Expr],
         limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
+        self.snapshot.refuse_gone(&self.contract.name, None)?;
         let bounds = Bounds::of(filters, &self.times(), SEQUENCE);
         let mut bounds = bounds.seen_by(&self.snapshot);
         let (first, last) = self.snapshot.facts.sequences();

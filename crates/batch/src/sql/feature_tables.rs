@@ -120,6 +120,9 @@ impl FeatureTable {
         filters: &[Expr],
         limit: Option<usize>,
     ) -> Result<Of> {
+        for source in &view.sources {
+            self.snapshot.refuse_gone(&source.contract, None)?;
+        }
         let schema = DFSchema::try_from(self.columns.schema.clone())?;
         let filter = conjunction(filters.iter().cloned());
         let filter = filter.map(|filter| state.create_physical_expr(filter, &schema));
@@ -139,6 +142,10 @@ impl FeatureTable {
         named_by: &[NamedBy],
         filters: &[Expr],
     ) -> Result<Of> {
+        for by in named_by {
+            let until = Some(cursor.until.event_time);
+            self.snapshot.refuse_gone(&by.contract.name, until)?;
+        }
         let indexed = |by: &NamedBy| self.snapshot.facts.is_indexed(&by.index());
         let named: Option<Vec<EntityKey>> =
             named::entities(filters, &self.columns.keys, ENTITIES_MAX);

@@ -317,3 +317,74 @@ fn a_longer_retention_brings_no_fact_back() {
         );
     }
 }
+
+#[test]
+fn what_lies_before_the_kept_facts_is_refused_not_empty() {
+    let retention = "      - {property: headwater.retention, value: 18d}\n";
+    let shop = Shop::new("", retention);
+    let kept_from = shop.listed()[0];
+    let ask = |sql: &str, as_of: Option<u64>, known_at: Option<&str>| {
+        let body = json!({"sql": sql, "as_of": as_of, "known_at": known_at});
+        shop.server().post_json("/v1/query", &body)
+    };
+    let count = "SELECT count(*) AS n FROM purchase";
+    let history = "SELECT count(*) AS n FROM history.purchase";
+    let view = "SELECT purchases_2h FROM views.spending WHERE _event_time > TIMESTAMP '1970-01-25T00:00:00Z'";
+    let early =
+        "SELECT purchases_2h FROM features_as_of('spending', TIMESTAMP '1970-01-02T00:00:00Z')";
+    let late = early.replace("01-02", "01-25");
+    let gone = Some((kept_from - 1) * HOUR);
+    for (sql, as_of, known_at) in [
+        (count, gone, None),
+        (count, None, Some("5")),
+        (history, None, Some("5")),
+        (view, gone, None),
+        (view, None, Some("5")),
+        (early, None, None),
+        (&late, gone, None),
+        (&late, None, Some("5")),
+    ] {
+        let refused = ask(sql, as_of, known_at);
+        assert_eq!(refused.status, 410, "{sql}: {}", refused.body);
+        assert!(refused.body.contains("past-retention"), "{}", refused.body);
+    }
+    let known = shop
+        .server()
+        .post_json("/v1/query", &json!({"sql": count}))
+        .json();
+    assert_eq!(known["rows"], json!([[FACTS - kept_from]]), "{known}");
+    let last = known["sequence"].as_str();
+    let told = ask(count, Some(kept_from * HOUR), last);
+    assert_eq!(told.json()["rows"], json!([[1]]), "{}", told.body);
+    for sql in [view, &late] {
+        let told = ask(sql, None, last);
+        assert_eq!(told.json()["rows"][0], json!([2]), "{sql}: {}", told.body);
+    }
+    for asked in [
+        "known_at=5",
+        "to=1970-01-02T00:00:00Z",
+        "entity=customer:ada&known_at=5",
+    ] {
+        let refused = shop.server().get(&format!("/v1/facts/purchase?{asked}"));
+        assert_eq!(refused.status, 410, "{asked}: {}", refused.body);
+    }
+    let told = shop
+        .server()
+        .get("/v1/facts/purchase?from=1970-01-20T00:00:00Z&to=1970-01-20T00:30:00Z");
+    assert_eq!(told.status, 200, "{}", told.body);
+
+    // A training set has lifetimes from facts alone: it says which feature of which row lacks them.
+    let spine = json!([{"customer": "ada", "as_of": (FACTS - 1) * HOUR}]);
+    let features = "spending.purchases_2h,spending.spent_lifetime,spending.newest";
+    let refused = shop
+        .server()
+        .post_json(&format!("/v1/training-sets?features={features}"), &spine);
+    assert_eq!(refused.status, 410, "{}", refused.body);
+    for words in [
+        "spending.spent_lifetime, spending.newest at 1970-01-25",
+        "archive",
+        "all time",
+    ] {
+        assert!(refused.body.contains(words), "{}", refused.body);
+    }
+}
