@@ -59,6 +59,7 @@ pub(crate) fn status(problem: &Problem) -> StatusCode {
             StatusCode::PAYLOAD_TOO_LARGE
         }
         "unsupported-media-type" => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+        "not-acceptable" => StatusCode::NOT_ACCEPTABLE,
         "past-retention" => StatusCode::GONE,
         "disk-full" => StatusCode::INSUFFICIENT_STORAGE,
         "busy" | "stopping" => StatusCode::SERVICE_UNAVAILABLE,

@@ -52,7 +52,7 @@ pub async fn post_query(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response<Body>, ApiError> {
-    let (format, media_type) = accepted(&headers);
+    let (format, media_type) = accepted(&headers)?;
     let body = read_body(body, shared.limits.body_bytes_max).await?;
     let body: QueryBody = read_json(&body)?;
     let as_of = body.as_of.as_ref().filter(|json| !json.is_null());
@@ -86,8 +86,9 @@ pub async fn post_query(
     Ok(response)
 }
 
-/// The format of the answer, and its media type.
-fn accepted(headers: &HeaderMap) -> (Format, &'static str) {
+/// The format of the answer, and its media type: the first known one that is accepted; JSON where anything is, or
+/// nothing is said.
+fn accepted(headers: &HeaderMap) -> Result<(Format, &'static str), Problem> {
     let known = [
         ("application/json", Format::Json),
         (NDJSON, Format::Ndjson),
@@ -99,14 +100,26 @@ fn accepted(headers: &HeaderMap) -> (Format, &'static str) {
     let types = accepted
         .filter_map(|a| a.to_str().ok())
         .flat_map(|a| a.split(','));
+    let mut refused = Vec::new();
     for wanted in types {
         let essence = wanted.split(';').next().unwrap_or_default().trim();
-        let found = known.iter().find(|k| k.0.eq_ignore_ascii_case(essence));
-        if let Some((media_type, format)) = found {
-            return (*format, media_type);
+        let any = ["*/*", "application/*", ""].contains(&essence);
+        let fits = |k: &&(&str, Format)| any || k.0.eq_ignore_ascii_case(essence);
+        if let Some((media_type, format)) = known.iter().find(fits) {
+            return Ok((*format, media_type));
         }
+        refused.push(essence);
     }
-    (Format::Json, "application/json")
+    if refused.is_empty() {
+        return Ok((Format::Json, "application/json"));
+    }
+    let names: Vec<&str> = known.iter().map(|(name, _)| *name).collect();
+    Err(
+        Problem::user("not-acceptable", "no such format is answered")
+            .field("accept")
+            .detail(refused.join(", "))
+            .hint(format!("accept one of {}", names.join(", "))),
+    )
 }
 
 /// An answer that is being sent.

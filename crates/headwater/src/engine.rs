@@ -443,7 +443,7 @@ impl RowNumbers {
         let conflicts = appended.conflicts.iter().map(|row| RejectedFact {
             row: self.row_numbers[*row],
             field: self.id_field.clone(),
-            reason: "a fact with this id and another payload is known: send it with `?revise=true` to replace it".into(),
+            reason: "a fact with this id and another payload is known: to replace it, say to revise (`?revise=true`, `headwater ingest --revise`)".into(),
         });
         self.rejected.extend(conflicts);
         self.rejected.sort_by_key(|r| r.row);

@@ -43,7 +43,7 @@ pub fn run(context: &Context, arguments: &ImportArguments) -> Result<(), Failure
             .into());
     }
     let target = Target::open(context)?;
-    check_ids(&target, &arguments.contract)?;
+    let required = check_ids(&target, &arguments.contract)?;
     let mut import = Import::new(context, arguments.rejected.as_deref(), &files)?;
     for (file, bytes) in &files {
         let name = file.display().to_string();
@@ -52,6 +52,7 @@ pub fn run(context: &Context, arguments: &ImportArguments) -> Result<(), Failure
             &arguments.contract,
             file,
             false,
+            &required,
             &mut |row, reply, read| import.told(&name, row, reply, read),
         );
         if let Err(failure) = sent {
@@ -70,14 +71,16 @@ fn stopped(failure: Failure, file: &str) -> Failure {
         Failure::Problems(problems) => Failure::Problems(
             problems
                 .into_iter()
-                .map(|mut problem| {
-                    problem.detail = format!("{file}: {}", problem.detail);
-                    problem
-                })
+                .map(|problem| about(problem, file))
                 .collect(),
         ),
         told => told,
     }
+}
+
+fn about(mut problem: Problem, file: &str) -> Problem {
+    problem.detail = format!("{file}: {}", problem.detail);
+    problem
 }
 
 /// The files at a path, each with its size, in the order of their names.
@@ -106,6 +109,12 @@ fn collect(
         }
         return Ok(());
     }
+    if !env.exists(path) {
+        let title = format!("there is no {}", path.display());
+        return Err(
+            Problem::user("unreadable-file", title).hint("name a file or a folder that is there")
+        );
+    }
     let extension = path.extension().and_then(|e| e.to_str());
     if extension.and_then(BodyFormat::from_extension).is_none() {
         return match named {
@@ -132,8 +141,8 @@ fn first(failure: Failure) -> Problem {
 }
 
 /// Refuses a contract without ids, and warns where they are forgotten: what is imported twice would
-/// count twice.
-fn check_ids(target: &Target, contract: &str) -> Result<(), Problem> {
+/// count twice. The names of the columns that every fact has.
+fn check_ids(target: &Target, contract: &str) -> Result<Vec<String>, Problem> {
     let document = match target {
         Target::Engine(engine) => {
             let catalog = engine.catalog();
@@ -160,7 +169,26 @@ fn check_ids(target: &Target, contract: &str) -> Result<(), Problem> {
             window.as_str().unwrap_or("a while")
         );
     }
-    Ok(())
+    Ok(required(&document, contract))
+}
+
+/// The names of a contract's required columns, wherever in a document they are said.
+fn required(document: &Json, contract: &str) -> Vec<String> {
+    match document {
+        Json::Array(items) => items.iter().flat_map(|i| required(i, contract)).collect(),
+        Json::Object(members) if members.get("name").and_then(Json::as_str) == Some(contract) => {
+            let columns = members.get("properties").and_then(Json::as_array);
+            let columns = columns.into_iter().flatten();
+            let required = columns.filter(|column| column["required"] == true);
+            let names = required.filter_map(|column| column["name"].as_str());
+            names.map(str::to_owned).collect()
+        }
+        Json::Object(members) => {
+            let inner = members.values();
+            inner.flat_map(|inner| required(inner, contract)).collect()
+        }
+        _ => Vec::new(),
+    }
 }
 
 /// The value of a custom property of a contract, somewhere within a document.
@@ -274,6 +302,12 @@ impl Import {
             println!("{} files, {}", self.files, human_bytes(self.bytes));
         }
         report(context, &self.total, seconds);
+        if self.total.accepted + self.total.duplicates == 0 {
+            return Err(Problem::user("nothing-imported", "no row became a fact")
+                .detail(format!("{} rows were rejected", self.total.rejected))
+                .hint("`headwater facts quarantine` and `--rejected` tell why")
+                .into());
+        }
         Ok(())
     }
 }

@@ -8,6 +8,7 @@ use headwater::{Engine, Part, parts_of_lines, read_parts};
 use headwater_api::backend::{IngestOptions, IngestReply};
 use headwater_schema::Problem;
 use headwater_schema::decode::BodyFormat;
+use headwater_schema::infer::infer_columns;
 use serde_json::json;
 
 use super::remote::Remote;
@@ -96,13 +97,15 @@ impl Target {
     }
 
     /// Sends a file part by part; `told` hears of each, with the number of its first row and how much
-    /// of the file has been read.
+    /// of the file has been read. A file whose header or schema lacks a `required` column is refused before its
+    /// first row.
     pub fn send_parts(
         &self,
         context: &Context,
         contract: &str,
         file: &Path,
         revise: bool,
+        required: &[String],
         told: &mut dyn FnMut(usize, IngestReply, u64) -> Result<(), Problem>,
     ) -> Result<(), Failure> {
         let options = IngestOptions {
@@ -111,6 +114,9 @@ impl Target {
         };
         let mut first_row = 0;
         let mut sink = |part: Part| {
+            if first_row == 0 && !required.is_empty() {
+                refuse_missing(&part, required)?;
+            }
             let mut tell = |first_row: usize, reply: IngestReply| {
                 let rows = reply.accepted + reply.duplicates + reply.rejected.len();
                 told(first_row, reply, part.read_bytes).map(|()| rows)
@@ -163,6 +169,31 @@ impl Target {
             }
         }
     }
+}
+
+/// Refuses a part whose header or schema lacks required columns: no row of it could become a fact.
+fn refuse_missing(part: &Part, required: &[String]) -> Result<(), Problem> {
+    if matches!(part.format, BodyFormat::Json | BodyFormat::Ndjson) {
+        return Ok(());
+    }
+    let columns = infer_columns(std::iter::once((part.format, part.body.as_slice())))?;
+    let has = |name: &str| columns.iter().any(|column| *column.name == *name);
+    let missing = required.iter().filter(|name| !has(name));
+    let missing: Vec<&str> = missing.map(String::as_str).collect();
+    if missing.is_empty() || columns.is_empty() {
+        return Ok(());
+    }
+    let names: Vec<&str> = columns.iter().map(|column| column.name.as_ref()).collect();
+    Err(Problem::user(
+        "missing-columns",
+        "the file lacks columns that every fact has",
+    )
+    .detail(format!(
+        "{}; it has: {}",
+        missing.join(", "),
+        names.join(", ")
+    ))
+    .hint("name them as the contract does; the first line of CSV names the columns"))
 }
 
 fn read_reply(reply: &serde_json::Value) -> IngestReply {
@@ -259,6 +290,7 @@ fn send_file(
         contract,
         file,
         options.revise,
+        &[],
         &mut |row, reply, _| {
             total.add(&name, row, reply);
             Ok(())

@@ -203,3 +203,50 @@ fn what_cannot_be_imported_is_said_before_anything_is() {
     let said = project.run_fails(&["import", "purchase", "broken.parquet"]);
     assert!(said.contains("broken.parquet"), "{said}");
 }
+
+#[test]
+fn columns_that_are_missing_are_named_before_the_first_row() {
+    let project = TempProject::new(BINARY, SHOP);
+    project.run_ok(&["apply"]);
+    project.write(
+        "headless.csv",
+        "x1,c1,1,1970-01-01T00:00:00Z\nx2,c1,3,1970-01-01T00:00:00Z\n",
+    );
+    let said = project.run_fails(&["import", "purchase", "headless.csv"]);
+    for words in ["lacks columns", "time", "it has: x1", "headless.csv"] {
+        assert!(said.contains(words), "{words}: {said}");
+    }
+    project.write("bad.ndjson", "{\"id\":\"a\"}\n");
+    let said = project.run_fails(&["import", "purchase", "bad.ndjson"]);
+    assert!(said.contains("no row became a fact"), "{said}");
+    let said = project.run_fails(&["import", "purchase", "nowhere"]);
+    assert!(said.contains("there is no nowhere"), "{said}");
+    // One row lay in quarantine before: none of the file that was refused.
+    let kept = project.run_ok(&["--json", "facts", "quarantine", "purchase"]);
+    assert!(!kept.contains("x1"), "{kept}");
+}
+
+/// What the archive holds is a lake, too: another project of the same definitions takes it in.
+#[test]
+fn an_archive_is_imported_into_another_project() {
+    let config = crate::archive::ON_DEMAND;
+    let project = TempProject::new(BINARY, SHOP);
+    project.write("headwater.yaml", config);
+    project.run_ok(&["apply"]);
+    lake(&project);
+    import(&project, &[]);
+    project.run_ok(&["archive"]);
+    let other = TempProject::new(BINARY, SHOP);
+    other.run_ok(&["apply"]);
+    let files = project.path().join(".headwater/archive/contract=purchase");
+    let told = other.run_ok(&["--json", "import", "purchase", files.to_str().unwrap()]);
+    let told: Value = serde_json::from_str(&told).unwrap();
+    let archived = crate::archive::rows_by_sequence(project.path()).len() as u64;
+    assert!(archived > GOOD / 2, "{archived}");
+    assert_eq!(
+        (&told["accepted"], &told["rejected"]),
+        (&json!(archived), &json!(0)),
+        "{told}"
+    );
+    assert_eq!(counted(&ServerProcess::start(&other)), archived);
+}

@@ -581,3 +581,26 @@ fn an_answer_that_breaks_off_never_looks_whole() {
         "{said}"
     );
 }
+
+#[test]
+fn a_format_that_is_not_there_is_refused_by_name() {
+    let project = TempProject::new(BINARY, SHOP);
+    project.run_ok(&["apply"]);
+    let server = ServerProcess::start(&project);
+    let ask = |accept: &str| {
+        let body = br#"{"sql":"SELECT 1"}"#;
+        let headers = [("content-type", "application/json"), ("accept", accept)];
+        call_with("POST", &format!("{}/v1/query", server.url), &headers, body)
+    };
+    let refused = ask("application/foo");
+    assert_eq!(refused.status, 406, "{}", refused.body);
+    assert!(refused.body.contains("text/csv"), "{}", refused.body);
+    for fine in [
+        "application/foo, */*;q=0.1",
+        "*/*",
+        "application/json",
+        "application/foo, text/csv",
+    ] {
+        assert_eq!(ask(fine).status, 200, "{fine}");
+    }
+}
