@@ -164,8 +164,8 @@ mod tests {
         assert_eq!(part, whole.slice(300, 10));
         let share = batch_bytes(&whole) as f64 / batch_bytes(&part) as f64;
         assert!((80.0..120.0).contains(&share), "{share}");
-        let held: usize = part
-            .columns()
+        // The first two columns share what they are slices of: written out, it stays behind.
+        let held: usize = part.columns()[2..]
             .iter()
             .map(|c| c.get_buffer_memory_size())
             .sum();
