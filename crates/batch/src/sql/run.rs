@@ -43,14 +43,16 @@ pub struct Query {
 pub struct Queries {
     options: QueryOptions,
     runtime: Option<Runtime>,
+    /// Tells time to those who wait: the threads of a query that computes don't come to it.
+    clock: Option<Runtime>,
     environment: Arc<RuntimeEnv>,
     places: Arc<Semaphore>,
 }
 
 impl Drop for Queries {
     fn drop(&mut self) {
-        if let Some(runtime) = self.runtime.take() {
-            runtime.shutdown_background();
+        for runtime in [self.runtime.take(), self.clock.take()] {
+            runtime.map(Runtime::shutdown_background);
         }
     }
 }
@@ -72,7 +74,7 @@ pub struct Answer {
     /// How much of the log it knows.
     pub sequence: Sequence,
     events: mpsc::Receiver<Event>,
-    handle: Handle,
+    clock: Handle,
     _working: Working,
     deadline: Instant,
     options: QueryOptions,
@@ -99,8 +101,8 @@ impl Answer {
 
     /// As [`Answer::next`], for a thread that may wait.
     pub fn next_and_wait(&mut self) -> Result<Option<RecordBatch>, Problem> {
-        let handle = self.handle.clone();
-        handle.block_on(self.next())
+        let clock = self.clock.clone();
+        clock.block_on(self.next())
     }
 
     /// The next rows; none once the answer is whole.
@@ -120,6 +122,10 @@ impl Answer {
             Ok(Some(Event::Columns(_)) | None) => Err(broke_off()),
         }
     }
+}
+
+fn no_thread(error: std::io::Error) -> Problem {
+    Problem::external("thread", "a thread can't be started").detail(error)
 }
 
 fn broke_off() -> Problem {
@@ -151,8 +157,15 @@ impl Queries {
             .thread_stack_size(STACK_BYTES)
             .enable_all()
             .build()
-            .map_err(|e| Problem::external("thread", "a thread can't be started").detail(e))?;
+            .map_err(no_thread)?;
+        let clock = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .thread_name("headwater-query-clock")
+            .enable_time()
+            .build()
+            .map_err(no_thread)?;
         Ok(Self {
+            clock: Some(clock),
             places: Arc::new(Semaphore::new(options.concurrent_max.max(1))),
             options,
             runtime: Some(runtime),
@@ -171,8 +184,8 @@ impl Queries {
         self.options.concurrent_max.max(1) - self.places.available_permits()
     }
 
-    fn handle(&self) -> Result<&Handle, Problem> {
-        let runtime = self.runtime.as_ref().map(Runtime::handle);
+    fn handle(of: &Option<Runtime>) -> Result<&Handle, Problem> {
+        let runtime = of.as_ref().map(Runtime::handle);
         runtime.ok_or_else(|| Problem::internal("query", "queries aren't run any more"))
     }
 
@@ -183,7 +196,7 @@ impl Queries {
         snapshot: Snapshot,
         query: Query,
     ) -> Result<Answer, Problem> {
-        self.handle()?.block_on(self.run(place, snapshot, query))
+        Self::handle(&self.clock)?.block_on(self.run(place, snapshot, query))
     }
 
     /// Begins a query; returns once its columns are known.
@@ -206,7 +219,7 @@ impl Queries {
             events,
             _place: place,
         };
-        let handle = self.handle()?;
+        let (handle, clock) = (Self::handle(&self.runtime)?, Self::handle(&self.clock)?);
         let working = Working {
             task: handle.spawn(run.finish(query, deadline)).abort_handle(),
             _stop: StopWhenDropped(stop),
@@ -217,7 +230,7 @@ impl Queries {
                 schema,
                 sequence,
                 events: said,
-                handle: handle.clone(),
+                clock: clock.clone(),
                 _working: working,
                 deadline,
                 options: self.options.clone(),
