@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use headwater_schema::{Problem, Sequence};
 
-use crate::{EmbeddedFactLog, FactLog, IndexSpec};
+use crate::{EmbeddedFactLog, IndexSpec};
 
 impl EmbeddedFactLog {
     /// Adds indexes. Facts appended from now on are in them; until
@@ -52,14 +52,12 @@ impl EmbeddedFactLog {
             for spec in specs.iter().filter(|s| s.contract == batch.batch.contract) {
                 self.index.backfill(spec, batch);
             }
-            if self.index.is_full() {
-                self.sync()?;
+            // What is written out holds the facts of a moment ago, too.
+            match self.index.is_full() {
+                true => self.settle_index(&mut self.writer()),
+                false => Ok(()),
             }
-            self.index.settle()
         })?;
-        // What is written out holds the facts of a moment ago, too; the index never gets ahead of the log.
-        let mut writer = self.writer();
-        writer.log.sync(&self.reader)?;
-        self.index.flush()
+        self.flush_index(&mut self.writer())
     }
 }

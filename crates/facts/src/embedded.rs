@@ -244,7 +244,7 @@ impl EmbeddedFactLog {
                 .is_some_and(|cutoff| summary.time_max < *cutoff)
         };
         // Ids of facts that are gone can't be read from the log again.
-        self.index.flush()?;
+        self.flush_index(&mut self.writer())?;
         self.index.sync()?;
         let going = self.reader.oldest(|segment| {
             // A quarantine is never let go, nor what became of its rows.
@@ -257,21 +257,11 @@ impl EmbeddedFactLog {
         Ok(going.len())
     }
 
-    /// Starts writing the index out where much has gathered, never ahead of the log.
-    fn settle_index(&self, writer: &mut Writer) -> Result<(), Problem> {
-        if self.index.is_full() {
-            writer.log.sync(&self.reader)?;
-        }
-        self.index.settle()
-    }
-
     /// Writes the indexes out, so that the next start has nothing to read again.
     pub fn checkpoint(&self) -> Result<(), Problem> {
         let mut writer = self.writer();
-        writer.log.sync(&self.reader)?;
-        writer.log.save(&self.reader)?;
-        drop(writer);
-        self.index.flush()
+        self.flush_index(&mut writer)?;
+        writer.log.save(&self.reader)
     }
 
     /// Reads every byte of the log and checks it; how many bytes are whole.

@@ -24,6 +24,22 @@ impl EmbeddedFactLog {
         Duration::from_millis(interval_ms).saturating_sub(Duration::from_nanos(since))
     }
 
+    /// Starts writing the index out where much has gathered, never ahead of the log.
+    pub(crate) fn settle_index(&self, writer: &mut Writer) -> Result<(), Problem> {
+        if !self.index.is_full() {
+            return Ok(());
+        }
+        writer.log.sync(&self.reader)?;
+        self.index.settle()
+    }
+
+    /// Writes the index out, never ahead of the log: while the writer is held, nothing is appended that the
+    /// log may lose and the index would know.
+    pub(crate) fn flush_index(&self, writer: &mut Writer) -> Result<(), Problem> {
+        writer.log.sync(&self.reader)?;
+        self.index.flush()
+    }
+
     /// Returns once everything appended survives a power cut.
     pub(super) fn sync_all(&self) -> Result<(), Problem> {
         if self.options.sync == SyncPolicy::Always {

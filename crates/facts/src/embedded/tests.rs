@@ -420,6 +420,64 @@ fn an_interval_is_kept_without_another_append() {
 }
 
 #[test]
+fn letting_facts_go_never_takes_the_index_ahead_of_the_log() {
+    let bench = Bench::new(9);
+    let options = FactLogOptions {
+        sync: SyncPolicy::Never,
+        ..small()
+    };
+    let open = || {
+        let (env, folder) = (&bench.env, bench.folder.path());
+        EmbeddedFactLog::open(env, folder, options.clone(), specs()).expect("opens")
+    };
+    let (log, _) = open();
+    for id in 0..60u32 {
+        log.append(vec![request(&[(id, 1, i64::from(id), 1)])])
+            .expect("appends");
+    }
+    let cutoffs = BTreeMap::from([("payment".to_owned(), 30)]);
+    assert!(log.enforce_retention(&cutoffs).expect("drops") > 0);
+    drop(log);
+    bench.disk.crash();
+    let (log, report) = open();
+    assert_eq!(report.repairs, [""; 0], "the index is as far as the log");
+    let again = log.append(vec![request(&[(0, 1, 0, 1)])]);
+    let again = again.expect("appends");
+    assert_eq!(again[0].duplicates, [0], "the id of what went is known");
+}
+
+#[test]
+fn a_checkpoint_beside_appends_never_takes_the_index_ahead_of_the_log() {
+    let bench = Bench::new(10);
+    let open = || bench.open_synced(SyncPolicy::Never).expect("opens");
+    let (log, _) = open();
+    // So many that a thread writes them out, and the checkpoint has to wait for it.
+    for part in 0..16u32 {
+        let rows: Vec<Row> = (0..8192).map(|n| (part * 8192 + n, 1, 1, 1)).collect();
+        log.append(vec![request(&rows)]).expect("appends");
+    }
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for id in 1_000_000.. {
+                log.append(vec![request(&[(id, 1, 1, 1)])])
+                    .expect("appends");
+                if done.load(Ordering::Acquire) {
+                    break;
+                }
+            }
+        });
+        log.checkpoint().expect("written");
+        done.store(true, Ordering::Release);
+    });
+    drop(log);
+    bench.disk.crash();
+    let made_again = |said: &String| said.contains("made again");
+    let (_, report) = open();
+    assert!(!report.repairs.iter().any(made_again), "{report:?}");
+}
+
+#[test]
 fn a_whole_record_in_a_wrong_place_is_refused() {
     let bench = Bench::new(5);
     let (log, _) = bench.open().expect("opens");
