@@ -7,6 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use headwater_env::{Env, FileErrorKind};
 use headwater_schema::{Micros, Problem, Sequence, SequencedBatch};
@@ -60,6 +61,9 @@ pub struct Segment {
     /// Whether the log has no file of it any more: the archive has.
     #[serde(skip)]
     pub archived: bool,
+    /// Its bytes, where there is no file of them because there was no room for one.
+    #[serde(skip)]
+    pub held: Option<Arc<[u8]>>,
     /// The version of its format, as its first bytes say.
     #[serde(skip)]
     pub format: u8,
@@ -111,6 +115,7 @@ impl Segment {
         Self {
             path,
             archived: false,
+            held: None,
             format: FORMAT,
             first_sequence,
             next_sequence: first_sequence,

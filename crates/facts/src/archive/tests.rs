@@ -279,6 +279,27 @@ fn the_archive_gives_back_what_the_log_had() {
     );
 }
 
+#[test]
+fn what_the_archive_has_is_read_though_the_disk_is_full() {
+    let bench = Bench::new(1);
+    let log = bench.open();
+    fill(&log);
+    let before = everything(&log);
+    run(&log).expect("archives");
+    let full = |bytes_left| headwater_env::Faults {
+        bytes_left,
+        ..headwater_env::Faults::default()
+    };
+    for bytes_left in [0, 100, 3000] {
+        bench.disk.set_faults(full(Some(bytes_left)));
+        assert_eq!(everything(&log), before, "with room for {bytes_left} bytes");
+    }
+    bench.disk.set_faults(full(None));
+    assert_eq!(everything(&log), before);
+    let kept = log.archive().expect("an archive").stats().cache_bytes;
+    assert!(kept > 0, "files are kept again once there is room");
+}
+
 fn rows_of(bench: &Bench, files: &[ArchivedFile]) -> Vec<(Sequence, RecordBatch)> {
     let mut rows = Vec::new();
     for file in files {

@@ -117,8 +117,14 @@ impl LogReader {
         let Some(place) = segment.spans.get(span) else {
             return Ok(Vec::new());
         };
+        let length = usize::try_from(place.bytes).unwrap_or(0);
+        if let Some(held) = &segment.held {
+            let from = usize::try_from(place.offset).unwrap_or(usize::MAX);
+            let bytes = held.get(from..from.saturating_add(length));
+            return Ok(bytes.unwrap_or_default().to_vec());
+        }
         let file = self.env.files.open_read(&segment.path)?;
-        let mut bytes = vec![0; usize::try_from(place.bytes).unwrap_or(0)];
+        let mut bytes = vec![0; length];
         file.read_at(place.offset, &mut bytes)?;
         Ok(bytes)
     }

@@ -185,6 +185,15 @@ fn facts_leave_and_every_answer_stays_as_it_was() {
     let server = ServerProcess::start(&project);
     assert_eq!(answers(&server), before);
     assert!(server.stop());
+    // No room for what is read back stops no reader.
+    let restored = project.path().join(".headwater/facts/restored");
+    let _ = std::fs::remove_dir_all(&restored);
+    std::fs::write(&restored, "in the way").unwrap();
+    let server = ServerProcess::start(&project);
+    assert_eq!(answers(&server), before);
+    assert!(server.stop());
+    std::fs::remove_file(&restored).unwrap();
+    std::fs::create_dir(&restored).unwrap();
     // Everything derived is made again from the archive.
     for derived in ["facts/index", "facts/restored", "features"] {
         std::fs::remove_dir_all(project.path().join(".headwater").join(derived))
