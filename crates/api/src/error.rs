@@ -86,8 +86,12 @@ pub(crate) fn document(problem: &Problem) -> Value {
         document.insert("hint".into(), json!("this is a bug: please report it"));
         return Value::Object(document);
     }
-    document.insert("detail".into(), json!(problem.detail));
-    document.insert("hint".into(), json!(problem.hint));
+    // Nothing is said where the title says it all.
+    for (name, text) in [("detail", &problem.detail), ("hint", &problem.hint)] {
+        if !text.is_empty() {
+            document.insert(name.into(), json!(text));
+        }
+    }
     if let Some(field) = &problem.field {
         document.insert("field".into(), json!(field));
     }

@@ -225,7 +225,7 @@ fn problem_schema() -> Value {
     let text = json!({"type": "string"});
     json!({
         "type": "object",
-        "required": ["type", "title", "status", "detail", "hint"],
+        "required": ["type", "title", "status"],
         "properties": {
             "type": text, "title": text, "status": {"type": "integer"},
             "detail": text, "hint": text, "field": text
