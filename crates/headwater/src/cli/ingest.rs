@@ -8,7 +8,7 @@ use headwater::{Engine, Part, parts_of_lines, read_parts};
 use headwater_api::backend::{IngestOptions, IngestReply};
 use headwater_schema::Problem;
 use headwater_schema::decode::BodyFormat;
-use headwater_schema::infer::infer_columns;
+use headwater_schema::infer::SeenColumns;
 use serde_json::json;
 
 use super::remote::Remote;
@@ -176,7 +176,9 @@ fn refuse_missing(part: &Part, required: &[String]) -> Result<(), Problem> {
     if matches!(part.format, BodyFormat::Json | BodyFormat::Ndjson) {
         return Ok(());
     }
-    let columns = infer_columns(std::iter::once((part.format, part.body.as_slice())))?;
+    let mut seen = SeenColumns::default();
+    seen.see(part.format, &part.body)?;
+    let columns = seen.fields();
     let has = |name: &str| columns.iter().any(|column| *column.name == *name);
     let missing = required.iter().filter(|name| !has(name));
     let missing: Vec<&str> = missing.map(String::as_str).collect();
