@@ -51,8 +51,9 @@ pub struct Queries {
 
 impl Drop for Queries {
     fn drop(&mut self) {
-        for runtime in [self.runtime.take(), self.clock.take()] {
-            runtime.map(Runtime::shutdown_background);
+        let runtimes = [self.runtime.take(), self.clock.take()];
+        for runtime in runtimes.into_iter().flatten() {
+            runtime.shutdown_background();
         }
     }
 }
