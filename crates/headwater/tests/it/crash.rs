@@ -14,7 +14,7 @@ use crate::{BINARY, CONTRACTS, FEATURES, SHOP, filled};
 
 const ROUNDS: usize = 100;
 /// Rounds with an archive, unless `HEADWATER_CRASH_ROUNDS` says how many.
-const ARCHIVE_ROUNDS: usize = 8;
+const ARCHIVE_ROUNDS: usize = 50;
 const CUSTOMERS: u64 = 7;
 const MINUTE: u64 = 60_000_000;
 
