@@ -3,10 +3,11 @@
 use std::error::Error;
 
 /// The files that hold services and messages of their own.
-const FILES: [&str; 4] = [
+const FILES: [&str; 5] = [
     "headwater/v1/headwater.proto",
     "feast/types/Value.proto",
     "feast/serving/ServingService.proto",
+    "inference/inference.proto",
     "google/rpc/status.proto",
 ];
 

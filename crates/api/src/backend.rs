@@ -14,7 +14,8 @@ use headwater_schema::decode::BodyFormat;
 use headwater_schema::time::Duration;
 use headwater_schema::{Contract, DataType, Field, Micros, Problem, Sequence, Value};
 pub use headwater_serve::{
-    Candidates, InputRows, NewVersion, Pending, PredictDone, PredictReply, PredictRequest,
+    Candidates, IndexedVersion, InputRows, ModelStats, NewVersion, Pending, PredictDone,
+    PredictReply, PredictRequest, Signature, SignatureInput, VersionCounts,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -441,6 +442,21 @@ pub trait Backend: Send + Sync + 'static {
 
     /// The versions and aliases of one model, or of all.
     fn models(&self, model: Option<&str>) -> Result<serde_json::Value, Problem>;
+
+    /// What a version of a model takes and answers, if it can be asked now; `live` where none is named.
+    fn signature(&self, model: &str, version: Option<&str>) -> Result<Signature, Problem>;
+
+    /// Every model, with each version that is loaded or should be.
+    fn model_index(&self) -> Vec<IndexedVersion>;
+
+    /// Loads a model's versions where they aren't; refuses unless one is live then.
+    fn load_model(&self, model: &str) -> Result<(), Problem>;
+
+    /// Lets a model's versions go until they are loaded again.
+    fn unload_model(&self, model: &str) -> Result<(), Problem>;
+
+    /// What is counted of each model.
+    fn model_stats(&self) -> Vec<ModelStats>;
 
     /// Adds a version of a model; the model then.
     fn add_model(

@@ -60,6 +60,7 @@ pub(crate) fn status(problem: &Problem) -> StatusCode {
         }
         "unsupported-media-type" => StatusCode::UNSUPPORTED_MEDIA_TYPE,
         "not-acceptable" => StatusCode::NOT_ACCEPTABLE,
+        "unsupported-media-type" | "unsupported-encoding" => StatusCode::UNSUPPORTED_MEDIA_TYPE,
         "past-retention" => StatusCode::GONE,
         "disk-full" => StatusCode::INSUFFICIENT_STORAGE,
         "busy" | "stopping" => StatusCode::SERVICE_UNAVAILABLE,

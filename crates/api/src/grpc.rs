@@ -1,4 +1,4 @@
-//! gRPC: Headwater's own services, and Feast's serving service.
+//! gRPC: Headwater's own services, Feast's serving service, and the Open Inference Protocol.
 //!
 //! The protobufs lie in `proto/`; what is served means what the HTTP calls mean.
 
@@ -8,6 +8,7 @@ mod feast;
 mod features;
 #[cfg(feature = "fuzz")]
 pub mod fuzz;
+mod inference;
 mod values;
 
 use axum::Router;
@@ -19,6 +20,7 @@ use crate::server::{Shared, nothing_here, panicked};
 use proto::feast::serving::serving_service_server::ServingServiceServer;
 use proto::headwater::facts_server::FactsServer;
 use proto::headwater::features_server::FeaturesServer;
+use proto::inference::grpc_inference_service_server::GrpcInferenceServiceServer;
 
 /// What the protobufs define.
 #[allow(clippy::all, missing_docs)]
@@ -36,6 +38,10 @@ pub mod proto {
             tonic::include_proto!("feast.types");
         }
     }
+    /// The Open Inference Protocol's.
+    pub mod inference {
+        tonic::include_proto!("inference");
+    }
     /// The details of errors.
     pub mod rpc {
         tonic::include_proto!("google.rpc");
@@ -43,7 +49,7 @@ pub mod proto {
 }
 
 /// The protobufs by their paths.
-pub const PROTOS: [(&str, &str); 4] = [
+pub const PROTOS: [(&str, &str); 5] = [
     (
         "headwater/v1/headwater.proto",
         include_str!("../proto/headwater/v1/headwater.proto"),
@@ -57,9 +63,27 @@ pub const PROTOS: [(&str, &str); 4] = [
         include_str!("../proto/feast/serving/ServingService.proto"),
     ),
     (
+        "inference/inference.proto",
+        include_str!("../proto/inference/inference.proto"),
+    ),
+    (
         "google/rpc/status.proto",
         include_str!("../proto/google/rpc/status.proto"),
     ),
+];
+
+/// The calls of `inference.GRPCInferenceService`.
+const INFERENCE: [&str; 10] = [
+    "ServerLive",
+    "ServerReady",
+    "ModelReady",
+    "ServerMetadata",
+    "ModelMetadata",
+    "ModelInfer",
+    "ModelStatistics",
+    "RepositoryIndex",
+    "RepositoryModelLoad",
+    "RepositoryModelUnload",
 ];
 
 /// Every service, behind the same door as HTTP; what is refused there is refused in gRPC's words.
@@ -73,7 +97,15 @@ pub(crate) fn router(shared: Shared) -> Router {
     let serving = ServingServiceServer::new(feast::Service(shared.clone()))
         .max_decoding_message_size(bytes_max)
         .max_encoding_message_size(usize::MAX);
-    Router::new()
+    let inference = GrpcInferenceServiceServer::new(inference::Service(shared.clone()))
+        .max_decoding_message_size(bytes_max)
+        .max_encoding_message_size(usize::MAX);
+    let mut router = Router::new();
+    for call in INFERENCE {
+        let path = format!("/inference.GRPCInferenceService/{call}");
+        router = router.route_service(&path, inference.clone());
+    }
+    router
         .route_service("/headwater.v1.Facts/Append", facts.clone())
         .route_service("/headwater.v1.Facts/Retract", facts.clone())
         .route_service("/headwater.v1.Facts/Feed", facts)

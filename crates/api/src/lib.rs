@@ -23,6 +23,7 @@ mod guard;
 mod limits;
 mod metrics;
 mod models;
+mod oip;
 mod openapi;
 mod outcomes;
 mod predict;

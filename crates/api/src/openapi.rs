@@ -29,6 +29,7 @@ pub fn openapi() -> Value {
     paths.extend(crate::predict::paths(&mut generator));
     paths.extend(crate::outcomes::paths(&mut generator));
     paths.extend(crate::registry::paths(&mut generator));
+    paths.extend(crate::oip::paths(&mut generator));
     paths.extend(foreign::paths(&mut generator));
     security::guard(&mut paths);
     let mut schemas = generator.take_definitions(true);

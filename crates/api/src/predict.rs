@@ -147,8 +147,22 @@ pub async fn post_predict(
     let body = read_body(body, shared.limits.body_bytes_max).await?;
     let mut asked = request(read_json(&body)?, &shared)?;
     asked.model = model;
+    asked.request_id = request_id(&headers);
+    let reply = ask(&shared, asked).await?;
+    json_reply(&told(&reply))
+}
+
+/// The id that a request is known by.
+pub(crate) fn request_id(headers: &HeaderMap) -> String {
     let id = headers.get("x-request-id").and_then(|id| id.to_str().ok());
-    asked.request_id = id.unwrap_or_default().to_owned();
+    id.unwrap_or_default().to_owned()
+}
+
+/// Asks a model, and gives up at the deadline.
+pub(crate) async fn ask(
+    shared: &Shared,
+    asked: PredictRequest,
+) -> Result<Arc<PredictReply>, ApiError> {
     let (answer, answered) = oneshot::channel();
     let done = Box::new(move |result| drop(answer.send(result)));
     let pending = shared.backend.predict(asked, done)?;
@@ -161,7 +175,7 @@ pub async fn post_predict(
             answered.await.map_err(gone)?
         }
     };
-    json_reply(&told(reply?.as_ref()))
+    Ok(reply?)
 }
 
 fn request(body: PredictBody, shared: &Shared) -> Result<PredictRequest, ApiError> {

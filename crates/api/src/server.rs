@@ -9,7 +9,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::{HeaderValue, Response, StatusCode, header};
-use axum::middleware::from_fn_with_state;
+use axum::middleware::{from_fn, from_fn_with_state};
 use axum::response::{Html, IntoResponse};
 use axum::routing::{get, post};
 use headwater_schema::Problem;
@@ -231,10 +231,12 @@ fn router(shared: Shared) -> Router {
         .route("/", get(home))
         .merge(crate::feast::routes())
         .merge(crate::chronon::routes())
+        .merge(crate::oip::routes())
         .fallback(nothing_here)
         .method_not_allowed_fallback(other_method)
         .layer(CatchPanicLayer::custom(panicked))
         .layer(from_fn_with_state(shared.clone(), guard))
+        .layer(from_fn(crate::oip::in_its_words))
         .with_state(shared)
 }
 

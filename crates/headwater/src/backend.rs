@@ -8,9 +8,9 @@ use std::time::Duration;
 use headwater_api::Backend;
 use headwater_api::backend::{
     DefinitionFile, DefinitionsRequest, FactRow, FactsQuery, FeaturesReply, FeaturesRequest,
-    IngestDone, IngestOptions, Measure, MendReply, Mending, NewVersion, Pending, PredictDone,
-    PredictRequest, QuarantineRow, QueryRequest, RegistryQuery, RetractDone, TrainingSetRequest,
-    WriteTarget,
+    IndexedVersion, IngestDone, IngestOptions, Measure, MendReply, Mending, ModelStats, NewVersion,
+    Pending, PredictDone, PredictRequest, QuarantineRow, QueryRequest, RegistryQuery, RetractDone,
+    Signature, TrainingSetRequest, WriteTarget,
 };
 use headwater_batch::sql::Answer;
 use headwater_batch::{Pieces, Stop};
@@ -151,6 +151,26 @@ impl Backend for Engine {
 
     fn models(&self, model: Option<&str>) -> Result<Json, Problem> {
         self.models(model)
+    }
+
+    fn signature(&self, model: &str, version: Option<&str>) -> Result<Signature, Problem> {
+        self.serving.signature(model, version)
+    }
+
+    fn model_index(&self) -> Vec<IndexedVersion> {
+        self.serving.index()
+    }
+
+    fn load_model(&self, model: &str) -> Result<(), Problem> {
+        self.serving.load_model(model)
+    }
+
+    fn unload_model(&self, model: &str) -> Result<(), Problem> {
+        self.serving.unload_model(model)
+    }
+
+    fn model_stats(&self) -> Vec<ModelStats> {
+        self.serving.stats().models
     }
 
     fn add_model(&self, model: &str, file: Vec<u8>, version: &NewVersion) -> Result<Json, Problem> {

@@ -70,9 +70,8 @@ pub(crate) fn rows_of(entry: &Entry) -> Vec<PredictionFact> {
                 columns.insert("context", Value::Map(fields.collect()));
             }
         }
-        if let InputRows::Vectors(vectors) = &entry.rows {
-            let numbers = vectors[index].iter().map(number);
-            columns.insert("vector", Value::List(numbers.collect()));
+        if let Some(vector) = vector(entry, index) {
+            columns.insert("vector", vector);
         }
         PredictionFact {
             id: id.clone(),
@@ -127,6 +126,26 @@ fn int(number: u64) -> Value {
     Value::Int(i64::try_from(number).unwrap_or(i64::MAX))
 }
 
+/// The model's inputs of a row that the request brought itself, in the order of the version that answered.
+fn vector(entry: &Entry, index: usize) -> Option<Value> {
+    let numbers = match &entry.rows {
+        InputRows::Vectors(vectors) => vectors.get(index)?.iter().map(number).collect(),
+        InputRows::Named { names, rows } => {
+            let part = entry.parts.get(*entry.by_row.get(index)?)?;
+            let value = |input: &Arc<str>| {
+                let place = names.iter().position(|name| **name == **input)?;
+                rows.get(index)?.get(place).map(number)
+            };
+            let inputs = part.version.input_names.iter();
+            inputs
+                .map(|input| value(input).unwrap_or(Value::Null))
+                .collect()
+        }
+        InputRows::Entities { .. } => return None,
+    };
+    Some(Value::List(numbers))
+}
+
 fn number(value: &Value) -> Value {
     match value {
         Value::Int(int) => Value::Float(*int as f64),
@@ -144,7 +163,7 @@ fn row(rows: &InputRows, index: usize) -> Option<&EntityRequest> {
             ..
         } => entities.get(index),
         InputRows::Entities { entities, .. } => entities.first(),
-        InputRows::Vectors(_) => None,
+        InputRows::Vectors(_) | InputRows::Named { .. } => None,
     }
 }
 

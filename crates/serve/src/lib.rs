@@ -8,6 +8,7 @@ mod bind;
 mod cache;
 mod facts;
 mod fallback;
+mod inference;
 mod last_good;
 mod loaded;
 mod log;
@@ -21,6 +22,7 @@ mod shadow;
 mod stats;
 mod traffic;
 
+pub use inference::{IndexedVersion, Signature, SignatureInput};
 pub use log::{LogStats, PredictionSink};
 pub use manage::NewVersion;
 pub use request::{
@@ -29,7 +31,7 @@ pub use request::{
 };
 pub use serving::{PredictDone, Serving};
 pub use settings::ServingSettings;
-pub use stats::{CacheStats, ModelStats, ServingStats};
+pub use stats::{CacheStats, ModelStats, ServingStats, VersionCounts};
 
 #[cfg(test)]
 mod tests;

@@ -141,5 +141,5 @@ impl Served {
 /// A model that is declared and has nothing to answer with.
 pub(crate) fn nothing_live() -> Problem {
     Problem::external("no-live-version", "no version of the model is live")
-        .hint("add one with `headwater models add MODEL FILE --alias live`, or promote one")
+        .hint("add one with `headwater models add MODEL FILE --alias live`, promote one, or load what was unloaded")
 }

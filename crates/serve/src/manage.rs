@@ -186,7 +186,7 @@ impl Serving {
     }
 
     /// Serves what a model's record says: every version that an alias points at, as far as there is room.
-    fn replace(
+    pub(crate) fn replace(
         &self,
         model: &str,
         record: ModelRecord,

@@ -10,7 +10,7 @@ use headwater_schema::{Problem, Value};
 use crate::bind::Binding;
 use crate::cache::Asker;
 use crate::loaded::Version;
-use crate::rows::{encode_features, encode_vectors, spell_out};
+use crate::rows::{encode_features, encode_named, encode_vectors, spell_out};
 use crate::serving::{Core, Request};
 use crate::stats::Counters;
 use crate::traffic::{Choice, Routes, route};
@@ -30,6 +30,9 @@ pub(crate) struct Scored {
     /// Of each row: whether its answer was remembered.
     pub cached: Vec<bool>,
     pub read: Option<Arc<Read>>,
+    /// What reading and encoding took, and scoring.
+    pub features_nanos: u64,
+    pub scoring_nanos: u64,
 }
 
 /// A version that answered some of the rows.
@@ -125,6 +128,8 @@ pub(crate) fn score(
         explanations: Vec::new(),
         cached: vec![false; all],
         read: fetched.read.clone(),
+        features_nanos: 0,
+        scoring_nanos: 0,
     };
     if request.asked.explain {
         scored.explanations = vec![Explanation::default(); all];
@@ -134,10 +139,10 @@ pub(crate) fn score(
         scored.parts.push(part);
     }
     if let Some(Timed { counters, start }) = timed {
-        let features = scoring.saturating_sub(*start);
-        counters.features.observe_nanos(features);
-        let took = clock.monotonic_nanos().saturating_sub(scoring);
-        counters.scoring.observe_nanos(took);
+        scored.features_nanos = scoring.saturating_sub(*start);
+        counters.features.observe_nanos(scored.features_nanos);
+        scored.scoring_nanos = clock.monotonic_nanos().saturating_sub(scoring);
+        counters.scoring.observe_nanos(scored.scoring_nanos);
     }
     Ok(scored)
 }
@@ -209,6 +214,9 @@ fn numbers(
     match (&fetched.read, &request.asked.rows) {
         (Some(read), _) => encode_features(contract, binding, &read.features.rows, &read.own, rows),
         (None, InputRows::Vectors(vectors)) => encode_vectors(contract, vectors, rows),
+        (None, InputRows::Named { names, rows: given }) => {
+            encode_named(contract, names, given, rows)
+        }
         (None, InputRows::Entities { .. }) => Err(Problem::internal(
             "model-inputs",
             "the features of a row weren't read",

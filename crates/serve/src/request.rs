@@ -53,6 +53,11 @@ pub enum InputRows {
     },
     /// The model's own inputs, in its order.
     Vectors(Vec<Vec<Value>>),
+    /// The model's own inputs by their names, in any order: one value for each name in each row.
+    Named {
+        names: Vec<String>,
+        rows: Vec<Vec<Value>>,
+    },
 }
 
 impl Default for InputRows {

@@ -1,5 +1,7 @@
 //! Rows of a request: candidates spelled out, inputs picked and encoded.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use headwater_features::{ContextRow, EntityRequest, Outcome, Place};
 use headwater_models::ModelContract;
 use headwater_schema::{Problem, Value};
@@ -41,7 +43,7 @@ pub(crate) fn spell_out(
 /// How many rows a request has.
 pub(crate) fn count(rows: &InputRows) -> usize {
     match rows {
-        InputRows::Vectors(vectors) => vectors.len(),
+        InputRows::Vectors(rows) | InputRows::Named { rows, .. } => rows.len(),
         InputRows::Entities {
             entities,
             candidates,
@@ -102,4 +104,57 @@ pub(crate) fn encode_vectors(
         }
     }
     Ok(numbers)
+}
+
+/// The same of rows that have the model's inputs by their names.
+pub(crate) fn encode_named(
+    contract: &ModelContract,
+    names: &[String],
+    rows: &[Vec<Value>],
+    picked: &[usize],
+) -> Result<Vec<f64>, Problem> {
+    let places = places(contract, names)?;
+    let mut numbers = Vec::with_capacity(picked.len() * places.len());
+    for &index in picked {
+        for (input, place) in contract.inputs.iter().zip(&places) {
+            let value = rows[index].get(*place).unwrap_or(&Value::Null);
+            let number = input.encode(value);
+            numbers.push(number.map_err(|p| p.field(format!("inputs.{}", input.name)))?);
+        }
+    }
+    Ok(numbers)
+}
+
+/// Where each input of the model is among names; refuses names that aren't just those.
+fn places(contract: &ModelContract, names: &[String]) -> Result<Vec<usize>, Problem> {
+    const NAMED_MAX: usize = 5;
+    let given = names.iter().enumerate();
+    let given: BTreeMap<&str, usize> = given.map(|(place, name)| (name.as_str(), place)).collect();
+    let inputs = contract.inputs.iter().map(|i| i.name.as_str());
+    let inputs: BTreeSet<&str> = inputs.collect();
+    let differ = |what: &str, names: Vec<&str>| {
+        let some = names[..names.len().min(NAMED_MAX)].join(", ");
+        let more = if names.len() > NAMED_MAX { ", …" } else { "" };
+        Problem::user("model-inputs", "the inputs aren't the model's")
+            .field("inputs")
+            .detail(format!("{what}: {some}{more}"))
+            .hint("give each input of the model once, or all of them as one tensor of rows and columns")
+    };
+    let unknown = given.keys().copied().filter(|name| !inputs.contains(name));
+    let unknown: Vec<&str> = unknown.collect();
+    if !unknown.is_empty() {
+        return Err(differ("the model doesn't take", unknown));
+    }
+    let missing = inputs
+        .iter()
+        .copied()
+        .filter(|name| !given.contains_key(name));
+    let missing: Vec<&str> = missing.collect();
+    if !missing.is_empty() {
+        return Err(differ("missing are", missing));
+    }
+    let places = contract.inputs.iter();
+    Ok(places
+        .filter_map(|i| given.get(i.name.as_str()).copied())
+        .collect())
 }

@@ -23,6 +23,7 @@ use crate::log::{Entry, PredictionLog, PredictionSink};
 use crate::predict::{Scored, predict};
 use crate::rows::count;
 use crate::shadow::Shadows;
+use crate::stats::VersionCounts;
 use crate::{
     Degraded, FeatureSource, OutputRow, Pending, PredictReply, PredictRequest, ServingSettings,
     ServingStats,
@@ -344,7 +345,8 @@ impl Request {
         let done = done?;
         let rows = count(&self.asked.rows);
         let served = self.core.served(&self.model.name);
-        let counters = served.ok().map(|s| s.counters.clone());
+        let served = served.ok();
+        let counters = served.as_ref().map(|s| s.counters.clone());
         if let Some(counters) = &counters {
             counters.took.observe_nanos(self.spent_nanos());
             counters.rows.fetch_add(rows as u64, Ordering::Relaxed);
@@ -352,8 +354,8 @@ impl Request {
         let stand_in = match result {
             Ok(stand_in) => stand_in,
             Err(problem) => {
-                if let Some(counters) = &counters {
-                    counters.failed.fetch_add(1, Ordering::Relaxed);
+                if let Some(served) = &served {
+                    self.count_failure(served);
                 }
                 done(Err(problem));
                 return None;
@@ -367,8 +369,18 @@ impl Request {
             match (&degraded, &scored) {
                 (Some(degraded), _) => counters.degraded(&degraded.reason),
                 (None, Some(scored)) => {
-                    for part in &scored.parts {
-                        counters.answered(&part.version.name);
+                    for (place, part) in scored.parts.iter().enumerate() {
+                        let rows = scored.by_row.iter().filter(|row| **row == place);
+                        let more = VersionCounts {
+                            requests: 1,
+                            rows: rows.count() as u64,
+                            took_nanos: self.spent_nanos(),
+                            features_nanos: scored.features_nanos,
+                            scoring_nanos: scored.scoring_nanos,
+                            last: self.core.env.clock.now(),
+                            ..VersionCounts::default()
+                        };
+                        counters.version(&part.version.name, more);
                     }
                 }
                 (None, None) => {}
@@ -379,6 +391,18 @@ impl Request {
         done(Ok(reply.clone()));
         self.core.log.write(entry);
         Some(reply)
+    }
+
+    fn count_failure(&self, served: &Served) {
+        served.counters.failed.fetch_add(1, Ordering::Relaxed);
+        if let Ok(version) = served.version(self.asked.version.as_deref()) {
+            let more = VersionCounts {
+                failed: 1,
+                failed_nanos: self.spent_nanos(),
+                ..VersionCounts::default()
+            };
+            served.counters.version(&version.name, more);
+        }
     }
 
     /// What tells its requests apart from those of other processes too.

@@ -1,10 +1,12 @@
 //! What is counted of predictions.
 
 use std::collections::BTreeMap;
+use std::ops::AddAssign;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use headwater_env::{Durations, Histogram};
+use headwater_schema::Micros;
 
 use crate::LogStats;
 use crate::cache::Answered;
@@ -27,6 +29,8 @@ pub struct ModelStats {
     pub model: String,
     /// Requests answered by the model, by version; a version that hasn't answered for long may be left out.
     pub answered: BTreeMap<String, u64>,
+    /// The same, with what they took.
+    pub versions: BTreeMap<String, VersionCounts>,
     /// Requests answered by a fallback, by reason.
     pub degraded: BTreeMap<String, u64>,
     /// Requests that got a problem.
@@ -52,13 +56,42 @@ pub struct CacheStats {
     pub saved_nanos: u64,
 }
 
+/// What is counted of one version. Times are of whole requests, also where another version answered some of their rows.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct VersionCounts {
+    /// Requests that it answered.
+    pub requests: u64,
+    pub rows: u64,
+    pub took_nanos: u64,
+    pub features_nanos: u64,
+    pub scoring_nanos: u64,
+    /// Requests for it that got a problem.
+    pub failed: u64,
+    pub failed_nanos: u64,
+    /// When it last answered; 0 before.
+    pub last: Micros,
+}
+
+impl AddAssign for VersionCounts {
+    fn add_assign(&mut self, more: Self) {
+        self.requests += more.requests;
+        self.rows += more.rows;
+        self.took_nanos += more.took_nanos;
+        self.features_nanos += more.features_nanos;
+        self.scoring_nanos += more.scoring_nanos;
+        self.failed += more.failed;
+        self.failed_nanos += more.failed_nanos;
+        self.last = self.last.max(more.last);
+    }
+}
+
 /// Versions and reasons that are told apart.
 const LABELS_MAX: usize = 32;
 
 /// Counts while requests are answered.
 #[derive(Default)]
 pub(crate) struct Counters {
-    answered: Mutex<BTreeMap<String, u64>>,
+    versions: Mutex<BTreeMap<String, VersionCounts>>,
     degraded: Mutex<BTreeMap<String, u64>>,
     pub failed: AtomicU64,
     pub rows: AtomicU64,
@@ -73,16 +106,16 @@ pub(crate) struct Counters {
 }
 
 impl Counters {
-    pub fn answered(&self, version: &str) {
-        count(&self.answered, version);
+    pub fn version(&self, version: &str, more: VersionCounts) {
+        add(&self.versions, version, more);
     }
 
     pub fn degraded(&self, reason: &str) {
-        count(&self.degraded, reason);
+        add(&self.degraded, reason, 1);
     }
 
     pub fn shadow(&self, became: &str) {
-        count(&self.shadows, became);
+        add(&self.shadows, became, 1);
     }
 
     pub fn cache(&self, answered: &Answered) {
@@ -102,9 +135,15 @@ impl Counters {
         let all = |of: &Mutex<BTreeMap<String, u64>>| {
             of.lock().unwrap_or_else(PoisonError::into_inner).clone()
         };
+        let versions = self.versions.lock();
+        let versions = versions.unwrap_or_else(PoisonError::into_inner).clone();
+        let answered = versions.iter().filter(|(_, v)| v.requests > 0);
         ModelStats {
             model: model.to_owned(),
-            answered: all(&self.answered),
+            answered: answered
+                .map(|(name, v)| (name.clone(), v.requests))
+                .collect(),
+            versions,
             degraded: all(&self.degraded),
             failed: self.failed.load(Ordering::Relaxed),
             rows: self.rows.load(Ordering::Relaxed),
@@ -122,15 +161,15 @@ impl Counters {
     }
 }
 
-fn count(of: &Mutex<BTreeMap<String, u64>>, label: &str) {
+fn add<T: AddAssign>(of: &Mutex<BTreeMap<String, T>>, label: &str, more: T) {
     let mut counts = of.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(count) = counts.get_mut(label) {
-        *count += 1;
+        *count += more;
         return;
     }
     // A version that is long gone makes room; what was counted of it stays in nobody's sum.
     if counts.len() >= LABELS_MAX {
         counts.pop_first();
     }
-    counts.insert(label.to_owned(), 1);
+    counts.insert(label.to_owned(), more);
 }

@@ -137,6 +137,26 @@ impl Backend for Slow {
         nothing()
     }
 
+    fn signature(&self, _: &str, _: Option<&str>) -> Result<crate::backend::Signature, Problem> {
+        nothing()
+    }
+
+    fn model_index(&self) -> Vec<crate::backend::IndexedVersion> {
+        Vec::new()
+    }
+
+    fn load_model(&self, _: &str) -> Result<(), Problem> {
+        nothing()
+    }
+
+    fn unload_model(&self, _: &str) -> Result<(), Problem> {
+        nothing()
+    }
+
+    fn model_stats(&self) -> Vec<crate::backend::ModelStats> {
+        Vec::new()
+    }
+
     fn add_model(
         &self,
         _: &str,
