@@ -66,14 +66,15 @@ def write_files(folder, files):
 
 
 @contextlib.contextmanager
-def serving(binary, folder):
-    """The address of a server over a project that is applied."""
+def serving(binary, folder, grpc=False):
+    """The address of a server over a project that is applied; that of its gRPC too, where it is asked for."""
     command = [binary, "serve", "--listen", "127.0.0.1:0"]
     server = subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, text=True)
     try:
         line = server.stdout.readline()
         assert line.startswith("listening on http://"), line
-        yield line.removeprefix("listening on ").strip()
+        url = line.removeprefix("listening on ").strip()
+        yield (url, server.stdout.readline().removeprefix("listening for gRPC on ").strip()) if grpc else url
         assert server.poll() is None, "the server ended"
     finally:
         server.kill()

@@ -1,0 +1,166 @@
+"""tritonclient over gRPC, waiting and with asyncio. usage: oip_triton_grpc.py HTTP GRPC"""
+import asyncio
+import sys
+
+import grpc
+import numpy as np
+import tritonclient.grpc as triton
+import tritonclient.grpc.aio as aio
+from tritonclient.grpc import service_pb2, service_pb2_grpc
+from tritonclient.utils import InferenceServerException
+
+from oip_cases import COUNTRIES, ROWS, check, refused, rows, same, wanted
+
+LISTS = {
+    "BOOL": "bool_contents", "INT8": "int_contents", "INT16": "int_contents", "INT32": "int_contents", "INT64": "int64_contents",
+    "UINT8": "uint_contents", "UINT16": "uint_contents", "UINT32": "uint_contents", "UINT64": "uint64_contents",
+    "FP32": "fp32_contents", "FP64": "fp64_contents", "BYTES": "bytes_contents",
+}
+
+
+def tensor(name, datatype, values):
+    made = triton.InferInput(name, list(values.shape), datatype)
+    made.set_data_from_numpy(values)
+    return made
+
+
+def countries():
+    count = len(COUNTRIES)
+    return [
+        tensor("amount", "FP64", np.full((count, 1), 1.5)),
+        tensor("country", "BYTES", np.array([[c.encode()] for c in COUNTRIES], dtype=object)),
+        tensor("age", "INT32", np.full((count, 1), 7, dtype=np.int32)),
+    ]
+
+
+def raw(client):
+    """As the client sends tensors."""
+    for datatype in ROWS:
+        for batch in (1, 2, 30):
+            values = rows(datatype, batch)
+            answer = client.infer("sum", [tensor("x", datatype, values)], request_id="r1")
+            same(f"{datatype} {batch}", answer.as_numpy("value"), wanted(values))
+            told = answer.get_response()
+            check("the head", (told.id, told.model_name, told.model_version), ("r1", "sum", "v1"))
+            columns = [tensor(n, datatype, np.ascontiguousarray(values[:, i])) for n, i in (("c", 2), ("a", 0), ("b", 1))]
+            same(f"{datatype} columns", client.infer("sum", columns).as_numpy("value"), wanted(values))
+    answer = client.infer("fraud", countries())
+    scores = answer.as_numpy(answer.get_response().outputs[0].name)
+    assert len(set(scores.ravel())) > 1, scores
+    ids = client.infer("sum", [tensor("x", "FP64", rows("FP64", 3))], outputs=[triton.InferRequestedOutput("prediction_id")])
+    check("ids", len(set(ids.as_numpy("prediction_id").ravel())), 3)
+    for algorithm in ("gzip", "deflate"):
+        # What isn't understood is said so, and the client's answer is its exception.
+        refused(algorithm, InferenceServerException, "UNIMPLEMENTED", "", lambda: client.infer(
+            "sum", [tensor("x", "FP64", rows("FP64", 1))], compression_algorithm=algorithm))
+
+
+def message(datatype, values, **more):
+    request = service_pb2.ModelInferRequest(model_name="sum", **more)
+    given = request.inputs.add(name="x", datatype=datatype, shape=values.shape)
+    if datatype in LISTS:
+        getattr(given.contents, LISTS[datatype]).extend(values.ravel().tolist())
+    return request
+
+
+def lists(url):
+    """In gRPC's typed lists, which tritonclient itself never fills."""
+    with grpc.insecure_channel(url) as channel:
+        stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
+        for datatype in ROWS:
+            values = rows(datatype, 2)
+            if datatype == "FP16":
+                wrong(stub, message(datatype, values), grpc.StatusCode.INVALID_ARGUMENT, "raw bytes")
+                continue
+            answer = stub.ModelInfer(message(datatype, values))
+            check("no raw bytes", len(answer.raw_output_contents), 0)
+            same(datatype, answer.outputs[0].contents.fp64_contents, wanted(values))
+        both = message("FP64", rows("FP64", 1))
+        both.raw_input_contents.append(rows("FP64", 1).tobytes())
+        wrong(stub, both, grpc.StatusCode.INVALID_ARGUMENT, "beside")
+        other = message("FP64", rows("FP64", 1))
+        other.inputs[0].contents.int_contents.append(1)
+        wrong(stub, other, grpc.StatusCode.INVALID_ARGUMENT, "another type")
+        large = message("UINT8", np.array([[1, 2, 256]], dtype=np.uint32))
+        wrong(stub, large, grpc.StatusCode.INVALID_ARGUMENT, "256")
+        many = service_pb2.ModelInferRequest(model_name="sum", raw_input_contents=[b""])
+        wrong(stub, many, grpc.StatusCode.INVALID_ARGUMENT, "raw_input_contents")
+        wrong(stub, service_pb2.ModelInferRequest(model_name="sum"), grpc.StatusCode.INVALID_ARGUMENT, "no inputs")
+
+
+def wrong(stub, request, code, text):
+    try:
+        stub.ModelInfer(request)
+    except grpc.RpcError as error:
+        assert error.code() == code and text in error.details(), (error.code(), error.details())
+        return
+    raise AssertionError(f"{text}: it was answered")
+
+
+def told(client):
+    check("live", client.is_server_live(), True)
+    check("ready", client.is_server_ready(), True)
+    check("the server", client.get_server_metadata().name, "headwater")
+    check("a model", (client.is_model_ready("sum"), client.is_model_ready("sum", "v1"), client.is_model_ready("empty")), (True, True, False))
+    metadata = client.get_model_metadata("fraud")
+    check("inputs", [(i.name, i.datatype, list(i.shape)) for i in metadata.inputs],
+          [("amount", "FP64", [-1, 1]), ("country", "BYTES", [-1, 1]), ("age", "FP64", [-1, 1])])
+    index = {entry.name: entry.state for entry in client.get_model_repository_index().models}
+    check("the index", index, {"sum": "READY", "pair": "READY", "fraud": "READY", "empty": "UNAVAILABLE"})
+    stats = client.get_inference_statistics("sum", "v1").model_stats
+    check("versions", [(s.name, s.version) for s in stats], [("sum", "v1")])
+    assert stats[0].inference_stats.success.count > 0 and stats[0].inference_count >= stats[0].execution_count > 0
+    client.unload_model("pair")
+    check("unloaded", client.is_model_ready("pair"), False)
+    client.load_model("pair")
+    check("loaded", client.is_model_ready("pair"), True)
+
+
+def mistakes(client):
+    values = rows("FP64", 1)
+    ask = lambda name="sum", inputs=None, **more: (lambda: client.infer(name, inputs or [tensor("x", "FP64", values)], **more))
+    table = [
+        ("an unknown model", "NOT_FOUND", "none", ask("none")),
+        ("an unknown model's state", "NOT_FOUND", "none", lambda: client.is_model_ready("none")),
+        ("an unknown version", "NOT_FOUND", "v2", ask(model_version="v2")),
+        ("no version", "UNAVAILABLE", "live", ask("empty")),
+        ("too few columns", "INVALID_ARGUMENT", "takes 3", ask(inputs=[tensor("x", "FP64", np.zeros((1, 2)))])),
+        ("an unknown output", "INVALID_ARGUMENT", "other", ask(outputs=[triton.InferRequestedOutput("other")])),
+        ("classes", "INVALID_ARGUMENT", "classification", ask(outputs=[triton.InferRequestedOutput("value", class_count=2)])),
+        ("a sequence", "INVALID_ARGUMENT", "sequence_id", ask(sequence_id=3)),
+        ("a deadline beyond all", "INVALID_ARGUMENT", "deadline", ask(timeout=60_000_000)),
+        ("too large", "OUT_OF_RANGE", "", ask(inputs=[tensor("x", "FP64", np.zeros((50_000, 3)))])),
+        ("a file", "INVALID_ARGUMENT", "models add", lambda: client.load_model("sum", config="{}")),
+    ]
+    for what, status, text, asked in table:
+        refused(what, InferenceServerException, status, text, asked)
+
+
+async def with_asyncio(url):
+    async with aio.InferenceServerClient(url) as client:
+        check("live", (await client.is_server_live(), await client.is_model_ready("sum")), (True, True))
+        batches = [rows(datatype, batch) for datatype in ROWS for batch in (1, 30)]
+        kinds = [datatype for datatype in ROWS for _ in (1, 30)]
+        asked = [client.infer("sum", [tensor("x", kind, values)]) for kind, values in zip(kinds, batches)]
+        for answer, values in zip(await asyncio.gather(*asked), batches):
+            same("with asyncio", answer.as_numpy("value"), wanted(values))
+        try:
+            await client.infer("none", [tensor("x", "FP64", rows("FP64", 1))])
+        except InferenceServerException as error:
+            assert "NOT_FOUND" in str(error.status()), error
+        else:
+            raise AssertionError("an unknown model was answered")
+
+
+def main():
+    url = sys.argv[2]
+    with triton.InferenceServerClient(url) as client:
+        for part in (raw, told, mistakes):
+            part(client)
+    lists(url)
+    asyncio.run(with_asyncio(url))
+    print("tritonclient over gRPC: passed")
+
+
+if __name__ == "__main__":
+    main()
