@@ -24,6 +24,11 @@ type Parameters = BTreeMap<String, Json>;
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct InferBody {
+    /// KServe's clients say again what the path says.
+    #[serde(default)]
+    model_name: Option<String>,
+    #[serde(default)]
+    model_version: Option<String>,
     /// Given back as it is.
     #[serde(default)]
     pub id: Option<String>,
@@ -65,6 +70,9 @@ pub(crate) struct OutputBody {
 
 /// What a request asks, with its tensors read.
 pub(crate) struct Inference {
+    /// The model and version that the body names, besides the path.
+    pub model: Option<String>,
+    pub version: Option<String>,
     pub id: Option<String>,
     pub tensors: Vec<Tensor>,
     pub deadline: Option<Micros>,
@@ -205,6 +213,8 @@ pub(crate) fn read(
         Ok((output.name, own.unwrap_or(raw)))
     });
     Ok(Inference {
+        model: given.model_name,
+        version: given.model_version,
         id: given.id,
         deadline: deadline.map(|t| Micros::try_from(t).unwrap_or(Micros::MAX)),
         outputs: outputs.collect::<Result<_, ApiError>>()?,
@@ -226,6 +236,8 @@ impl Inference {
         let columns = i64::try_from(columns).unwrap_or(i64::MAX);
         let head = Head::new("input", "FP64", &[rows, columns], limits.body_bytes_max)?;
         Ok(Self {
+            model: None,
+            version: None,
             id: None,
             tensors: vec![head.of_bytes(body)?],
             deadline: None,

@@ -14,7 +14,7 @@ use super::compression::Coding;
 use super::{EXTENSIONS, SERVER, model, tensor};
 use crate::backend::PredictRequest;
 use crate::body::{read_body, read_json};
-use crate::error::ApiError;
+use crate::error::{ApiError, malformed};
 use crate::features::json_reply;
 use crate::predict::{ask, request_id};
 use crate::server::Shared;
@@ -175,18 +175,22 @@ pub(crate) async fn post_infer(
         None => body,
         Some(coding) => unpack(coding, body, limits.body_bytes_max).await?,
     };
-    let inference = match header_length(&headers)? {
+    let mut inference = match header_length(&headers)? {
         Some(0) => {
             let signature = shared.backend.signature(&of.model, of.version.as_deref())?;
             Inference::of_raw(&body, signature.inputs.len(), limits)?
         }
         length => read(&body, length, limits)?,
     };
-    let mut inference = inference;
+    if inference.model.as_ref().is_some_and(|m| *m != of.model) {
+        return Err(malformed(
+            "`model_name` isn't the model that the path names",
+        ));
+    }
     let tensors = std::mem::take(&mut inference.tensors);
     let asked = PredictRequest {
         model: of.model,
-        version: of.version,
+        version: of.version.or(inference.version.take()),
         rows: tensor::rows(tensors, limits.entities_max)?,
         deadline: inference.deadline,
         explain: false,

@@ -95,11 +95,14 @@ fn every_call_opens_to_its_role_and_to_nobody_else() {
                 _ => assert!(![401, 403].contains(&reply.status), "{who}"),
             }
             if matches!(reply.status, 401 | 403) {
-                assert_eq!(reply.media_type, "application/problem+json", "{who}");
-                assert!(
-                    reply.json()["hint"].as_str().unwrap().contains("key"),
-                    "{who}"
-                );
+                // Below /v2 errors are worded as the Open Inference Protocol does.
+                let (media_type, member) = match path.starts_with("/v2") {
+                    true => ("application/json", "error"),
+                    false => ("application/problem+json", "hint"),
+                };
+                assert_eq!(reply.media_type, media_type, "{who}");
+                let told = reply.json()[member].as_str().unwrap().to_owned();
+                assert!(told.contains("key"), "{who}");
             }
         }
     }
