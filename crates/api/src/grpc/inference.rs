@@ -327,8 +327,8 @@ fn tensors(
     inputs.iter().enumerate().map(tensor).collect()
 }
 
-/// The elements of a tensor, from the list of its type; other lists are empty.
-fn values(head: &Head, contents: &InferTensorContents) -> Result<Vec<Value>, ApiError> {
+/// Which of the lists has the elements of a tensor; refuses others that aren't empty.
+fn own_list(head: &Head, contents: &InferTensorContents) -> Result<usize, ApiError> {
     let name = &head.name;
     let lists = [
         contents.bool_contents.len(),
@@ -364,6 +364,13 @@ fn values(head: &Head, contents: &InferTensorContents) -> Result<Vec<Value>, Api
         let detail = format!("`{name}` is {datatype} and has contents of another type");
         return Err(malformed(detail));
     }
+    Ok(own)
+}
+
+/// The elements of a tensor, from the list of its type.
+fn values(head: &Head, contents: &InferTensorContents) -> Result<Vec<Value>, ApiError> {
+    let name = &head.name;
+    let own = own_list(head, contents)?;
     let fits = |whole: i64| {
         head.datatype
             .fits(whole.into())

@@ -52,8 +52,45 @@ pub(crate) fn paths(generator: &mut SchemaGenerator) -> Paths {
     let mut answers = replies("Tensors", generator.subschema_for::<InferAnswer>());
     answers["200"]["content"]["application/octet-stream"] = raw;
     let metadata: Value = generator.subschema_for::<Metadata>().into();
+    let stats = stats_schema(generator);
+    let mut paths = server_paths(generator, &stats);
+    for (path, parameters) in [
+        ("/v2/models/{model}", &["model"][..]),
+        (
+            "/v2/models/{model}/versions/{version}",
+            &["model", "version"],
+        ),
+    ] {
+        let infer = post(
+            "ask a model with tensors",
+            asked.clone(),
+            &answers,
+            parameters,
+        );
+        paths.push((
+            path.to_owned(),
+            get("a model's tensors", metadata.clone(), parameters),
+        ));
+        paths.push((
+            format!("{path}/ready"),
+            ready("whether a model can be asked", parameters),
+        ));
+        paths.push((
+            format!("{path}/stats"),
+            get("what is counted of a model", stats.clone(), parameters),
+        ));
+        paths.push((format!("{path}/infer"), infer));
+    }
+    paths
+}
+
+fn stats_schema(generator: &mut SchemaGenerator) -> Value {
     let stats: Value = generator.subschema_for::<Vec<ModelStatistics>>().into();
-    let stats = json!({"type": "object", "required": ["model_stats"], "properties": {"model_stats": stats}});
+    json!({"type": "object", "required": ["model_stats"], "properties": {"model_stats": stats}})
+}
+
+/// What isn't asked of one model, and the repository's calls.
+fn server_paths(generator: &mut SchemaGenerator, stats: &Value) -> Paths {
     let optional = |schema: schemars::Schema| json!({"content": json_content(schema)});
     let index = optional(generator.subschema_for::<IndexBody>());
     let load = optional(generator.subschema_for::<LoadBody>());
@@ -96,33 +133,6 @@ pub(crate) fn paths(generator: &mut SchemaGenerator) -> Paths {
     ] {
         let path = format!("/v2/repository/models/{{model}}/{verb}");
         paths.push((path, post(summary, load.clone(), &done, &["model"])));
-    }
-    for (path, parameters) in [
-        ("/v2/models/{model}", &["model"][..]),
-        (
-            "/v2/models/{model}/versions/{version}",
-            &["model", "version"],
-        ),
-    ] {
-        let infer = post(
-            "ask a model with tensors",
-            asked.clone(),
-            &answers,
-            parameters,
-        );
-        paths.push((
-            path.to_owned(),
-            get("a model's tensors", metadata.clone(), parameters),
-        ));
-        paths.push((
-            format!("{path}/ready"),
-            ready("whether a model can be asked", parameters),
-        ));
-        paths.push((
-            format!("{path}/stats"),
-            get("what is counted of a model", stats.clone(), parameters),
-        ));
-        paths.push((format!("{path}/infer"), infer));
     }
     paths
 }

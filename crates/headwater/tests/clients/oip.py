@@ -13,7 +13,7 @@ import time
 
 from project import call, serving, write_files
 
-# `sum` has numbers, `taste` has a category and answers two numbers a row.
+# `sum` has numbers, `pair` answers two numbers a row; `fraud`, from a file of LightGBM's, has a category.
 MODELS = {
     "sum": {
         "format": "headwater-linear/1",
@@ -89,7 +89,16 @@ def project(folder, program):
         path = pathlib.Path(folder, f"{name}.json")
         path.write_text(json.dumps(text))
         add(program, folder, name, path)
-    add(program, folder, "fraud", SMALL)
+    path = pathlib.Path(folder, "fraud.txt")
+    path.write_text(with_small_leaves(SMALL.read_text()))
+    add(program, folder, "fraud", path)
+
+
+def with_small_leaves(text):
+    """So that no probability is 0 or 1."""
+    leaves = iter(["0.1 0.2 0.4", "-1.5 0.25", "-0.5 0.75"])
+    lines = text.splitlines(keepends=True)
+    return "".join(f"leaf_value={next(leaves)}\n" if line.startswith("leaf_value=") else line for line in lines)
 
 
 def add(program, folder, name, file):
