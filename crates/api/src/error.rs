@@ -58,7 +58,6 @@ pub(crate) fn status(problem: &Problem) -> StatusCode {
         "body-too-large" | "too-many-rows" | "query-too-large" | "spill-too-large" => {
             StatusCode::PAYLOAD_TOO_LARGE
         }
-        "unsupported-media-type" => StatusCode::UNSUPPORTED_MEDIA_TYPE,
         "not-acceptable" => StatusCode::NOT_ACCEPTABLE,
         "unsupported-media-type" | "unsupported-encoding" => StatusCode::UNSUPPORTED_MEDIA_TYPE,
         "past-retention" => StatusCode::GONE,
