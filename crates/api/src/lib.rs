@@ -3,6 +3,7 @@
 //! The only crate that knows HTTP and JSON replies. What it serves is a [`Backend`], which the
 //! engine implements.
 
+mod accept;
 mod access;
 mod archive;
 mod arrow_stream;
@@ -44,6 +45,7 @@ pub use backend::Backend;
 pub use features::entity_request;
 pub use headwater_schema::value_to_json;
 pub use limits::Limits;
+pub use metrics::render as openmetrics;
 pub use openapi::openapi;
 pub use server::{Server, ServerOptions};
 pub use tls::Tls;

@@ -15,6 +15,7 @@ use schemars::{JsonSchema, SchemaGenerator};
 use serde::Deserialize;
 use serde_json::json;
 
+use crate::accept;
 use crate::arrow_stream::ARROW_STREAM;
 use crate::backend::QueryRequest;
 use crate::body::{instant, known_at, read_body, read_json};
@@ -89,37 +90,16 @@ pub async fn post_query(
 /// The format of the answer, and its media type: the first known one that is accepted; JSON where anything is, or
 /// nothing is said.
 fn accepted(headers: &HeaderMap) -> Result<(Format, &'static str), Problem> {
-    let known = [
+    const KNOWN: [(&str, Format); 5] = [
         ("application/json", Format::Json),
         (NDJSON, Format::Ndjson),
         ("text/csv", Format::Table(OutputFormat::Csv)),
         (ARROW_STREAM, Format::Table(OutputFormat::ArrowStream)),
         (PARQUET, Format::Table(OutputFormat::Parquet)),
     ];
-    let accepted = headers.get_all(header::ACCEPT).into_iter();
-    let types = accepted
-        .filter_map(|a| a.to_str().ok())
-        .flat_map(|a| a.split(','));
-    let mut refused = Vec::new();
-    for wanted in types {
-        let essence = wanted.split(';').next().unwrap_or_default().trim();
-        let any = ["*/*", "application/*", ""].contains(&essence);
-        let fits = |k: &&(&str, Format)| any || k.0.eq_ignore_ascii_case(essence);
-        if let Some((media_type, format)) = known.iter().find(fits) {
-            return Ok((*format, media_type));
-        }
-        refused.push(essence);
-    }
-    if refused.is_empty() {
-        return Ok((Format::Json, "application/json"));
-    }
-    let names: Vec<&str> = known.iter().map(|(name, _)| *name).collect();
-    Err(
-        Problem::user("not-acceptable", "no such format is answered")
-            .field("accept")
-            .detail(refused.join(", "))
-            .hint(format!("accept one of {}", names.join(", "))),
-    )
+    let media_type = accept::media_type(headers, &KNOWN.map(|(name, _)| name))?;
+    let found = KNOWN.iter().find(|(name, _)| *name == media_type);
+    Ok(found.map_or((Format::Json, media_type), |(_, f)| (*f, media_type)))
 }
 
 /// An answer that is being sent.

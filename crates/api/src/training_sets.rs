@@ -17,6 +17,7 @@ use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
+use crate::accept;
 use crate::arrow_stream::ARROW_STREAM;
 use crate::backend::{Names, TrainingKnownAt, TrainingSetRequest};
 use crate::body::{facts_format, instant, known_at, unreadable};
@@ -172,6 +173,7 @@ pub async fn post_training_set(
             .map(|t| instant("labels_as_of", &json!(t)))
             .transpose()?,
     };
+    let media_type = accept::media_type(&headers, &[ARROW_STREAM])?;
     let mut rest = body.into_data_stream();
     let begun = rest.next().await.transpose();
     let begun = begun.map_err(|e| unreadable(&e))?;
@@ -205,7 +207,7 @@ pub async fn post_training_set(
     });
     let begun = stream::once(async { Ok(Bytes::from(beginning)) });
     let mut response = Response::new(Body::from_stream(begun.chain(rest)));
-    let media_type = HeaderValue::from_static(ARROW_STREAM);
+    let media_type = HeaderValue::from_static(media_type);
     response
         .headers_mut()
         .insert(header::CONTENT_TYPE, media_type);

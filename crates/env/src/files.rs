@@ -69,6 +69,9 @@ pub trait Files: Send + Sync {
     /// `Locked`, and the holder's id in the error, where another holds it.
     fn lock(&self, path: &Path) -> Result<Box<dyn FileLock>, FileError>;
 
+    /// The one path, without links, of a file or folder that exists.
+    fn canonical(&self, path: &Path) -> Result<PathBuf, FileError>;
+
     /// Free bytes on the disk that holds `folder`.
     fn free_bytes(&self, folder: &Path) -> Result<u64, FileError>;
 }

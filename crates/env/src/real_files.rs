@@ -216,6 +216,10 @@ impl Files for RealFiles {
         Ok(Box::new(RealLock { file }))
     }
 
+    fn canonical(&self, path: &Path) -> Result<PathBuf, FileError> {
+        std::fs::canonicalize(path).map_err(|e| FileError::new("resolving", path, e))
+    }
+
     fn free_bytes(&self, folder: &Path) -> Result<u64, FileError> {
         let stat = rustix::fs::statvfs(folder)
             .map_err(|e| FileError::new("measuring", folder, e.into()))?;

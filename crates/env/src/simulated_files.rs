@@ -352,6 +352,10 @@ impl Files for SimulatedFiles {
         }))
     }
 
+    fn canonical(&self, path: &Path) -> Result<PathBuf, FileError> {
+        Ok(path.to_owned())
+    }
+
     fn free_bytes(&self, _folder: &Path) -> Result<u64, FileError> {
         Ok(lock(&self.disk).faults.bytes_left.unwrap_or(u64::MAX))
     }

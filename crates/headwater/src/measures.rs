@@ -1,6 +1,8 @@
 //! What an operator wants to measure, gathered from every part of the engine. The names are part of
 //! the interface; docs/metrics.md lists them.
 
+mod machine;
+
 use std::sync::atomic::Ordering;
 
 use headwater_api::backend::Measure;
@@ -13,6 +15,7 @@ use crate::Engine;
 /// Every measure, now.
 pub(crate) fn measures(engine: &Engine) -> Vec<Measure> {
     let mut out = Vec::new();
+    machine::machine(engine, &mut out);
     log(engine, &mut out);
     archive(engine, &mut out);
     sources(engine, &mut out);
@@ -57,6 +60,13 @@ fn log(engine: &Engine, out: &mut Vec<Measure>) {
         "The newest sequence.",
         stats.last_sequence as f64,
     ));
+    if let Some(arrived) = stats.newest_arrival {
+        out.push(gauge(
+            "facts_arrived_seconds",
+            "When the newest fact arrived, as seconds since 1970.",
+            arrived as f64 / 1e6,
+        ));
+    }
     out.push(Measure::durations(
         "log_append_seconds",
         "Time of durable writes, each of one group of requests.",

@@ -1,7 +1,7 @@
 //! A table's file while it is written: beside its place until it is whole.
 
 use std::io::{self, Write};
-use std::path::{self, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 use headwater_batch::{Manifest, OutputFormat};
 use headwater_env::{AppendFile, Env, FileError};
@@ -27,10 +27,17 @@ pub fn table_format(out: &Path) -> Result<OutputFormat, Problem> {
     })
 }
 
-/// Refuses a table that would take the place of the spine it is made of.
-pub fn refuse_own_spine(spine: &Path, out: &Path) -> Result<(), Problem> {
-    let place = |path: &Path| path::absolute(path).ok();
-    if place(spine).is_none_or(|spine| place(out) != Some(spine)) {
+/// Refuses a table that would take the place of the spine it is made of, by whatever path either is named.
+pub fn refuse_own_spine(env: &Env, spine: &Path, out: &Path) -> Result<(), Problem> {
+    // The table is renamed to its name: of what a link there points at nothing is lost.
+    let own_name = |path: &Path| {
+        let folder = path.parent().filter(|p| !p.as_os_str().is_empty());
+        let folder = env.files.canonical(folder.unwrap_or(Path::new("."))).ok()?;
+        Some(folder.join(path.file_name()?))
+    };
+    let taken = own_name(out);
+    let spines = [own_name(spine), env.files.canonical(spine).ok()];
+    if taken.is_none() || !spines.contains(&taken) {
         return Ok(());
     }
     let title = "the training set would be written over its own spine";

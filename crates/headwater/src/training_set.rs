@@ -178,7 +178,7 @@ impl Engine {
         again: Option<&Manifest>,
     ) -> Result<Manifest, Problem> {
         let table = table_format(out)?;
-        refuse_own_spine(spine, out)?;
+        refuse_own_spine(&self.env, spine, out)?;
         let extension = spine.extension().and_then(|e| e.to_str());
         let format = spine_format(extension.unwrap_or_default())?;
         let spine = self.env.files.open_read(spine).map_err(unreadable)?;

@@ -44,6 +44,11 @@ pub fn plan(context: &Context) -> Result<(), Failure> {
     }
 }
 
+/// What `apply` would change on a server.
+pub fn plan_on(context: &Context, remote: &Remote) -> Result<Plan, Failure> {
+    Ok(plan_of(&send(context, remote, "plan", None)?)?)
+}
+
 /// Puts the definitions in force.
 pub fn apply(context: &Context, arguments: &ApplyArguments) -> Result<(), Failure> {
     let project = context.project()?;

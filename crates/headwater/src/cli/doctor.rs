@@ -1,16 +1,24 @@
-//! `doctor`: what an operator would look at first.
+//! `doctor`: what an operator would look at first. Here: of this machine and its data folder, of a server's
+//! definitions, and who looks at what.
+
+mod samples;
+mod told;
 
 use std::path::{Path, PathBuf};
 
+use headwater::settings::contradictions;
 use headwater::{Config, Engine, KeyFile, Project, authorizer, check_address, keys, plan_project};
 use headwater_api::backend::RegistryQuery;
-use headwater_api::{Backend, Unheard};
-use headwater_features::DefinitionKind;
+use headwater_api::{AuditQuery, Backend, Unheard, openmetrics};
+use headwater_features::{DefinitionKind, Plan};
 use headwater_schema::Problem;
 use headwater_schema::time::format_timestamp;
 use serde_json::{Value as Json, json};
 
+use self::samples::{PAGE_BYTES_MAX, Samples};
+use super::apply::plan_on;
 use super::backfill::Fill;
+use super::remote::Remote;
 use super::{Context, Failure, print};
 
 /// Syncs that are timed.
@@ -21,8 +29,9 @@ const FREE_BYTES_MIN: u64 = 1 << 30;
 const SYNC_MS_MAX: f64 = 50.0;
 /// 2020-01-01: a clock before it was never set.
 const CLOCK_MIN: i64 = 1_577_836_800_000_000;
-/// Facts whose arrival lies this far in the future tell of a clock that went back, in microseconds.
-const CLOCK_BACK_MAX: i64 = 1_000_000;
+/// Clocks of a server and of this machine that stand further apart than this, in microseconds, are a warning: so
+/// much passes between two looks.
+const CLOCKS_APART_MAX: i64 = 2_000_000;
 /// Microseconds of a day.
 const DAY: i64 = 86_400_000_000;
 /// A key that expires within two weeks is a warning.
@@ -53,7 +62,30 @@ struct Finding {
     detail: String,
 }
 
-/// Looks at everything, then says what it found; fails where something is broken.
+impl Finding {
+    fn new(verdict: Verdict, what: &'static str, detail: impl Into<String>) -> Self {
+        Self {
+            verdict,
+            what,
+            detail: detail.into(),
+        }
+    }
+
+    fn good(what: &'static str, detail: impl Into<String>) -> Self {
+        Self::new(Verdict::Good, what, detail)
+    }
+
+    fn warn(what: &'static str, detail: impl Into<String>) -> Self {
+        Self::new(Verdict::Warn, what, detail)
+    }
+
+    fn bad(what: &'static str, detail: impl Into<String>) -> Self {
+        Self::new(Verdict::Bad, what, detail)
+    }
+}
+
+/// Looks at everything, then says what it found; fails where something is broken. With a server named, that one is
+/// looked at and not this machine.
 pub fn run(context: &Context) -> Result<(), Failure> {
     let config = context.config()?;
     let mut doctor = Doctor {
@@ -62,14 +94,47 @@ pub fn run(context: &Context) -> Result<(), Failure> {
         config,
         findings: Vec::new(),
     };
-    doctor.definitions();
-    doctor.disk();
-    doctor.sync();
-    doctor.clock();
-    doctor.open_files();
-    doctor.door();
-    doctor.data();
+    match context.remote() {
+        Err(problem) => doctor.bad("server", problem),
+        Ok(Some(remote)) => {
+            doctor.definitions(Some(&remote));
+            match Looked::at(context, &remote) {
+                Ok(looked) => doctor.server(&remote, &looked),
+                Err(problem) => doctor.bad("server", problem),
+            }
+        }
+        Ok(None) => {
+            doctor.definitions(None);
+            doctor.settings();
+            doctor.disk();
+            doctor.sync();
+            doctor.clock();
+            doctor.open_files();
+            doctor.door();
+            doctor.data();
+        }
+    }
     show(context, &doctor.findings)
+}
+
+/// A server's metrics, and this machine's clock before and after they came.
+struct Looked {
+    samples: Samples,
+    before: i64,
+    after: i64,
+}
+
+impl Looked {
+    fn at(context: &Context, remote: &Remote) -> Result<Self, Problem> {
+        let clock = &context.env.clock;
+        let before = clock.now();
+        let page = remote.text("/metrics", PAGE_BYTES_MAX)?;
+        Ok(Self {
+            samples: Samples::read(&page),
+            before,
+            after: clock.now(),
+        })
+    }
 }
 
 struct Doctor<'a> {
@@ -80,28 +145,20 @@ struct Doctor<'a> {
 }
 
 impl Doctor<'_> {
-    fn note(&mut self, verdict: Verdict, what: &'static str, detail: impl Into<String>) {
-        self.findings.push(Finding {
-            verdict,
-            what,
-            detail: detail.into(),
-        });
-    }
-
     fn good(&mut self, what: &'static str, detail: impl Into<String>) {
-        self.note(Verdict::Good, what, detail);
+        self.findings.push(Finding::good(what, detail));
     }
 
     fn warn(&mut self, what: &'static str, detail: impl Into<String>) {
-        self.note(Verdict::Warn, what, detail);
+        self.findings.push(Finding::warn(what, detail));
     }
 
     fn bad(&mut self, what: &'static str, problem: impl std::fmt::Display) {
-        self.note(Verdict::Bad, what, problem.to_string());
+        self.findings.push(Finding::bad(what, problem.to_string()));
     }
 
-    /// Whether definitions are right, and those in force.
-    fn definitions(&mut self) {
+    /// Whether definitions are right, and those in force: here, or on a server.
+    fn definitions(&mut self, server: Option<&Remote>) {
         let project = match Project::load(&self.context.env, &self.context.folder) {
             Ok(project) => project,
             Err(problems) => {
@@ -110,7 +167,15 @@ impl Doctor<'_> {
             }
         };
         self.good("definitions", "every definition is right");
-        match plan_project(&self.context.env, &project, &self.folder) {
+        let plan = match server {
+            None => plan_project(&self.context.env, &project, &self.folder).map_err(Failure::from),
+            Some(remote) => plan_on(self.context, remote),
+        };
+        self.applied(plan);
+    }
+
+    fn applied(&mut self, plan: Result<Plan, Failure>) {
+        match plan {
             Ok(plan) if plan.is_empty() => {
                 self.good("applied", "what is applied is what is defined");
             }
@@ -121,8 +186,20 @@ impl Doctor<'_> {
                     format!("{count} changes aren't applied: see `headwater plan`"),
                 );
             }
-            Err(problem) => self.bad("applied", problem),
+            Err(Failure::Problems(problems)) => {
+                problems.iter().for_each(|p| self.bad("applied", p));
+            }
+            Err(Failure::Told) => {}
         }
+    }
+
+    /// Settings that contradict each other: each may be meant, and together they don't do what they say.
+    fn settings(&mut self) {
+        let found = contradictions(&self.config.spec);
+        if found.is_empty() {
+            return self.good("settings", "no limit contradicts another");
+        }
+        found.into_iter().for_each(|f| self.warn("settings", f));
     }
 
     fn disk(&mut self) {
@@ -130,12 +207,16 @@ impl Doctor<'_> {
             self.bad("data folder", problem);
         }
         match self.context.env.files.free_bytes(&self.folder) {
-            Ok(free) if free < FREE_BYTES_MIN => {
-                self.warn("disk", format!("only {} MB are free", free >> 20));
-            }
-            Ok(free) => self.good("disk", format!("{} GB are free", free >> 30)),
+            Ok(free) => self.free(free),
             Err(problem) => self.bad("disk", problem),
         }
+    }
+
+    fn free(&mut self, bytes: u64) {
+        if bytes < FREE_BYTES_MIN {
+            return self.warn("disk", format!("only {} MB are free", bytes >> 20));
+        }
+        self.good("disk", format!("{} GB are free", bytes >> 30));
     }
 
     fn sync(&mut self) {
@@ -149,14 +230,17 @@ impl Doctor<'_> {
                 let detail = format!(
                     "{median:.2} ms in the median, {worst:.2} ms at worst: each acknowledged write waits for one"
                 );
-                self.note(verdict, "sync", detail);
+                self.findings.push(Finding::new(verdict, "sync", detail));
             }
             Err(problem) => self.bad("sync", problem),
         }
     }
 
     fn clock(&mut self) {
-        let now = self.context.env.clock.now();
+        self.clock_at(self.context.env.clock.now());
+    }
+
+    fn clock_at(&mut self, now: i64) {
         if now < CLOCK_MIN {
             self.bad(
                 "clock",
@@ -237,7 +321,8 @@ impl Doctor<'_> {
         match Engine::open(env, &self.config, &self.folder, |_, _| {}) {
             Ok(engine) => {
                 self.log(&engine);
-                self.sources(&engine);
+                let samples = Samples::read(&openmetrics(&engine.measures()));
+                self.findings.extend(told::of_engine(&samples));
                 let views = RegistryQuery::Kind(DefinitionKind::View);
                 let views = Backend::registry(&engine, &views);
                 self.fills(views);
@@ -248,27 +333,73 @@ impl Doctor<'_> {
             Err(problem) if problem.code == "nothing-applied" => {
                 self.warn("data", problem.to_string());
             }
-            Err(problem) if problem.code == "data-folder-in-use" => {
-                self.warn(
-                    "data",
-                    format!(
-                        "a running process holds it, so it wasn't looked at: {}",
-                        problem.detail
-                    ),
-                );
-                self.server();
-            }
+            Err(problem) if problem.code == "data-folder-in-use" => self.holder(&problem),
             Err(problem) => self.bad("data", problem),
         }
     }
 
-    /// What the running server says, where one was named.
-    fn server(&mut self) {
-        match self.context.remote() {
-            Ok(None) => {}
-            Ok(Some(remote)) => self.fills(remote.get("/v1/registry/views", &[])),
-            Err(problem) => self.bad("server", problem),
+    /// A running process holds the data folder. A server has written where it listens, and can be asked; one that
+    /// wants a key, and whatever else holds the folder, isn't broken.
+    fn holder(&mut self, in_use: &Problem) {
+        let asked = self.newest_server().map(|url| {
+            let remote = self.context.remote_at(&url)?;
+            let looked = Looked::at(self.context, &remote)?;
+            Ok::<_, Problem>((url, remote, looked))
+        });
+        match asked {
+            Some(Ok((url, remote, looked))) => {
+                let detail = format!("the server at {url} holds it and was asked");
+                self.good("data", detail);
+                self.server(&remote, &looked);
+            }
+            Some(Err(problem)) => self.warn(
+                "data",
+                format!(
+                    "a running process holds it, and its last server doesn't tell how it is: {problem}"
+                ),
+            ),
+            None => self.warn(
+                "data",
+                format!(
+                    "a running process holds it, so it wasn't looked at: {}",
+                    in_use.detail
+                ),
+            ),
         }
+    }
+
+    /// Where the last server over the data folder listens, by its record.
+    fn newest_server(&self) -> Option<String> {
+        let query = AuditQuery {
+            action: Some("serve.start".into()),
+            limit: 1,
+            ..AuditQuery::default()
+        };
+        let page = self.context.audit(&self.config).read(&query).ok()?;
+        page.entries.last().map(|entry| entry.target.clone())
+    }
+
+    /// What a running server says of itself, of its machine, and of its views.
+    fn server(&mut self, remote: &Remote, looked: &Looked) {
+        let samples = &looked.samples;
+        if let Some(free) = samples.value("headwater_data_free_bytes") {
+            self.free(free as u64);
+        }
+        if let Some(seconds) = samples.value("headwater_clock_seconds") {
+            let clock = (seconds * 1e6) as i64;
+            self.clock_at(clock);
+            let apart = (looked.before - clock).max(clock - looked.after);
+            if apart > CLOCKS_APART_MAX {
+                let detail = format!(
+                    "the server's and this machine's are {} s apart",
+                    apart / 1_000_000
+                );
+                self.warn("clock", detail);
+            }
+        }
+        self.findings.extend(told::since_the_start(samples));
+        self.findings.extend(told::of_engine(samples));
+        self.fills(remote.get("/v1/registry/views", &[]));
     }
 
     /// Whether every view is filled.
@@ -305,33 +436,6 @@ impl Doctor<'_> {
                 ),
             ),
             Err(problem) => self.bad("fact log", problem),
-        }
-        let newest = engine.facts_log().stats().newest_arrival;
-        let ahead = newest.map_or(0, |t| t.saturating_sub(self.context.env.clock.now()));
-        if ahead > CLOCK_BACK_MAX {
-            self.warn(
-                "clock",
-                format!(
-                    "the newest fact arrived {} s in the future: the clock has gone back",
-                    ahead / 1_000_000
-                ),
-            );
-        }
-    }
-
-    fn sources(&mut self, engine: &Engine) {
-        let stale = engine.stale_sources();
-        for source in &stale {
-            let newest = source.newest.map(format_timestamp);
-            let newest = newest.unwrap_or_else(|| "nothing yet".into());
-            let detail = format!(
-                "`{}` is stale: the newest fact is of {newest}, one is expected every {}",
-                source.contract, source.expected_within
-            );
-            self.warn("source", detail);
-        }
-        if stale.is_empty() {
-            self.good("sources", "none is staler than its contract allows");
         }
     }
 }

@@ -172,9 +172,12 @@ impl Context {
 
     /// The server to ask, where one was named.
     pub fn remote(&self) -> Result<Option<Remote>, Problem> {
-        let Some(server) = &self.server else {
-            return Ok(None);
-        };
+        let server = self.server.as_deref();
+        server.map(|server| self.remote_at(server)).transpose()
+    }
+
+    /// The server at an address, with the key and the certificates that were named.
+    pub fn remote_at(&self, server: &str) -> Result<Remote, Problem> {
         let read = |path: &PathBuf| {
             self.env.files.read(path).map_err(|e| {
                 Problem::user(
@@ -185,7 +188,7 @@ impl Context {
             })
         };
         let ca = self.ca.as_ref().map(read).transpose()?;
-        Remote::new(server, self.key.as_deref(), ca.as_deref()).map(Some)
+        Remote::new(server, self.key.as_deref(), ca.as_deref())
     }
 
     /// The record of who did what in the data folder.

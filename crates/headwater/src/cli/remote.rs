@@ -61,6 +61,20 @@ impl Remote {
         self.read(request.call())
     }
 
+    /// Text of at most so many bytes.
+    pub fn text(&self, path: &str, bytes_max: u64) -> Result<String, Problem> {
+        let mut request = self.agent.get(format!("{}{path}", self.base));
+        if let Some(key) = &self.key {
+            request = request.header("authorization", key);
+        }
+        let mut answer = request.call().map_err(|e| self.unreachable(e))?;
+        if !answer.status().is_success() {
+            return self.read(Ok(answer)).map_err(first).map(|v| v.to_string());
+        }
+        let body = answer.body_mut().with_config().limit(bytes_max);
+        body.read_to_string().map_err(|e| self.unreachable(e))
+    }
+
     pub fn post(&self, path: &str, media_type: &str, body: &[u8]) -> Result<Value, Problem> {
         self.post_all(path, media_type, body).map_err(first)
     }

@@ -126,7 +126,7 @@ fn ask(
             .into());
     }
     let format = table_format(&arguments.out)?;
-    refuse_own_spine(&arguments.spine, &arguments.out)?;
+    refuse_own_spine(&context.env, &arguments.spine, &arguments.out)?;
     let extension = arguments.spine.extension().and_then(|e| e.to_str());
     let spine_format = spine_format(extension.unwrap_or_default())?;
     let request = arguments.request()?;

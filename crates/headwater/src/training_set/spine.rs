@@ -15,7 +15,7 @@ use headwater_batch::{
 };
 use headwater_env::ReadFile;
 use headwater_schema::decode::BodyFormat;
-use headwater_schema::time::parse_timestamp;
+use headwater_schema::time::{format_timestamp, parse_timestamp};
 use headwater_schema::{Cursor, Micros, Position, Problem, Sequence, Value};
 
 use crate::Engine;
@@ -243,14 +243,11 @@ impl Waiting {
 impl Reading<'_> {
     /// The cursor of a row; `place` is the fact's that it is.
     fn cursor(&self, moment: &RowMoment, place: Option<Position>) -> Result<Cursor, Problem> {
-        let cursor =
-            match (&moment.fact, moment.as_of) {
-                (Some(_), _) => Cursor::before_fact(place.ok_or_else(|| {
-                    Problem::internal("training-set", "a fact's place isn't known")
-                })?),
-                (None, Some(as_of)) if self.inclusive => Cursor::inclusive(as_of),
-                (None, as_of) => Cursor::exclusive(as_of.unwrap_or_default()),
-            };
+        let cursor = match (&moment.fact, moment.as_of) {
+            (Some(fact), as_of) => before_fact(fact, place, as_of)?,
+            (None, Some(as_of)) if self.inclusive => Cursor::inclusive(as_of),
+            (None, as_of) => Cursor::exclusive(as_of.unwrap_or_default()),
+        };
         let known = match (self.rule, &moment.known_at) {
             (KnownRule::AsOfArrival, _) => Some(KnownAt::Instant(cursor.as_of)),
             (KnownRule::Column, Some(value)) => Some(row_known_at(value)?),
@@ -296,6 +293,30 @@ fn cursors_of(batch: &RecordBatch) -> Vec<Cursor> {
         known_at: known_at[row],
     };
     (0..batch.num_rows()).map(cursor).collect()
+}
+
+/// The cursor of a row that is a fact; where the row says a time too, it is the fact's.
+fn before_fact(
+    (contract, id): &(String, String),
+    place: Option<Position>,
+    as_of: Option<Micros>,
+) -> Result<Cursor, Problem> {
+    let place =
+        place.ok_or_else(|| Problem::internal("training-set", "a fact's place isn't known"))?;
+    match as_of {
+        Some(as_of) if as_of != place.event_time => Err(Problem::user(
+            "two-times",
+            "a row of the spine has another time than the fact that it is",
+        )
+        .field("fact_id")
+        .detail(format!(
+            "the row says {}, the fact `{id}` of `{contract}` is of {}",
+            format_timestamp(as_of),
+            format_timestamp(place.event_time)
+        ))
+        .hint("leave the row's time out, or the fact's id: a row is read before its fact, or as of its time")),
+        _ => Ok(Cursor::before_fact(place)),
+    }
 }
 
 /// What rows may know, and the one cursor that all of them have where one is asked for.

@@ -260,10 +260,13 @@ fn a_key_that_expires_is_refused_by_name_and_foretold() {
         format!("`{}` expired at", id(&soon)),
         format!("`{}` expires at", id(&later)),
         "in 9 days".into(),
+        "its last server doesn't tell how it is".into(),
     ] {
         assert!(doctor.contains(&words), "no {words} in {doctor}");
     }
     assert!(!doctor.contains(&id(&reader)), "{doctor}");
+    let doctor = project.run_ok(&["--key", &later, "doctor"]);
+    assert!(doctor.contains("holds it and was asked"), "{doctor}");
     let said = project.run_fails(&[
         "keys",
         "create",

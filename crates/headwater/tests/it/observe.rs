@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use headwater_testkit::{ServerProcess, TempProject, call_with};
 use serde_json::{Value, json};
 
-use crate::{BINARY, CONTRACTS, SHOP};
+use crate::{BINARY, CONTRACTS, FEATURES, SHOP};
 
 /// The shop, with a contract whose facts should be at most a minute old.
 fn fresh_shop() -> TempProject {
@@ -318,11 +318,70 @@ fn the_doctor_finds_what_an_operator_would_look_for() {
     }
     project.run_ok(&["keys", "create", "--role", "read"]);
     assert_eq!(is(&verdicts(&project, 0), "keys"), "OK");
+    // Limits of which the inner one can't be reached.
+    project.write(
+        "headwater.yaml",
+        "name: shop\nspec: {limits: {body_bytes_max: 1000}}\n",
+    );
+    assert_eq!(is(&verdicts(&project, 0), "settings"), "WARN");
+}
+
+#[test]
+fn the_doctor_asks_a_running_server() {
+    let project = fresh_shop();
+    let look = |arguments: &[&str], code: i32| {
+        let output = project.run(&[&["--json", "doctor"], arguments].concat());
+        assert_eq!(output.status.code(), Some(code), "{output:?}");
+        let found: Vec<Value> = serde_json::from_slice(&output.stdout).unwrap();
+        let told = found.iter().map(|f| {
+            let text = |n: &str| f[n].as_str().unwrap().to_owned();
+            format!("{} {}: {}", text("verdict"), text("what"), text("detail"))
+        });
+        told.collect::<Vec<String>>()
+    };
+    let has = |found: &[String], words: &str| {
+        assert!(
+            found.iter().any(|f| f.contains(words)),
+            "no `{words}` in {found:#?}"
+        );
+    };
     let server = ServerProcess::start(&project);
-    assert_eq!(
-        is(&verdicts(&project, 0), "data"),
-        "WARN",
-        "a server holds it"
+    server.post_json("/v1/facts/purchase", &purchase("old", 1_500_000));
+    server.post_json("/v1/facts/purchase", &json!([{"id": 7}]));
+    for arguments in [&[][..], &["--server", &server.url]] {
+        let found = look(arguments, 0);
+        has(&found, "OK applied: what is applied is what is defined");
+        has(&found, "OK disk: ");
+        has(&found, "OK sync: ");
+        has(&found, "OK clock: 20");
+        has(
+            &found,
+            "WARN source: `purchase` is stale: the newest fact is of 1970-01-01T00:00:01.5Z, one is expected every 1m",
+        );
+        has(&found, "WARN quarantine: 1 rows of `purchase` wait");
+        has(&found, "OK views: every view is filled");
+        let here = found.iter().any(|f| f.starts_with("OK open files"));
+        assert_eq!(here, arguments.is_empty(), "{found:#?}");
+    }
+    has(
+        &look(&[], 0),
+        &format!(
+            "OK data: the server at {} holds it and was asked",
+            server.url
+        ),
+    );
+    // Another project's definitions aren't those of the server.
+    project.write(
+        "features/shop.yaml",
+        FEATURES.replace("customer_now", "customer_then"),
+    );
+    has(
+        &look(&["--server", &server.url], 0),
+        "changes aren't applied: see `headwater plan`",
     );
     drop(server);
+    has(
+        &look(&["--server", "http://127.0.0.1:9"], 1),
+        "FAIL server: ",
+    );
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatch, StringArray, TimestampMicrosecondArray};
 use arrow::ipc::writer::StreamWriter;
-use headwater_testkit::{ServerProcess, TempProject};
+use headwater_testkit::{ServerProcess, TempProject, call_with};
 use parquet::arrow::ArrowWriter;
 use serde_json::{Value, json};
 
@@ -332,6 +332,27 @@ fn more_at_once_than_may_be_is_refused() {
 }
 
 #[test]
+fn an_answer_that_the_caller_does_not_accept_is_not_made() {
+    let project = shop();
+    let server = ServerProcess::start(&project);
+    let ask = |accept: &str| {
+        let url = format!("{}/v1/training-sets?feature_set=risk", server.url);
+        let headers = [("content-type", "text/csv"), ("accept", accept)];
+        call_with("POST", &url, &headers, csv().as_bytes())
+    };
+    let refused = ask("application/vnd.apache.parquet");
+    assert_eq!(refused.status, 406, "{}", refused.body);
+    assert!(
+        refused.body.contains("apache.arrow.stream"),
+        "{}",
+        refused.body
+    );
+    for fine in ["application/vnd.apache.arrow.stream", "*/*"] {
+        assert_eq!(ask(fine).status, 200, "{fine}");
+    }
+}
+
+#[test]
 fn wrong_input_is_named_and_leaves_nothing() {
     let project = shop();
     let cases: [(&str, &str, &str); 8] = [
@@ -378,9 +399,30 @@ fn wrong_input_is_named_and_leaves_nothing() {
     }
     let own = "customer,as_of,amount\nada,1,1\n";
     project.write("s.csv", own);
-    let over = ["--spine", "s.csv", "--out", "./s.csv"];
-    let said = project.run_fails(&[&["training-set", "--set", "risk"][..], &over].concat());
-    assert!(said.contains("over its own spine"), "{said}");
+    std::fs::create_dir(project.path().join("sub")).unwrap();
+    let mut spines = vec![("s.csv", "./s.csv"), ("s.csv", "sub/../s.csv")];
+    if cfg!(unix) {
+        std::os::unix::fs::symlink(project.path(), project.path().join("here")).unwrap();
+        std::os::unix::fs::symlink("s.csv", project.path().join("link.csv")).unwrap();
+        spines.extend([
+            ("s.csv", "here/s.csv"),
+            ("here/s.csv", "s.csv"),
+            ("link.csv", "s.csv"),
+        ]);
+    }
+    for (spine, out) in spines {
+        let over = [
+            "training-set",
+            "--set",
+            "risk",
+            "--spine",
+            spine,
+            "--out",
+            out,
+        ];
+        let said = project.run_fails(&over);
+        assert!(said.contains("over its own spine"), "{spine} {out}: {said}");
+    }
     let kept = std::fs::read_to_string(project.path().join("s.csv")).unwrap();
     assert_eq!(kept, own);
     let naive: TimestampMicrosecondArray = vec![1].into();
@@ -470,11 +512,20 @@ fn rows_know_what_had_arrived_by_then_and_facts_see_what_came_before_them() {
     );
     project.write(
         "s.csv",
-        "customer,as_of,fact_contract,fact_id\nada,9,purchase,f0\nada,9,purchase,f57\n",
+        "customer,as_of,fact_contract,fact_id\nada,0,purchase,f0\nada,21000000,purchase,f57\n",
     );
     project.run_ok(&set);
     let text = std::fs::read_to_string(project.path().join("t.csv")).unwrap();
     assert!(text.contains(",purchase,f0,0\n"), "{text}");
+    project.write(
+        "s.csv",
+        "customer,as_of,fact_contract,fact_id\nada,9,purchase,f57\n",
+    );
+    let said = project.run_fails(&set);
+    assert!(
+        said.contains("the row says 1970-01-01T00:00:00.000009Z, the fact `f57` of `purchase` is of 1970-01-01T00:00:21Z"),
+        "{said}"
+    );
     project.write(
         "s.csv",
         "customer,as_of,fact_contract,fact_id\nada,9,purchase,none\n",

@@ -129,6 +129,10 @@ impl Files for MixedFiles {
         self.0.lock(path)
     }
 
+    fn canonical(&self, path: &Path) -> Result<PathBuf, FileError> {
+        self.0.canonical(path)
+    }
+
     fn free_bytes(&self, folder: &Path) -> Result<u64, FileError> {
         self.0.free_bytes(folder)
     }
