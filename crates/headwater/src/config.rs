@@ -220,16 +220,6 @@ pub struct StateSettings {
     pub disk_cache_bytes: u64,
 }
 
-impl StateSettings {
-    /// What one view's states on their way to the disk may take before they are written out: a sixteenth of the memory
-    /// for states, so that a small budget isn't passed by what is evicted from it.
-    pub(crate) fn memtable_bytes(&self) -> u64 {
-        const LEAST: u64 = 1 << 20;
-        const MOST: u64 = 64 << 20;
-        (self.memory_bytes_max as u64 / 16).clamp(LEAST, MOST)
-    }
-}
-
 impl Default for Settings {
     fn default() -> Self {
         Self {

@@ -213,19 +213,15 @@ pub(crate) fn open_store(
     config: &Config,
 ) -> Result<OpenedStore, Problem> {
     let folder = data.features();
-    let state = &config.spec.state;
-    let open = || {
-        let memtable = state.memtable_bytes();
-        EmbeddedFeatureStore::open(&folder, state.disk_cache_bytes, memtable)
-    };
-    match open() {
+    let cache = config.spec.state.disk_cache_bytes;
+    match EmbeddedFeatureStore::open(&folder, cache) {
         Ok(store) => Ok((Arc::new(store), Vec::new())),
         Err(problem) if problem.code == EmbeddedFeatureStore::IN_USE => Err(problem),
         Err(problem) => {
             env.files.remove_dir_all(&folder).map_err(|e| {
                 Problem::external("data-folder", "the feature store can't be removed").detail(e)
             })?;
-            let store = open()?;
+            let store = EmbeddedFeatureStore::open(&folder, cache)?;
             let message = format!("the feature store is made again from the log: {problem}");
             Ok((Arc::new(store), vec![message]))
         }

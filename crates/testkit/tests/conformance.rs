@@ -143,7 +143,7 @@ fn the_store_in_memory_conforms() {
 fn the_embedded_store_conforms() {
     let folder = tempfile::tempdir().expect("a folder");
     let open: feature_store::Open = Box::new(move || {
-        let store = EmbeddedFeatureStore::open(folder.path(), 1 << 20, 1 << 20);
+        let store = EmbeddedFeatureStore::open(folder.path(), 1 << 20);
         Arc::new(store.expect("opens"))
     });
     feature_store::conforms(&open);

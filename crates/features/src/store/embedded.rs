@@ -26,7 +26,6 @@ const COMPRESSION_MAX: usize = 256;
 pub struct EmbeddedFeatureStore {
     database: Database,
     positions: Keyspace,
-    memtable_bytes: u64,
     views: RwLock<HashMap<String, Keyspace>>,
 }
 
@@ -34,23 +33,16 @@ impl EmbeddedFeatureStore {
     /// The code of the problem that another holds the store.
     pub const IN_USE: &str = "feature-store-in-use";
 
-    /// Opens or creates the store in `folder`, with `cache_bytes` of memory for blocks read from disk. A view whose
-    /// keyspace is made from now on sorts at most `memtable_bytes` in memory before they are written out; a few such
-    /// pieces may wait for the disk.
+    /// Opens or creates the store in `folder`, with `cache_bytes` of memory for blocks read from disk.
     ///
     /// # Errors
     ///
     /// `feature-store-in-use` where another holds it for long: what it holds is whole, and must not be made again.
-    pub fn open(folder: &Path, cache_bytes: u64, memtable_bytes: u64) -> Result<Self, Problem> {
-        Self::open_within(folder, cache_bytes, memtable_bytes, LOCK_TRIES)
+    pub fn open(folder: &Path, cache_bytes: u64) -> Result<Self, Problem> {
+        Self::open_within(folder, cache_bytes, LOCK_TRIES)
     }
 
-    fn open_within(
-        folder: &Path,
-        cache_bytes: u64,
-        memtable_bytes: u64,
-        tries: usize,
-    ) -> Result<Self, Problem> {
+    fn open_within(folder: &Path, cache_bytes: u64, tries: usize) -> Result<Self, Problem> {
         let open = || {
             Database::builder(folder)
                 .cache_size(cache_bytes)
@@ -71,7 +63,6 @@ impl EmbeddedFeatureStore {
         Ok(Self {
             database,
             positions,
-            memtable_bytes,
             views: RwLock::default(),
         })
     }
@@ -82,10 +73,9 @@ impl EmbeddedFeatureStore {
             return Ok(view.clone());
         }
         drop(views);
-        let options = || KeyspaceCreateOptions::default().max_memtable_size(self.memtable_bytes);
         let view = self
             .database
-            .keyspace(&keyspace_name(name), options)
+            .keyspace(&keyspace_name(name), KeyspaceCreateOptions::default)
             .map_err(|e| failed("opening a view of", &e))?;
         let mut views = self.views.write().unwrap_or_else(PoisonError::into_inner);
         views.insert(name.to_owned(), view.clone());
@@ -244,15 +234,15 @@ mod tests {
     )]
     fn a_store_that_is_held_is_waited_for_and_never_taken() {
         let folder = tempfile::tempdir().expect("a folder");
-        let store = EmbeddedFeatureStore::open(folder.path(), 1 << 20, 1 << 20).expect("opens");
+        let store = EmbeddedFeatureStore::open(folder.path(), 1 << 20).expect("opens");
         put(&store);
-        let held = EmbeddedFeatureStore::open_within(folder.path(), 1 << 20, 1 << 20, 1);
+        let held = EmbeddedFeatureStore::open_within(folder.path(), 1 << 20, 1);
         assert_eq!(held.err().expect("held").code, EmbeddedFeatureStore::IN_USE);
         let letting_go = std::thread::spawn(move || {
             std::thread::sleep(Duration::from_millis(900));
             drop(store);
         });
-        let next = EmbeddedFeatureStore::open(folder.path(), 1 << 20, 1 << 20).expect("let go");
+        let next = EmbeddedFeatureStore::open(folder.path(), 1 << 20).expect("let go");
         letting_go.join().expect("joins");
         assert_eq!(
             next.get("v@1", &[b"k"]).expect("read"),
