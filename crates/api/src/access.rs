@@ -147,6 +147,7 @@ pub const RULES: &[Rule] = &[
     rule("GET", "/v1/models", READ, "models"),
     rule("GET", "/v1/models/{model}", READ, "models_one"),
     rule("POST", "/v1/models/{model}/predict", READ, "predict"),
+    rule("POST", "/v1/models/{model}/bundle", READ, "bundle"),
     rule("POST", "/v1/models/{model}/versions", ADMIN, "models_add"),
     rule(
         "POST",

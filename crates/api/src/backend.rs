@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io::Write;
 use std::sync::Arc;
 
+pub use crate::bundle::BundleRequest;
 use headwater_aggregate::Status;
 use headwater_batch::sql::Answer;
 use headwater_batch::{Pieces, Stop};
@@ -454,6 +455,9 @@ pub trait Backend: Send + Sync + 'static {
 
     /// Lets a model's versions go until they are loaded again.
     fn unload_model(&self, model: &str) -> Result<(), Problem>;
+
+    /// A version of a model and what is known of some entities, as a file.
+    fn bundle(&self, request: &BundleRequest) -> Result<Vec<u8>, Problem>;
 
     /// What is counted of each model.
     fn model_stats(&self) -> Vec<ModelStats>;

@@ -4,7 +4,7 @@ use axum::body::{Body, Bytes};
 use axum::http::{HeaderMap, header};
 use headwater_schema::decode::BodyFormat;
 use headwater_schema::time::parse_timestamp;
-use headwater_schema::{Micros, Problem, Value};
+use headwater_schema::{Micros, Problem};
 use serde::de::DeserializeOwned;
 use tower_http::timeout::TimeoutError;
 
@@ -113,15 +113,4 @@ pub fn known_at(name: &str, text: &str) -> Result<KnownAt, ApiError> {
                 .hint("use a `sequence` that a reply gave, or RFC 3339 with an offset"),
             )
         })
-}
-
-/// A key value: a string, an integer or a bool.
-pub fn key_value(json: &serde_json::Value) -> Option<Value> {
-    match json {
-        serde_json::Value::String(v) => Some(Value::string(v)),
-        serde_json::Value::Bool(v) => Some(Value::Bool(*v)),
-        serde_json::Value::Number(v) => v.as_i64().map(Value::Int),
-        serde_json::Value::Null => Some(Value::Null),
-        _ => None,
-    }
 }

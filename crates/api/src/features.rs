@@ -6,6 +6,7 @@ use std::sync::Arc;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, Response, header};
+use headwater_features::entity_request;
 use headwater_schema::time::format_timestamp;
 use headwater_schema::{Micros, Problem};
 use schemars::JsonSchema;
@@ -13,8 +14,8 @@ use serde::ser::{SerializeSeq, Serializer};
 use serde::{Deserialize, Serialize};
 
 use crate::arrow_stream;
-use crate::backend::{EntityRequest, FeatureRow, FeaturesReply, FeaturesRequest, KeyValue, Names};
-use crate::body::{instant, key_value, known_at, read_body, read_json};
+use crate::backend::{EntityRequest, FeatureRow, FeaturesReply, FeaturesRequest, Names};
+use crate::body::{instant, known_at, read_body, read_json};
 use crate::error::{ApiError, malformed};
 use crate::limits::Limits;
 use crate::server::Shared;
@@ -210,33 +211,6 @@ pub(crate) fn read_entity(
         let field = problem.field.clone().unwrap_or_default();
         ApiError(problem.field(format!("entities[{index}].{field}")))
     })
-}
-
-/// The entities of one row, as a request writes them.
-pub fn entity_request(
-    entity: &BTreeMap<String, serde_json::Value>,
-) -> Result<EntityRequest, Problem> {
-    let wrong = |name: &str| {
-        Problem::user("wrong-key-type", "an entity's key is neither text, integer nor bool")
-            .field(name)
-            .hint("write {\"plane\": \"N14228\"}, or several columns as {\"route\": {\"origin\": \"EWR\", \"dest\": \"IAH\"}}")
-    };
-    let mut keys = EntityRequest::new();
-    for (name, json) in entity {
-        let value = match json {
-            serde_json::Value::Object(columns) => {
-                let mut values = BTreeMap::new();
-                for (column, json) in columns {
-                    let value = key_value(json).ok_or_else(|| wrong(name))?;
-                    values.insert(column.clone(), value);
-                }
-                KeyValue::Columns(values)
-            }
-            json => KeyValue::Scalar(key_value(json).ok_or_else(|| wrong(name))?),
-        };
-        keys.insert(name.clone(), value);
-    }
-    Ok(keys)
 }
 
 fn answer(reply: FeaturesReply) -> Result<Response<Body>, ApiError> {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, Response};
+use headwater_features::key_value;
 use headwater_schema::time::format_timestamp;
 use headwater_schema::{Micros, Problem, Value};
 use schemars::{JsonSchema, SchemaGenerator};
@@ -15,7 +16,7 @@ use serde_json::json;
 use tokio::sync::oneshot;
 
 use crate::backend::{Candidates, InputRows, PredictReply, PredictRequest};
-use crate::body::{key_value, read_body, read_json};
+use crate::body::{read_body, read_json};
 use crate::error::{ApiError, malformed};
 use crate::features::{check_limit, json_reply, read_entity};
 use crate::openapi::{Paths, json_content, replies};

@@ -3,6 +3,7 @@
 use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::http::Response;
+use headwater_features::key_value;
 use headwater_schema::decode::join_id_parts;
 use headwater_schema::{Problem, value_to_text};
 use schemars::JsonSchema;
@@ -10,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
 use crate::backend::RetractReply;
-use crate::body::{key_value, read_body};
+use crate::body::read_body;
 use crate::error::{ApiError, malformed};
 use crate::features::json_reply;
 use crate::server::Shared;

@@ -21,6 +21,7 @@ use crate::archive;
 use crate::audit::get_audit;
 use crate::auth::{Authorizer, method_not_allowed, not_found};
 use crate::backend::Backend;
+use crate::bundle::post_bundle;
 use crate::connection::{Connections, Counters};
 use crate::error::ApiError;
 use crate::facts::{get_facts, post_facts};
@@ -208,6 +209,7 @@ fn router(shared: Shared) -> Router {
         .route("/v1/models", get(models::get_models))
         .route("/v1/models/{model}", get(models::get_model))
         .route("/v1/models/{model}/predict", post(post_predict))
+        .route("/v1/models/{model}/bundle", post(post_bundle))
         .route("/v1/models/{model}/versions", post(models::post_version))
         .route("/v1/models/{model}/promote", post(models::post_promote))
         .route("/v1/models/{model}/rollback", post(models::post_rollback))

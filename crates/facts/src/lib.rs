@@ -15,6 +15,7 @@ mod frame;
 pub mod fuzz;
 mod group;
 mod index;
+mod kept;
 mod log;
 mod log_trait;
 mod memory;
@@ -31,6 +32,8 @@ pub use count::count_facts;
 pub use embedded::{
     ContractStats, EmbeddedFactLog, FactLogOptions, FactLogStats, RecoveryReport, SyncPolicy,
 };
+pub use found::take as take_facts;
+pub use kept::{KeptFacts, Restored, facts_at};
 pub use log_trait::{
     AppendRequest, Appended, Change, FactLog, Fault, FoundColumns, FoundFacts, FoundRun, IndexSpec,
     Lookup, Mends, QuarantineQuery, QuarantinedRow, Scan, Wanted,

@@ -1,7 +1,7 @@
-//! A fact log in memory: for tests, and for facts that needn't outlive the process. It goes through all
-//! it holds for every question: slow, and plainly what a [`FactLog`] promises.
+//! A fact log in memory: for tests, and for facts whose truth lies elsewhere. Plainly what a [`FactLog`] promises: it
+//! looks facts up by their ids and their entities, and goes through all it holds for any other question.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arrow::array::RecordBatch;
@@ -11,11 +11,11 @@ use headwater_schema::{
     EntityKey, FactBatch, Micros, Position, Problem, Sequence, SequencedBatch, Value,
 };
 
-use crate::found::{fetch, missing, removed_facts, take};
+use crate::found::{missing, removed_facts, take};
 use crate::row_hash::payload_hashes;
 use crate::{
-    AppendRequest, Appended, Change, FactLog, Fault, FoundFacts, IndexSpec, Lookup,
-    QuarantineQuery, QuarantinedRow,
+    AppendRequest, Appended, Change, FactLog, Fault, FoundFacts, FoundRun, IndexSpec, KeptFacts,
+    Lookup, QuarantineQuery, QuarantinedRow, Restored,
 };
 
 /// Holds everything in lists.
@@ -26,11 +26,28 @@ pub struct MemoryFactLog {
 
 #[derive(Default)]
 struct Inner {
+    /// What was appended here.
     batches: Vec<Arc<SequencedBatch>>,
+    /// Where facts lie.
+    runs: Vec<FactBatch>,
+    /// By ascending sequence.
     facts: Vec<Fact>,
+    /// The places in `facts` of those that have had an id, oldest first; by contract and id.
+    by_id: HashMap<Arc<str>, HashMap<String, Vec<usize>>>,
+    by_key: HashMap<IndexSpec, Postings>,
     rejected: Vec<QuarantinedRow>,
+    dropped: BTreeMap<String, Micros>,
+    /// One less than the oldest sequence that is kept.
+    before: Sequence,
     last: Sequence,
     last_ingest_time: Micros,
+}
+
+/// The facts of entities, as far as they have been looked at.
+#[derive(Default)]
+struct Postings {
+    upto: usize,
+    places: HashMap<EntityKey, Vec<usize>>,
 }
 
 /// What is known of one fact.
@@ -43,6 +60,9 @@ struct Fact {
     position: Position,
     ingest_time: Micros,
     removed_at: Option<Sequence>,
+    /// Where it lies.
+    run: usize,
+    row: u32,
 }
 
 impl MemoryFactLog {
@@ -53,35 +73,129 @@ impl MemoryFactLog {
         }
     }
 
+    /// A log that goes on from what another knew. The facts of that one are looked up as its own are, and their ids are
+    /// known; [`FactLog::read`] gives only what is appended here.
+    pub fn restored(env: Env, restored: Restored) -> Result<Self, Problem> {
+        let mut inner = Inner {
+            before: restored.sequences.0.saturating_sub(1),
+            last: restored.sequences.1,
+            dropped: restored.dropped,
+            last_ingest_time: restored.ingest_time,
+            ..Inner::default()
+        };
+        for kept in restored.facts {
+            inner.restore(kept)?;
+        }
+        inner.facts.sort_by_key(|fact| fact.position.sequence);
+        let mut pairs = inner.facts.windows(2);
+        let twice = pairs.find(|pair| pair[0].position.sequence == pair[1].position.sequence);
+        let newest = inner.facts.last().map_or(0, |f| f.position.sequence);
+        if twice.is_some() || newest > inner.last {
+            return Err(Problem::external(
+                "corrupt-facts",
+                "facts don't have places of their own in the log",
+            ));
+        }
+        inner.index_ids();
+        Ok(Self {
+            env,
+            inner: Mutex::new(inner),
+        })
+    }
+
     fn inner(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Where the newest live fact of a contract with an id is.
+    pub fn live(&self, contract: &str, id: &str) -> Option<Position> {
+        let inner = self.inner();
+        let place = inner.with_id(contract, id)?;
+        Some(inner.facts[place].position)
+    }
+
+    /// As [`FactLog::append`] of one request, at a moment: for what is told again.
+    pub fn append_at(&self, request: &AppendRequest, now: Micros) -> Result<Appended, Problem> {
+        let mut inner = self.inner();
+        let now = now.max(inner.last_ingest_time);
+        inner.last_ingest_time = now;
+        inner.append(request, now)
     }
 }
 
 impl Inner {
+    fn restore(&mut self, kept: KeptFacts) -> Result<(), Problem> {
+        let KeptFacts {
+            facts,
+            sequences,
+            ingest_times,
+        } = kept;
+        if sequences.len() != facts.len() || ingest_times.len() != facts.len() {
+            let title = "facts don't have a place in the log each";
+            return Err(Problem::external("corrupt-facts", title));
+        }
+        let payloads = payload_hashes(&facts.columns, facts.unknown_fields.as_ref());
+        for (row, payload) in payloads.into_iter().enumerate() {
+            self.facts.push(Fact {
+                contract: facts.contract.clone(),
+                id: facts.fact_ids.as_ref().map(|ids| ids.value(row).to_owned()),
+                payload,
+                position: Position::new(facts.event_times[row], sequences[row]),
+                ingest_time: ingest_times[row],
+                removed_at: None,
+                run: self.runs.len(),
+                row: row as u32,
+            });
+        }
+        self.runs.push(facts);
+        Ok(())
+    }
+
+    fn index_ids(&mut self) {
+        self.by_id.clear();
+        for place in 0..self.facts.len() {
+            self.index_id(place);
+        }
+    }
+
+    fn index_id(&mut self, place: usize) {
+        let Fact { contract, id, .. } = &self.facts[place];
+        if let Some(id) = id {
+            let ids = self.by_id.entry(contract.clone()).or_default();
+            ids.entry(id.clone()).or_default().push(place);
+        }
+    }
+
+    /// A batch that holds a fact, and no other.
     fn batch_of(&self, sequence: Sequence) -> Result<Arc<SequencedBatch>, Problem> {
-        let holds = |b: &&Arc<SequencedBatch>| {
-            b.first_sequence <= sequence && sequence <= b.last_sequence()
-        };
-        let batch = self.batches.iter().find(holds);
-        batch.cloned().ok_or_else(|| missing(sequence))
+        let found = self
+            .facts
+            .binary_search_by_key(&sequence, |f| f.position.sequence);
+        let fact = &self.facts[found.map_err(|_| missing(sequence))?];
+        Ok(Arc::new(SequencedBatch {
+            first_sequence: sequence,
+            ingest_time: fact.ingest_time,
+            batch: take(&self.runs[fact.run], &[fact.row])?,
+            removed: Vec::new(),
+        }))
     }
 
-    /// The newest live fact of a contract that is named so, by its place in the list.
-    fn newest_live(&self, contract: &str, named: impl Fn(&Fact) -> bool) -> Option<usize> {
-        self.facts.iter().rposition(|fact| {
-            fact.removed_at.is_none() && fact.contract.as_ref() == contract && named(fact)
-        })
-    }
-
+    /// The newest live fact of a contract with an id, by its place in the list.
     fn with_id(&self, contract: &str, id: &str) -> Option<usize> {
-        self.newest_live(contract, |fact| fact.id.as_deref() == Some(id))
+        let places = self.by_id.get(contract)?.get(id)?;
+        let live = |place: &&usize| self.facts[**place].removed_at.is_none();
+        places.iter().rev().find(live).copied()
     }
 
     fn with_sequence(&self, contract: &str, text: &str) -> Option<usize> {
-        self.newest_live(contract, |fact| {
-            fact.id.is_none() && fact.position.sequence.to_string() == text
-        })
+        let sequence: Sequence = text.parse().ok()?;
+        let found = self
+            .facts
+            .binary_search_by_key(&sequence, |f| f.position.sequence);
+        let place = found.ok().filter(|_| sequence.to_string() == text)?;
+        let fact = &self.facts[place];
+        let own = fact.id.is_none() && fact.contract.as_ref() == contract;
+        (own && fact.removed_at.is_none()).then_some(place)
     }
 
     fn quarantine(&mut self, contract: &str, id: u64) -> Option<&mut QuarantinedRow> {
@@ -95,7 +209,9 @@ impl Inner {
     }
 
     fn append(&mut self, request: &AppendRequest, now: Micros) -> Result<Appended, Problem> {
-        let before = (self.facts.clone(), self.last);
+        let before = self.last;
+        // What a refusal of the whole request goes back to.
+        let whole = request.all_or_nothing.then(|| self.facts.clone());
         let mut answer = Appended::default();
         let (mut fresh, mut removals) = (Vec::new(), Vec::new());
         let facts = match &request.change {
@@ -117,22 +233,20 @@ impl Inner {
                 nothing(contract.clone())
             }
         };
-        if request.all_or_nothing && !answer.conflicts.is_empty() {
-            (self.facts, self.last) = before;
+        if let Some(facts) = whole.filter(|_| !answer.conflicts.is_empty()) {
+            (self.facts, self.last) = (facts, before);
+            self.index_ids();
             answer.duplicates.clear();
             (fresh, removals) = (Vec::new(), Vec::new());
         }
         if !fresh.is_empty() || !removals.is_empty() {
-            let batch = SequencedBatch {
-                first_sequence: before.1 + 1,
+            self.runs.push(facts.clone());
+            let batch = Arc::new(SequencedBatch {
+                first_sequence: before + 1,
                 ingest_time: now,
                 batch: facts,
-                removed: Vec::new(),
-            };
-            self.batches.push(Arc::new(batch.clone()));
-            let removed = removed_facts(&removals, |sequence| self.batch_of(sequence))?;
-            self.batches.pop();
-            let batch = Arc::new(SequencedBatch { removed, ..batch });
+                removed: removed_facts(&removals, |sequence| self.batch_of(sequence))?,
+            });
             self.batches.push(batch.clone());
             answer.batch = Some(batch);
         }
@@ -180,6 +294,7 @@ impl Inner {
             if let Some(index) = replaced {
                 self.end(index, removals);
             }
+            let place = (self.runs.len(), fresh.len() as u32);
             fresh.push(row as u32);
             self.facts.push(Fact {
                 contract: batch.contract.clone(),
@@ -188,7 +303,10 @@ impl Inner {
                 position: Position::new(batch.event_times[row], self.last),
                 ingest_time: now,
                 removed_at: None,
+                run: place.0,
+                row: place.1,
             });
+            self.index_id(self.facts.len() - 1);
         }
     }
 
@@ -232,18 +350,65 @@ impl Inner {
         }
     }
 
-    /// Whether a fact has a key.
-    fn has_key(&self, fact: &Fact, lookup: &Lookup) -> Result<bool, Problem> {
-        let sequence = fact.position.sequence;
-        let batch = self.batch_of(sequence)?;
-        let row = (sequence - batch.first_sequence) as usize;
-        let columns = &batch.batch.columns;
-        let value = |name: &Arc<str>| {
-            let column = columns.column_by_name(name);
-            column.map_or(Value::Null, |column| Value::from_array(column, row))
+    /// The places of the facts of one entity, ascending.
+    fn of_entity(&mut self, lookup: &Lookup) -> &[usize] {
+        let spec = IndexSpec {
+            contract: lookup.contract.clone(),
+            key_columns: lookup.key_columns.clone(),
         };
-        let values: Vec<Value> = lookup.key_columns.iter().map(value).collect();
-        Ok(EntityKey::from_values(&values).is_some_and(|key| key == lookup.key))
+        let postings = self.by_key.entry(spec).or_default();
+        for place in postings.upto..self.facts.len() {
+            let fact = &self.facts[place];
+            if fact.contract != lookup.contract {
+                continue;
+            }
+            let columns = &self.runs[fact.run].columns;
+            let value = |name: &Arc<str>| {
+                let column = columns.column_by_name(name);
+                column.map_or(Value::Null, |c| Value::from_array(c, fact.row as usize))
+            };
+            let values: Vec<Value> = lookup.key_columns.iter().map(value).collect();
+            if let Some(key) = EntityKey::from_values(&values) {
+                postings.places.entry(key).or_default().push(place);
+            }
+        }
+        postings.upto = self.facts.len();
+        postings.places.get(&lookup.key).map_or(&[], Vec::as_slice)
+    }
+
+    /// The facts at places, in that order.
+    fn found(&self, places: &[usize]) -> Result<FoundFacts, Problem> {
+        // Facts that lie and arrived together.
+        let mut together: BTreeMap<(usize, Micros), Vec<usize>> = BTreeMap::new();
+        for (order, place) in places.iter().enumerate() {
+            let Fact {
+                run, ingest_time, ..
+            } = self.facts[*place];
+            together.entry((run, ingest_time)).or_default().push(order);
+        }
+        let mut found = FoundFacts {
+            runs: Vec::with_capacity(together.len()),
+            order: vec![(0, 0); places.len()],
+        };
+        for ((run, ingest_time), orders) in together {
+            for (row, order) in orders.iter().enumerate() {
+                found.order[*order] = (found.runs.len(), row);
+            }
+            let facts = || orders.iter().map(|order| &self.facts[places[*order]]);
+            let rows: Vec<u32> = facts().map(|fact| fact.row).collect();
+            let taken = take(&self.runs[run], &rows)?;
+            found.runs.push(FoundRun {
+                sequences: facts().map(|fact| fact.position.sequence).collect(),
+                ingest_time,
+                event_times: taken.event_times,
+                fact_ids: taken.fact_ids.map(|ids| {
+                    let texts = ids.iter().map(|id| id.unwrap_or_default().to_owned());
+                    texts.collect()
+                }),
+                columns: taken.columns,
+            });
+        }
+        Ok(found)
     }
 }
 
@@ -278,12 +443,13 @@ impl FactLog for MemoryFactLog {
     }
 
     fn sequences(&self) -> (Sequence, Sequence) {
-        (1, self.inner().last)
+        let inner = self.inner();
+        (inner.before + 1, inner.last)
     }
 
-    fn newest_dropped(&self, _: &str) -> Option<Micros> {
-        // It keeps all.
-        None
+    fn newest_dropped(&self, contract: &str) -> Option<Micros> {
+        // It keeps all that it was given.
+        self.inner().dropped.get(contract).copied()
     }
 
     fn newest(&self, contract: &str) -> Option<Micros> {
@@ -299,21 +465,23 @@ impl FactLog for MemoryFactLog {
     }
 
     fn lookup(&self, lookup: &Lookup) -> Result<FoundFacts, Problem> {
-        let inner = self.inner();
+        let mut inner = self.inner();
+        let places = inner.of_entity(lookup).to_vec();
         let mut found = BTreeSet::new();
-        for fact in inner.facts.iter().filter(|f| f.contract == lookup.contract) {
+        for place in places {
+            let fact = &inner.facts[place];
             let known = fact.position.sequence <= lookup.known_at
                 && fact.removed_at.is_none_or(|at| lookup.known_at < at);
             let within = lookup.from <= fact.position && fact.position < lookup.until;
-            if known && within && inner.has_key(fact, lookup)? {
-                found.insert(fact.position);
+            if known && within {
+                found.insert((fact.position, place));
             }
         }
         let surplus = found
             .len()
             .saturating_sub(lookup.newest.unwrap_or(usize::MAX));
-        let positions: Vec<Position> = found.into_iter().skip(surplus).collect();
-        fetch(&positions, |sequence| inner.batch_of(sequence))
+        let places: Vec<usize> = found.into_iter().skip(surplus).map(|(_, p)| p).collect();
+        inner.found(&places)
     }
 
     fn quarantined(&self, query: &QuarantineQuery) -> Result<Vec<QuarantinedRow>, Problem> {

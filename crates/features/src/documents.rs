@@ -195,6 +195,17 @@ impl Documents {
         }
     }
 
+    /// Documents that define these and nothing else.
+    pub fn of(definitions: &[DefinitionDocument]) -> Self {
+        let stored = |definition: &DefinitionDocument| StoredDocument {
+            file: definition.file.clone(),
+            document: definition.document.clone(),
+        };
+        Self {
+            documents: definitions.iter().map(stored).collect(),
+        }
+    }
+
     /// Compiles the documents.
     pub fn compile(&self) -> Result<Catalog, Vec<Problem>> {
         let mut documents = Vec::with_capacity(self.documents.len());

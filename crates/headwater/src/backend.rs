@@ -7,21 +7,20 @@ use std::time::Duration;
 
 use headwater_api::Backend;
 use headwater_api::backend::{
-    DefinitionFile, DefinitionsRequest, FactRow, FactsQuery, FeaturesReply, FeaturesRequest,
-    IndexedVersion, IngestDone, IngestOptions, Measure, MendReply, Mending, ModelStats, NewVersion,
-    Pending, PredictDone, PredictRequest, QuarantineRow, QueryRequest, RegistryQuery, RetractDone,
-    Signature, TrainingSetRequest, WriteTarget,
+    BundleRequest, DefinitionFile, DefinitionsRequest, FactRow, FactsQuery, FeaturesReply,
+    FeaturesRequest, IndexedVersion, IngestDone, IngestOptions, Measure, MendReply, Mending,
+    ModelStats, NewVersion, Pending, PredictDone, PredictRequest, QuarantineRow, QueryRequest,
+    RegistryQuery, RetractDone, Signature, TrainingSetRequest, WriteTarget,
 };
 use headwater_batch::sql::Answer;
 use headwater_batch::{Pieces, Stop};
 use headwater_facts::{FactLog, FoundFacts, Lookup, Scan, refuse_before_kept};
-use headwater_features::{FeatureKind, Plan};
+use headwater_features::{FeatureKind, Plan, entity_key_for};
 use headwater_schema::decode::BodyFormat;
 use headwater_schema::{Contract, Position, Problem, Value, evolve};
 use serde_json::{Value as Json, json};
 
 use crate::describe::{Running, describe};
-use crate::entity::entity_key_for;
 use crate::{Engine, project_name, read_definitions};
 
 /// About how long one call archives; the next one goes on.
@@ -167,6 +166,10 @@ impl Backend for Engine {
 
     fn unload_model(&self, model: &str) -> Result<(), Problem> {
         self.serving.unload_model(model)
+    }
+
+    fn bundle(&self, request: &BundleRequest) -> Result<Vec<u8>, Problem> {
+        self.bundle(request)
     }
 
     fn model_stats(&self) -> Vec<ModelStats> {

@@ -12,7 +12,7 @@ use headwater_env::{Env, FileLock};
 use headwater_facts::{
     AppendRequest, Appended, Change, EmbeddedFactLog, FactLog, FactLogOptions, Mends,
 };
-use headwater_features::Catalog;
+use headwater_features::{Catalog, read_as_typed};
 use headwater_schema::contract::suggest;
 use headwater_schema::decode::{BodyFormat, DecodeLimits, Decoded, decode, decode_each};
 use headwater_schema::{Contract, FactBatch, Problem, Sequence};
@@ -25,7 +25,6 @@ use crate::archive::{Archiver, archive_options};
 use crate::data::{
     DataFolder, OpenedStore, compile_applied, nothing_applied, open_store, read_registry,
 };
-use crate::entity::read_as_typed;
 use crate::freshness::{stale, watched_contracts};
 use crate::indexes::indexes;
 use crate::models::start_serving;

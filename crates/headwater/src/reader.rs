@@ -12,12 +12,13 @@ use headwater_api::backend::{
 };
 use headwater_env::Histogram;
 use headwater_facts::FactLog;
-use headwater_features::{Catalog, FeatureSet, ReadPlan, Registry, Resolved};
-use headwater_schema::{Cursor, EntityKey, Problem, Sequence, Value};
+use headwater_features::{
+    Catalog, FeatureSet, Registry, Resolved, check_entity_names, entity_names,
+};
+use headwater_schema::{Cursor, Problem, Sequence, Value};
 
-use headwater_stream::{InForce, Processor, ServedView};
+use headwater_stream::{InForce, Processor, ViewReads};
 
-use crate::entity::{check_members, entity_key, members};
 use crate::freshness::{Watched, stale, watched};
 
 /// Lists of features whose plans are remembered.
@@ -72,36 +73,6 @@ pub(crate) struct Plan {
     pub(crate) set: Option<Arc<FeatureSet>>,
 }
 
-/// The features of the list that one view gives.
-pub(crate) struct ViewReads {
-    pub(crate) view: Arc<ServedView>,
-    pub(crate) plan: ReadPlan,
-    /// For each feature of `plan`, its place in the answer.
-    places: Vec<usize>,
-}
-
-impl ViewReads {
-    /// Puts the features that the view gives of each row into the row's places.
-    pub(crate) fn place(
-        &self,
-        picked: impl Iterator<Item = Vec<Outcome>>,
-        rows: &mut [Vec<Option<Outcome>>],
-    ) {
-        for (row, picked) in rows.iter_mut().zip(picked) {
-            for (place, outcome) in self.places.iter().zip(picked) {
-                row[*place] = Some(outcome);
-            }
-        }
-    }
-
-    /// Puts the columns of the features that the view gives into their places.
-    pub(crate) fn place_columns(&self, picked: Vec<ArrayRef>, columns: &mut [Option<ArrayRef>]) {
-        for (place, column) in self.places.iter().zip(picked) {
-            columns[*place] = Some(column);
-        }
-    }
-}
-
 impl Plan {
     /// The same as [`Plan::finish`] of values, column by column.
     pub(crate) fn finish_columns(
@@ -120,7 +91,7 @@ impl Plan {
     /// Refuses what no entity is named by. Asked behind the keys: a name that is missing says more than one too many.
     pub(crate) fn check_members(&self, entities: &[EntityRequest]) -> Result<(), Problem> {
         for (index, asked) in entities.iter().enumerate() {
-            check_members(&self.members, asked)
+            check_entity_names(&self.members, asked)
                 .map_err(|p| p.field(format!("entities[{index}]")))?;
         }
         Ok(())
@@ -228,7 +199,7 @@ impl Reader {
         let unread = vec![None; plan.features];
         let mut rows: Vec<Vec<Option<Outcome>>> = vec![unread; entities.len()];
         for reads in &plan.views {
-            self.read_view(reads, entities, cursor, &mut rows)?;
+            reads.read(&self.processor, entities, cursor, &mut rows)?;
         }
         plan.finish(rows, context)
     }
@@ -244,35 +215,6 @@ impl Reader {
             Some(KnownAt::Instant(instant)) => Ok(self.facts.known_by(instant)?.min(applied)),
             None => Ok(applied),
         }
-    }
-
-    fn read_view(
-        &self,
-        reads: &ViewReads,
-        entities: &[EntityRequest],
-        cursor: &Cursor,
-        rows: &mut [Vec<Option<Outcome>>],
-    ) -> Result<(), Problem> {
-        let entity = &reads.plan.view().entity;
-        let mut outcomes: Vec<Vec<Outcome>> = Vec::with_capacity(rows.len());
-        // Candidates that are ranked for one user share the user.
-        let mut last: Option<EntityKey> = None;
-        for (index, asked) in entities.iter().enumerate() {
-            let key =
-                entity_key(entity, asked).map_err(|p| p.field(format!("entities[{index}]")))?;
-            let same = outcomes.last().filter(|_| last.as_ref() == Some(&key));
-            let read = match same {
-                Some(same) => same.clone(),
-                None => self
-                    .processor
-                    .read(&reads.view, &reads.plan, &key, cursor)?,
-            };
-            outcomes.push(read);
-            last = Some(key);
-        }
-        reads.plan.derive(&mut outcomes)?;
-        reads.place(outcomes.iter().map(|row| reads.plan.pick(row)), rows);
-        Ok(())
     }
 
     pub(crate) fn plan(&self, names: &Names) -> Result<Arc<Plan>, Problem> {
@@ -307,28 +249,11 @@ impl Reader {
 }
 
 fn compile(in_force: &InForce, resolved: &Resolved) -> Result<Plan, Problem> {
-    let mut views: Vec<(&Arc<ServedView>, Vec<usize>, Vec<usize>)> = Vec::new();
-    let mut names = Vec::new();
-    let width = resolved.features.len();
-    for (place, feature) in resolved.features.iter().enumerate() {
-        let view = in_force
-            .view(&feature.view.name)
-            .ok_or_else(|| Problem::internal("unknown-view", "a feature's view isn't served"))?;
-        names.push(feature.view.features[feature.index].full_name.clone());
-        match views.iter_mut().find(|(v, _, _)| Arc::ptr_eq(v, view)) {
-            Some((_, wanted, places)) => {
-                wanted.push(feature.index);
-                places.push(place);
-            }
-            None => views.push((view, vec![feature.index], vec![place])),
-        }
-    }
-    let reads = |(view, wanted, places): (&Arc<ServedView>, Vec<usize>, Vec<usize>)| ViewReads {
-        view: view.clone(),
-        plan: ReadPlan::new(view.view().clone(), wanted),
-        places,
-    };
-    let read = views.iter().map(|(view, _, _)| view.view());
+    let views = ViewReads::of(in_force, resolved)?;
+    let read = views.iter().map(|reads| reads.view.view());
+    let watched = watched(in_force.catalog(), read);
+    let own = resolved.features.iter();
+    let mut names: Vec<Arc<str>> = own.map(|f| f.feature().full_name.clone()).collect();
     let features = resolved.features.iter();
     let features = features.map(|f| &f.view.features[f.index]);
     let bounds = features.filter_map(|f| Some((f.full_name.clone(), f.error_bound?)));
@@ -337,14 +262,14 @@ fn compile(in_force: &InForce, resolved: &Resolved) -> Result<Plan, Problem> {
     }
     Ok(Plan {
         catalog: in_force.catalog().clone(),
-        members: members(in_force.catalog()),
-        features: width,
+        members: entity_names(in_force.catalog()),
+        features: resolved.features.len(),
         set: resolved.set.clone(),
         names: names.into(),
         error_bounds: Arc::new(bounds.collect()),
-        watched: watched(in_force.catalog(), read),
+        watched,
         shape: Arc::new(shape(resolved)),
-        views: views.into_iter().map(reads).collect(),
+        views,
     })
 }
 

@@ -16,6 +16,7 @@ mod manage;
 mod predict;
 mod request;
 mod rows;
+mod scorer;
 mod serving;
 mod settings;
 mod shadow;
@@ -29,6 +30,7 @@ pub use request::{
     AnsweredBy, Candidates, Degraded, Explanation, FeatureSource, FeaturesRead, InputRows,
     OutputRow, Pending, PredictReply, PredictRequest,
 };
+pub use scorer::Scorer;
 pub use serving::{PredictDone, Serving};
 pub use settings::ServingSettings;
 pub use stats::{CacheStats, ModelStats, ServingStats, VersionCounts};

@@ -83,7 +83,11 @@ pub(crate) fn refuse_gone(
 }
 
 /// The facts of a lookup in one piece, with the columns of the contract.
-fn read(facts: &dyn FactLog, contract: &Contract, lookup: &Lookup) -> Result<SourceRows, Problem> {
+pub(crate) fn read(
+    facts: &dyn FactLog,
+    contract: &Contract,
+    lookup: &Lookup,
+) -> Result<SourceRows, Problem> {
     let found = facts.lookup(lookup)?.under(contract)?;
     Ok(SourceRows {
         columns: found.columns,

@@ -9,12 +9,15 @@ mod cold;
 mod in_force;
 mod pipeline;
 mod processor;
+mod reads;
 mod replace;
 mod shard;
 
 pub use in_force::{Filled, InForce, ServedView};
 pub use pipeline::{Done, Pipeline, PipelineOptions, PipelineStats};
 pub use processor::{
-    Processor, ProcessorOptions, ProcessorStats, RecoveryStats, ShardStats, ViewStats,
+    Behind, Extent, Processor, ProcessorOptions, ProcessorStats, RecoveryStats, ShardStats,
+    ViewStats, Wanted,
 };
+pub use reads::ViewReads;
 pub use replace::FillStats;

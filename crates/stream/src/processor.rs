@@ -13,16 +13,15 @@ use crate::in_force::{Filled, InForce, ServedView, ViewRuntime};
 use crate::shard::Shard;
 
 mod apply;
+mod behind;
 mod chained;
+
+pub use behind::{Behind, Extent, Wanted};
 
 /// Facts read from the log at a time while recovering.
 const RECOVERY_FACTS_MAX: usize = 65_536;
 /// States that a checkpoint stores before it lets reads and facts have the shard again.
 const CHECKPOINT_STATES: usize = 32;
-
-/// The position of what had been applied to all views but those that were being filled. State ids have an `@`
-/// in them.
-const APPLIED: &str = "applied";
 
 /// Settings of the processor.
 #[derive(Debug, Clone)]
@@ -123,6 +122,10 @@ pub(crate) struct Applying {
 }
 
 impl Processor {
+    /// The position, in a store, of what had been applied to all views but those that were being filled. State ids have
+    /// an `@` in them.
+    pub const APPLIED: &str = "applied";
+
     /// A processor of the catalog's views, each as far as the store has brought it. Call
     /// [`Processor::recover`] before the first fact.
     pub fn open(
@@ -133,7 +136,7 @@ impl Processor {
     ) -> Result<Self, Problem> {
         store.retain(&usable(&catalog, facts.as_ref(), store.as_ref())?)?;
         let positions = store.positions()?;
-        let front = positions.get(APPLIED).copied().unwrap_or(0);
+        let front = positions.get(Self::APPLIED).copied().unwrap_or(0);
         let shards_count = options.shards.max(1);
         let bytes_max = options.memory_bytes_max / shards_count;
         let shards = (0..shards_count).map(|_| {
@@ -290,7 +293,7 @@ impl Processor {
             let reached = v.filled_to().unwrap_or(position);
             (v.view.state_id.clone(), reached)
         });
-        let positions = positions.chain([(APPLIED.to_owned(), position)]);
+        let positions = positions.chain([(Self::APPLIED.to_owned(), position)]);
         let positions = positions.collect();
         for shard in &self.shards {
             self.store_changed(shard)?;
@@ -397,7 +400,7 @@ fn usable(
     let mut kept = kept_positions(catalog.views());
     kept.retain(|state_id| {
         let position = positions.get(state_id).copied();
-        let behind = state_id != APPLIED && position.unwrap_or(0) + 1 < first;
+        let behind = state_id != Processor::APPLIED && position.unwrap_or(0) + 1 < first;
         if let (true, Some(position)) = (behind, position) {
             tracing::warn!(
                 state_id,
@@ -416,7 +419,7 @@ pub(crate) fn kept_positions<'a>(
     views: impl Iterator<Item = &'a Arc<CompiledView>>,
 ) -> Vec<String> {
     let kept = views.map(|view| view.state_id.clone());
-    kept.chain([APPLIED.to_owned()]).collect()
+    kept.chain([Processor::APPLIED.to_owned()]).collect()
 }
 
 /// A lock whose holder panicked still guards states that are whole: each fact is applied or not.

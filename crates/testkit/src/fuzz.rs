@@ -4,6 +4,7 @@
 //! mutates the documents and needs nothing but `cargo test`; libFuzzer drives the same targets from
 //! the folder `fuzz`. No target may panic, hang, or take memory out of proportion.
 
+mod bundles;
 pub mod documents;
 mod messages;
 mod models;
@@ -12,6 +13,7 @@ mod sql;
 mod stored;
 mod text;
 
+pub use bundles::sample as sample_bundle;
 pub use mutate::Mutator;
 
 /// A decoder under test.
@@ -53,6 +55,7 @@ pub const TARGETS: &[Target] = &[
     models::UBJSON,
     models::CATBOOST,
     models::LINEAR,
+    bundles::BUNDLE,
 ];
 
 /// Runs one target, by name, on an input.

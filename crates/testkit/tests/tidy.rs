@@ -14,7 +14,7 @@ use std::process::Command;
 use serde_json::Value;
 
 /// What each crate may depend on: the table of ARCHITECTURE.md.
-const LAYERS: [(&str, &[&str]); 13] = [
+const LAYERS: [(&str, &[&str]); 15] = [
     ("env", &[]),
     ("schema", &[]),
     ("aggregate", &["schema"]),
@@ -30,6 +30,20 @@ const LAYERS: [(&str, &[&str]); 13] = [
         &["env", "schema", "aggregate", "facts", "features", "models"],
     ),
     ("serve", &["env", "schema", "facts", "features", "models"]),
+    (
+        "edge",
+        &[
+            "env",
+            "schema",
+            "aggregate",
+            "facts",
+            "features",
+            "models",
+            "stream",
+            "serve",
+        ],
+    ),
+    ("edge-c", &["schema", "edge"]),
     (
         "api",
         &[
@@ -56,6 +70,7 @@ const LAYERS: [(&str, &[&str]); 13] = [
             "stream",
             "batch",
             "serve",
+            "edge",
             "api",
         ],
     ),
@@ -71,6 +86,7 @@ const LAYERS: [(&str, &[&str]); 13] = [
             "stream",
             "batch",
             "serve",
+            "edge",
             "api",
             "headwater",
         ],
@@ -87,6 +103,7 @@ const LAYERS: [(&str, &[&str]); 13] = [
             "stream",
             "batch",
             "serve",
+            "edge",
             "api",
             "headwater",
         ],

@@ -153,6 +153,10 @@ impl Backend for Slow {
         nothing()
     }
 
+    fn bundle(&self, _: &crate::backend::BundleRequest) -> Result<Vec<u8>, Problem> {
+        nothing()
+    }
+
     fn model_stats(&self) -> Vec<crate::backend::ModelStats> {
         Vec::new()
     }

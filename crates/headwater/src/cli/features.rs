@@ -1,5 +1,7 @@
 //! `features get`.
 
+use std::collections::BTreeMap;
+
 use clap::{Args, Subcommand};
 use headwater::Engine;
 use headwater_api::backend::{
@@ -104,26 +106,25 @@ pub fn read(engine: &Engine, mut request: FeaturesRequest) -> Result<FeaturesRep
     engine.features(&request)
 }
 
+/// The entities of a row as requests name them.
+pub fn entity_json(asked: &EntityRequest) -> BTreeMap<String, Json> {
+    let key = |(name, value): (&String, &KeyValue)| {
+        let value = match value {
+            KeyValue::Scalar(value) => value_to_json(value),
+            KeyValue::Columns(columns) => columns
+                .iter()
+                .map(|(c, v)| (c.clone(), value_to_json(v)))
+                .collect(),
+        };
+        (name.clone(), value)
+    };
+    asked.iter().map(key).collect()
+}
+
 /// The request as `POST /v1/features` takes it.
 pub fn request_json(request: &FeaturesRequest) -> Json {
-    let entity = |asked: &EntityRequest| -> Json {
-        asked
-            .iter()
-            .map(|(name, value)| {
-                let value = match value {
-                    KeyValue::Scalar(value) => value_to_json(value),
-                    KeyValue::Columns(columns) => columns
-                        .iter()
-                        .map(|(c, v)| (c.clone(), value_to_json(v)))
-                        .collect(),
-                };
-                (name.clone(), value)
-            })
-            .collect::<serde_json::Map<String, Json>>()
-            .into()
-    };
     let mut body = json!({
-        "entities": request.entities.iter().map(entity).collect::<Vec<_>>(),
+        "entities": request.entities.iter().map(entity_json).collect::<Vec<_>>(),
     });
     match &request.names {
         Names::Set(set) => body["feature_set"] = json!(set),

@@ -9,6 +9,7 @@ mod apply;
 mod archive;
 mod audit;
 mod backfill;
+mod bundle;
 mod check;
 mod demo;
 mod dev;
@@ -103,6 +104,8 @@ enum Verb {
     /// Add, list, promote and roll back versions of models.
     #[command(subcommand)]
     Models(models::ModelsVerb),
+    /// Take a model along in one file, with what is known of some entities, for a process or a device without a server.
+    Bundle(bundle::BundleArguments),
     /// Look at what is applied: its history, its lineage.
     #[command(subcommand)]
     Registry(registry::RegistryVerb),
@@ -244,6 +247,7 @@ pub fn run() -> ExitCode {
         Verb::TrainingSet(arguments) => training_set::run(&context, &arguments),
         Verb::Query(arguments) => query::run(&context, &arguments),
         Verb::Models(verb) => models::run(&context, verb),
+        Verb::Bundle(arguments) => bundle::run(&context, &arguments),
         Verb::Registry(verb) => registry::run(&context, verb),
         Verb::Archive(arguments) => archive::run(&context, &arguments),
         Verb::Doctor => doctor::run(&context),

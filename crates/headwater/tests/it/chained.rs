@@ -13,7 +13,7 @@ use serde_json::json;
 use crate::harness::{Harness, SECOND, cursor_at};
 use crate::{BINARY, assert_swept};
 
-const DEFINITIONS: &str = "\
+pub const DEFINITIONS: &str = "\
 kind: DataContract
 apiVersion: v3.1.0
 id: shop

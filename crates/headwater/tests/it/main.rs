@@ -17,6 +17,8 @@ mod cli;
 mod clients;
 mod crash;
 mod damage;
+mod edge;
+mod edge_flights;
 mod feed;
 mod fixtures;
 mod functions;

@@ -144,7 +144,7 @@ impl Processor {
 
     /// The rows of a view's source from facts of its contract: themselves, or what the view upstream
     /// makes of them.
-    fn chained_rows(
+    pub(super) fn chained_rows(
         &self,
         served: &ServedView,
         source: usize,

@@ -133,7 +133,7 @@ fn view() -> &'static std::sync::Arc<CompiledView> {
 }
 
 /// States of the view: of its facts, of many of them (with sealed blocks), folded, and empty.
-fn states() -> Vec<Vec<u8>> {
+pub fn states() -> Vec<Vec<u8>> {
     let view = view();
     let batch = documents::batch();
     let mut bytes = Vec::new();

@@ -3,14 +3,14 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use headwater_api::backend::{EntityRequest, KeyValue};
-use headwater_features::{Catalog, Entity};
 use headwater_schema::contract::suggest;
 use headwater_schema::time::parse_timestamp;
 use headwater_schema::{DataType, EntityKey, Problem, Value};
 
+use crate::{Catalog, Entity, EntityRequest, KeyValue};
+
 /// The key of `entity` that a request names.
-pub(crate) fn entity_key(entity: &Entity, asked: &EntityRequest) -> Result<EntityKey, Problem> {
+pub fn entity_key(entity: &Entity, asked: &EntityRequest) -> Result<EntityKey, Problem> {
     let mut values = Vec::with_capacity(entity.keys.len());
     let named = asked.get(entity.name.as_ref());
     for key in &entity.keys {
@@ -34,7 +34,7 @@ pub(crate) fn entity_key(entity: &Entity, asked: &EntityRequest) -> Result<Entit
 }
 
 /// Names by which a request may name entities: their own, and those of their key columns.
-pub(crate) fn members(catalog: &Catalog) -> HashSet<Arc<str>> {
+pub fn entity_names(catalog: &Catalog) -> HashSet<Arc<str>> {
     let names = |entity: &Arc<Entity>| {
         let keys: Vec<Arc<str>> = entity.keys.iter().map(|k| k.name.clone()).collect();
         keys.into_iter()
@@ -45,10 +45,7 @@ pub(crate) fn members(catalog: &Catalog) -> HashSet<Arc<str>> {
 }
 
 /// Refuses what no entity is named by: what is misspelled would be read as left out.
-pub(crate) fn check_members(
-    known: &HashSet<Arc<str>>,
-    asked: &EntityRequest,
-) -> Result<(), Problem> {
+pub fn check_entity_names(known: &HashSet<Arc<str>>, asked: &EntityRequest) -> Result<(), Problem> {
     let Some(unknown) = asked.keys().find(|name| !known.contains(name.as_str())) else {
         return Ok(());
     };
@@ -67,7 +64,7 @@ pub(crate) fn check_members(
 
 /// The entity that a request of one entity names, and its key. Its key columns may be named instead
 /// of the entity itself; values that come as text are read as the key columns' types.
-pub(crate) fn entity_key_for<'a>(
+pub fn entity_key_for<'a>(
     catalog: &'a Catalog,
     asked: &EntityRequest,
 ) -> Result<(&'a Arc<Entity>, EntityKey), Problem> {
@@ -83,7 +80,7 @@ pub(crate) fn entity_key_for<'a>(
 }
 
 /// Reads key values that came as text (from a URL, a command line) as the types of the entity's keys.
-pub(crate) fn read_as_typed(entity: &Entity, asked: &mut EntityRequest) {
+pub fn read_as_typed(entity: &Entity, asked: &mut EntityRequest) {
     for key in &entity.keys {
         let value = match asked.get_mut(entity.name.as_ref()) {
             Some(KeyValue::Columns(columns)) => columns.get_mut(key.name.as_ref()),
