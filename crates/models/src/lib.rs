@@ -3,8 +3,7 @@
 //! [`load`] reads a model file into a [`Predictor`]: a pure function from rows of numbers to scores, outputs and
 //! contributions, equal to the package that trained it. It is synchronous and performs no I/O.
 //! [`repository`] keeps the files of models, their versions and the aliases that point at them; who serves them
-//! lies above. A predictor of another kind (SQL expressions, say) implements
-//! [`Predictor`] where its engine is.
+//! lies above. A predictor of another kind (rules in SQL, say) implements [`Predictor`] where its engine is.
 
 mod catboost;
 mod contract;
@@ -24,4 +23,4 @@ mod xgboost;
 
 pub use contract::{Categories, Input, InputKind, ModelContract, Output, Task};
 pub use load::{Format, LoadOptions, load};
-pub use predictor::{Prediction, Predictor, Rows};
+pub use predictor::{Prediction, Predictor, Rows, check_buffer, check_shape};

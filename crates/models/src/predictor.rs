@@ -123,7 +123,7 @@ fn check_size(values: usize) -> Result<(), Problem> {
 }
 
 /// Refuses rows that don't have the contract's columns, and a buffer that isn't `width` numbers for each of them.
-pub(crate) fn check_shape(
+pub fn check_shape(
     contract: &ModelContract,
     rows: Rows<'_>,
     out: &[f64],
@@ -141,7 +141,8 @@ pub(crate) fn check_shape(
         .hint("Give the model's inputs, in their order"))
 }
 
-pub(crate) fn check_buffer(rows: usize, out: &[f64], width: usize) -> Result<(), Problem> {
+/// Refuses a buffer that isn't `width` numbers for each of the rows.
+pub fn check_buffer(rows: usize, out: &[f64], width: usize) -> Result<(), Problem> {
     if rows.checked_mul(width) == Some(out.len()) {
         return Ok(());
     }

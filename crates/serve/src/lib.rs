@@ -8,6 +8,7 @@ mod bind;
 mod cache;
 mod facts;
 mod fallback;
+mod format;
 mod inference;
 mod last_good;
 mod loaded;
@@ -16,6 +17,7 @@ mod manage;
 mod predict;
 mod request;
 mod rows;
+mod rules;
 mod scorer;
 mod serving;
 mod settings;
@@ -30,6 +32,7 @@ pub use request::{
     AnsweredBy, Candidates, Degraded, Explanation, FeatureSource, FeaturesRead, InputRows,
     OutputRow, Pending, PredictReply, PredictRequest,
 };
+pub use rules::load_rules;
 pub use scorer::Scorer;
 pub use serving::{PredictDone, Serving};
 pub use settings::ServingSettings;

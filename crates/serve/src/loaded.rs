@@ -5,11 +5,12 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use headwater_features::Catalog;
 use headwater_models::repository::{ModelRecord, VersionRecord};
-use headwater_models::{Format, LoadOptions, Predictor, Rows, load};
+use headwater_models::{Predictor, Rows};
 use headwater_schema::Problem;
 
 use crate::OutputRow;
 use crate::bind::{Binding, bind};
+use crate::format::FileFormat;
 use crate::last_good::LastGood;
 use crate::stats::Counters;
 
@@ -43,11 +44,7 @@ pub(crate) struct Served {
 /// Reads a model file and tries it, so that the first request finds it ready and a file that can't answer is
 /// refused before anybody asks.
 pub(crate) fn read(bytes: &[u8], format: Option<&str>) -> Result<Box<dyn Predictor>, Problem> {
-    let options = LoadOptions {
-        format: format.map(Format::parse).transpose()?,
-        ..LoadOptions::default()
-    };
-    let predictor = load(bytes, &options)?;
+    let predictor = FileFormat::of(bytes, format)?.load(bytes)?;
     let width = predictor.contract().inputs.len();
     if width == 0 {
         return Err(Problem::user("model-inputs", "the model takes no inputs"));

@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, PoisonError};
 
 use headwater_features::{Catalog, Model, OnChangedFeatures};
+use headwater_models::Predictor;
 use headwater_models::repository::{
     ModelFile, ModelRecord, OutputRecord, TrainedOn, VersionRecord,
 };
-use headwater_models::{Format, Predictor};
 use headwater_schema::time::format_timestamp;
 use headwater_schema::{Blame, Problem};
 use serde_json::{Value as Json, json};
@@ -15,6 +15,7 @@ use serde_json::{Value as Json, json};
 use crate::Serving;
 use crate::bind::inputs;
 use crate::fallback::check_constants;
+use crate::format::FileFormat;
 use crate::last_good::LastGood;
 use crate::loaded::{LIVE, Served, Version, read};
 
@@ -359,10 +360,7 @@ fn version_record(
         }
         trained_on.definitions = hashes(manifest)?;
     }
-    let format = match &new.format {
-        Some(format) => Format::parse(format)?,
-        None => Format::sniff(&file.bytes)?,
-    };
+    let format = FileFormat::of(&file.bytes, new.format.as_deref())?;
     let outputs = contract.outputs.iter().map(|o| OutputRecord {
         name: o.name.clone(),
         width: o.width,

@@ -56,6 +56,7 @@ pub const TARGETS: &[Target] = &[
     models::CATBOOST,
     models::LINEAR,
     bundles::BUNDLE,
+    models::RULES,
 ];
 
 /// Runs one target, by name, on an input.

@@ -38,6 +38,7 @@ mod quarantine;
 mod query;
 mod registry;
 mod retention;
+mod rules;
 mod traffic;
 mod training_set;
 mod values;

@@ -1,6 +1,7 @@
 //! Targets of model files: whatever loads also scores, explains and says the same of a row alone and in a batch.
 
 use headwater_models::{Format, LoadOptions, Predictor, Rows, load};
+use headwater_serve::load_rules;
 
 use super::Target;
 
@@ -33,6 +34,33 @@ fn run(input: &[u8], format: Format) -> bool {
         }
         Err(_) => false,
     }
+}
+
+/// Rules refuse rows that don't have their types, so each row is tried alone first.
+fn run_rules(input: &[u8]) -> bool {
+    let Ok(model) = load_rules(input) else {
+        return false;
+    };
+    let inputs = model.contract().inputs.len();
+    if inputs > INPUTS_MAX {
+        return true;
+    }
+    let values: Vec<f64> = VALUES.iter().copied().cycle().take(inputs * 19).collect();
+    let rows = values.chunks_exact(inputs);
+    let alone = rows.map(|row| (row, model.predict(Rows::one(row).expect("a row"))));
+    let fit: Vec<_> = alone.filter_map(|(row, p)| Some((row, p.ok()?))).collect();
+    let all: Vec<f64> = fit
+        .iter()
+        .flat_map(|(row, _)| row.iter().copied())
+        .collect();
+    let all = Rows::new(&all, inputs).expect("whole rows");
+    let together = model.predict(all).expect("rows that each were answered");
+    let alone = fit.iter().flat_map(|(_, prediction)| &prediction.outputs);
+    for (place, (a, b)) in alone.zip(&together.outputs).enumerate() {
+        let same = a.to_bits() == b.to_bits() || (a.is_nan() && b.is_nan());
+        assert!(same, "output {place} is {a} alone and {b} in a batch");
+    }
+    true
 }
 
 fn try_rows(model: &dyn Predictor) {
@@ -148,4 +176,24 @@ pub const LINEAR: Target = Target {
         "\"missing\":1",
     ],
     run: |input| run(input, Format::Linear),
+};
+
+pub const RULES: Target = Target {
+    name: "rules",
+    seeds: || vec![include_bytes!("../../../serve/src/rules/small.yaml").to_vec()],
+    words: &[
+        "headwater-rules/2",
+        "type: integer",
+        "values: []",
+        "values: [de]",
+        "name: amount",
+        "amount / age",
+        " / 0",
+        "CAST(country AS INT)",
+        "sum(amount)",
+        "random()",
+        "NULL",
+        "'",
+    ],
+    run: run_rules,
 };
