@@ -148,6 +148,7 @@ pub const RULES: &[Rule] = &[
     rule("GET", "/v1/models/{model}", READ, "models_one"),
     rule("POST", "/v1/models/{model}/predict", READ, "predict"),
     rule("POST", "/v1/models/{model}/bundle", READ, "bundle"),
+    rule("GET", "/v1/models/{model}/predictions", READ, "predictions").parameters(),
     rule("POST", "/v1/models/{model}/versions", ADMIN, "models_add"),
     rule(
         "POST",

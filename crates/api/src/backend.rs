@@ -441,6 +441,17 @@ pub trait Backend: Send + Sync + 'static {
         done: PredictDone,
     ) -> Result<Arc<dyn Pending>, Problem>;
 
+    /// A model's predictions in the order in which they were written, after a sequence.
+    fn predictions(
+        &self,
+        model: &str,
+        after: Sequence,
+        facts_max: usize,
+    ) -> Result<crate::PredictionPage, Problem>;
+
+    /// The last sequence that a read sees, as it grows.
+    fn applied(&self) -> tokio::sync::watch::Receiver<Sequence>;
+
     /// The versions and aliases of one model, or of all.
     fn models(&self, model: Option<&str>) -> Result<serde_json::Value, Problem>;
 

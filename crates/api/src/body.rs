@@ -114,3 +114,15 @@ pub fn known_at(name: &str, text: &str) -> Result<KnownAt, ApiError> {
             )
         })
 }
+
+/// A sequence that a reply gave.
+pub fn sequence(name: &str, text: &str) -> Result<headwater_schema::Sequence, ApiError> {
+    text.parse().map_err(|_| {
+        ApiError(
+            Problem::user("invalid-sequence", format!("`{name}` is no sequence"))
+                .field(name)
+                .detail(format!("it is `{text}`"))
+                .hint("use the id of an event, or a `sequence` that a reply gave"),
+        )
+    })
+}

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::arrow_stream;
 use crate::backend::{
-    EntityRequest, FactsQuery, IngestOptions, IngestReply, KeyValue, RejectedFact,
+    EntityRequest, FactRow, FactsQuery, IngestOptions, IngestReply, KeyValue, RejectedFact,
 };
 use crate::body::{facts_format, instant, known_at, read_body};
 use crate::error::{ApiError, malformed};
@@ -180,21 +180,24 @@ pub async fn get_facts(
     if let Some(contract) = contract {
         return arrow_stream::facts(&contract, &rows);
     }
-    let facts: Vec<FactAnswer<'_>> = rows
-        .iter()
-        .map(|row| FactAnswer {
-            fact_id: &row.fact_id,
-            event_time: format_timestamp(row.event_time),
-            ingest_time: format_timestamp(row.ingest_time),
-            sequence: row.sequence.to_string(),
-            fact: row
-                .values
-                .iter()
-                .map(|(n, v)| (n.as_ref(), JsonValue(v)))
-                .collect(),
-        })
-        .collect();
+    let facts: Vec<FactAnswer<'_>> = rows.iter().map(fact_answer).collect();
     json_reply(&serde_json::json!({ "facts": facts }))
+}
+
+fn fact_answer(row: &FactRow) -> FactAnswer<'_> {
+    let values = row.values.iter();
+    FactAnswer {
+        fact_id: &row.fact_id,
+        event_time: format_timestamp(row.event_time),
+        ingest_time: format_timestamp(row.ingest_time),
+        sequence: row.sequence.to_string(),
+        fact: values.map(|(n, v)| (n.as_ref(), JsonValue(v))).collect(),
+    }
+}
+
+/// A fact as `GET /v1/facts/{contract}` lists it.
+pub fn fact_json(row: &FactRow) -> impl Serialize + '_ {
+    fact_answer(row)
 }
 
 #[derive(Serialize)]

@@ -59,6 +59,14 @@ pub struct Limits {
     pub feed_rejected_max: usize,
     /// Milliseconds until a feed is ended that sends nothing.
     pub feed_idle_ms_max: u64,
+    /// Streams of predictions open at once; more are refused as busy.
+    pub prediction_streams_max: usize,
+    /// Predictions that wait for one subscriber to such a stream.
+    pub prediction_buffer_events_max: usize,
+    /// Milliseconds that they may wait without room for more, until the subscriber is cut off.
+    pub prediction_stall_ms_max: u64,
+    /// Milliseconds between signs of life where there are no predictions.
+    pub prediction_heartbeat_ms: u64,
 }
 
 impl Default for Limits {
@@ -89,6 +97,10 @@ impl Default for Limits {
             feed_batches_in_flight_max: 4,
             feed_rejected_max: 1000,
             feed_idle_ms_max: 600_000,
+            prediction_streams_max: 256,
+            prediction_buffer_events_max: 1024,
+            prediction_stall_ms_max: 10_000,
+            prediction_heartbeat_ms: 15_000,
         }
     }
 }

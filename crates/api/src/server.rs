@@ -34,6 +34,7 @@ use crate::models;
 use crate::openapi::openapi;
 use crate::outcomes::post_outcomes;
 use crate::predict::post_predict;
+use crate::predictions::get_predictions;
 use crate::quarantine::{get_quarantine, post_repair, post_replay};
 use crate::query::post_query;
 use crate::registry;
@@ -54,6 +55,8 @@ pub struct Shared {
     connections: Arc<Counters>,
     /// Room for feeds, which stay open for long.
     pub(crate) feeds: Arc<Semaphore>,
+    /// Room for subscribers to predictions.
+    pub(crate) subscribers: Arc<Semaphore>,
     /// True once the server is about to end.
     pub(crate) stopping: watch::Receiver<bool>,
 }
@@ -106,6 +109,7 @@ impl Server {
             ids: Arc::new(RequestIds::new(options.instance)),
             connections: Arc::default(),
             feeds: Arc::new(Semaphore::new(options.limits.feeds_max)),
+            subscribers: Arc::new(Semaphore::new(options.limits.prediction_streams_max)),
             limits: Arc::new(options.limits),
             stopping: told,
         };
@@ -210,6 +214,7 @@ fn router(shared: Shared) -> Router {
         .route("/v1/models/{model}", get(models::get_model))
         .route("/v1/models/{model}/predict", post(post_predict))
         .route("/v1/models/{model}/bundle", post(post_bundle))
+        .route("/v1/models/{model}/predictions", get(get_predictions))
         .route("/v1/models/{model}/versions", post(models::post_version))
         .route("/v1/models/{model}/promote", post(models::post_promote))
         .route("/v1/models/{model}/rollback", post(models::post_rollback))

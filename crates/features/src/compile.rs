@@ -16,7 +16,7 @@ use crate::window::{NamedWindow, read_window};
 
 mod checks;
 mod finish;
-mod source;
+pub(crate) mod source;
 
 /// Compiles one view; all its mistakes at once.
 pub(crate) fn compile_view(

@@ -47,7 +47,7 @@ pub use lineage::{Direction, Edge, Lineage, Node, NodeKind, Walk};
 pub use meaning::feature_meaning;
 pub use model::{
     Arm, Caching, Constant, ConstantOutput, Fallback, Model, ModelInputs, OnChangedFeatures,
-    Traffic,
+    OnFacts, Traffic, Webhook,
 };
 pub use plan::{Action, Affected, Cost, LogFacts, Plan, PlanItem, Replay, plan};
 pub use prepare::{KeptRows, Keys, PreparedFacts, SourceRows, keep, prepare, prepare_rows};

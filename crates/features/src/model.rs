@@ -16,8 +16,14 @@ use crate::documents::definition_hash;
 use crate::set::{FeatureSet, Place, SetInput};
 use crate::window::duration;
 
+mod on;
+mod push;
 mod traffic;
 
+use on::read_on;
+pub use on::{OnFacts, OnSpec};
+use push::read_push;
+pub use push::{PushSpec, Webhook};
 use traffic::read_traffic;
 pub use traffic::{Arm, Traffic, TrafficSpec};
 
@@ -57,6 +63,12 @@ pub struct ModelSpec {
     /// Which aliases answer, and which are asked beside them; `live` answers all without it.
     #[serde(default)]
     pub traffic: Option<TrafficSpec>,
+    /// Facts that are scored as they arrive; each prediction is a fact of the contract `prediction`.
+    #[serde(default)]
+    pub on: Option<OnSpec>,
+    /// Where predictions are sent to, once they are written.
+    #[serde(default)]
+    pub push: Option<PushSpec>,
 }
 
 /// How answers are remembered.
@@ -145,6 +157,9 @@ pub struct Model {
     pub logged: f64,
     pub cache: Option<Caching>,
     pub traffic: Option<Traffic>,
+    /// The facts that it scores as they arrive.
+    pub on: Option<OnFacts>,
+    pub webhook: Option<Webhook>,
     pub owner: Option<String>,
     pub description: Option<String>,
     pub definition_hash: String,
@@ -269,6 +284,7 @@ pub(crate) fn compile_model(
     let fallbacks = spec.fallback.iter().enumerate().map(|(index, fallback)| {
         read_fallback(fallback).map_err(|p| at(p, &format!("fallback/{index}")))
     });
+    let on = spec.on.as_ref().map(|on| read_on(catalog, set, on, &at));
     Ok(Model {
         name: definition.name.as_str().into(),
         set: set.clone(),
@@ -286,6 +302,12 @@ pub(crate) fn compile_model(
             .traffic
             .as_ref()
             .map(|t| read_traffic(set, &definition.name, t, &at))
+            .transpose()?,
+        on: on.transpose()?,
+        webhook: spec
+            .push
+            .as_ref()
+            .map(|push| read_push(push, &at))
             .transpose()?,
         owner: definition.owner.clone(),
         description: definition.description.clone(),

@@ -64,6 +64,7 @@ impl Engine {
         self.filler.wake();
         self.reader.replace(put.map_err(|p| vec![p])?, next);
         self.serving.refresh();
+        self.webhooks.refresh();
         Ok(plan)
     }
 

@@ -5,22 +5,23 @@ use std::io::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
-use headwater_api::Backend;
 use headwater_api::backend::{
     BundleRequest, DefinitionFile, DefinitionsRequest, FactRow, FactsQuery, FeaturesReply,
     FeaturesRequest, IndexedVersion, IngestDone, IngestOptions, Measure, MendReply, Mending,
     ModelStats, NewVersion, Pending, PredictDone, PredictRequest, QuarantineRow, QueryRequest,
     RegistryQuery, RetractDone, Signature, TrainingSetRequest, WriteTarget,
 };
+use headwater_api::{Backend, PredictionPage};
 use headwater_batch::sql::Answer;
 use headwater_batch::{Pieces, Stop};
 use headwater_facts::{FactLog, FoundFacts, Lookup, Scan, refuse_before_kept};
 use headwater_features::{FeatureKind, Plan, entity_key_for};
 use headwater_schema::decode::BodyFormat;
-use headwater_schema::{Contract, Position, Problem, Value, evolve};
+use headwater_schema::{Contract, Position, Problem, Sequence, Value, evolve};
 use serde_json::{Value as Json, json};
 
 use crate::describe::{Running, describe};
+use crate::predictions::read_predictions;
 use crate::{Engine, project_name, read_definitions};
 
 /// About how long one call archives; the next one goes on.
@@ -146,6 +147,24 @@ impl Backend for Engine {
         done: PredictDone,
     ) -> Result<Arc<dyn Pending>, Problem> {
         self.serving.submit(request, done)
+    }
+
+    fn predictions(
+        &self,
+        model: &str,
+        after: Sequence,
+        facts_max: usize,
+    ) -> Result<PredictionPage, Problem> {
+        let until = self
+            .processor
+            .applied()
+            .max(after.min(self.facts.last_sequence()));
+        let facts = self.facts.as_ref();
+        read_predictions(facts, &self.catalog(), model, (after, until), facts_max)
+    }
+
+    fn applied(&self) -> tokio::sync::watch::Receiver<Sequence> {
+        self.applied.subscribe()
     }
 
     fn models(&self, model: Option<&str>) -> Result<Json, Problem> {

@@ -12,7 +12,7 @@ use headwater_stream::{PipelineOptions, ProcessorOptions};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{ArchiveSettings, TrainingSetSettings};
+use crate::{ArchiveSettings, TrainingSetSettings, WebhookSettings};
 
 /// The document `headwater.yaml`. Only `name` is required.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
@@ -66,6 +66,8 @@ pub struct Settings {
     pub query: QueryOptions,
     /// How models are served.
     pub serving: ServingSettings,
+    /// How predictions are posted to servers that their models name.
+    pub webhooks: WebhookSettings,
     /// Limits of requests.
     pub limits: Limits,
     /// Who may call.
@@ -232,6 +234,7 @@ impl Default for Settings {
             training_sets: TrainingSetSettings::default(),
             query: QueryOptions::default(),
             serving: ServingSettings::default(),
+            webhooks: WebhookSettings::default(),
             limits: Limits::default(),
             auth: AuthSettings::default(),
             audit: AuditSettings::default(),

@@ -61,6 +61,11 @@ impl DataFolder {
         self.folder.join("models")
     }
 
+    /// How far models, and those who hear of them, have come in the log.
+    pub fn positions(&self) -> PathBuf {
+        self.folder.join("positions")
+    }
+
     /// Who did what.
     pub fn audit(&self) -> PathBuf {
         self.folder.join("audit")

@@ -18,6 +18,7 @@ use headwater_schema::decode::{BodyFormat, DecodeLimits, Decoded, decode, decode
 use headwater_schema::{Contract, FactBatch, Problem, Sequence};
 use headwater_serve::Serving;
 use headwater_stream::{Pipeline, Processor, ProcessorStats};
+use tokio::sync::watch;
 
 use crate::Config;
 use crate::apply::{Filler, ReplayRate};
@@ -27,11 +28,12 @@ use crate::data::{
 };
 use crate::freshness::{stale, watched_contracts};
 use crate::indexes::indexes;
-use crate::models::start_serving;
+use crate::models::{Stores, start_serving, start_telling};
 use crate::quarantine::no_fact_id;
 use crate::query::Querying;
 use crate::reader::{ReadStats, Reader};
 use crate::training_set::Making;
+use crate::webhooks::Webhooks;
 
 /// Rows of a file that are appended together.
 const FILE_BATCH_ROWS: usize = 8192;
@@ -46,6 +48,9 @@ pub struct Engine {
     pub(crate) processor: Arc<Processor>,
     /// Stops before the pipeline that it writes predictions to.
     pub(crate) serving: Serving,
+    pub(crate) webhooks: Arc<Webhooks>,
+    /// The last sequence that a read sees, for those who wait for more.
+    pub(crate) applied: watch::Sender<Sequence>,
     pipeline: Arc<Pipeline>,
     /// Fills views that were applied while facts come in.
     pub(crate) filler: Filler,
@@ -125,9 +130,14 @@ impl Engine {
         drop_expired(&catalog, &facts, &processor)?;
         let pipeline = Pipeline::start(log.clone(), processor.clone(), &config.pipeline_options())?;
         let pipeline = Arc::new(pipeline);
-        let reader = Arc::new(Reader::new(processor.clone(), log, registry));
+        let reader = Arc::new(Reader::new(processor.clone(), log.clone(), registry));
+        let stores = Stores::new(log, &processor, &reader, &pipeline);
+        let serving = start_serving(&env, config, &data, &stores)?;
+        let (webhooks, applied) = start_telling(&env, config, &data, &stores, &serving);
         Ok(Self {
-            serving: start_serving(&env, config, &data, &reader, &pipeline)?,
+            serving,
+            webhooks,
+            applied,
             archiver: Archiver::start(&env, config, facts.clone())?,
             filler: Filler::start(&env, facts.clone(), processor.clone(), rate)?,
             making: Making::new(config.spec.training_sets.clone()),
@@ -373,6 +383,7 @@ impl Engine {
 
     /// Answers everything that waits, writes a checkpoint and lets the data go.
     pub fn close(mut self) -> Result<(), Problem> {
+        self.webhooks.stop();
         self.serving.stop();
         if let Some(pipeline) = Arc::get_mut(&mut self.pipeline) {
             pipeline.stop();

@@ -2,12 +2,12 @@
 //! the interface; docs/metrics.md lists them.
 
 mod machine;
+mod predictions;
 
 use std::sync::atomic::Ordering;
 
 use headwater_api::backend::Measure;
 use headwater_facts::{Archive, FactLogStats};
-use headwater_serve::{CacheStats, ServingStats};
 use headwater_stream::{ShardStats, ViewStats};
 
 use crate::Engine;
@@ -20,7 +20,7 @@ pub(crate) fn measures(engine: &Engine) -> Vec<Measure> {
     archive(engine, &mut out);
     sources(engine, &mut out);
     reads(engine, &mut out);
-    serving(engine, &mut out);
+    predictions::serving(engine, &mut out);
     pipeline(engine, &mut out);
     stream(engine, &mut out);
     out
@@ -209,120 +209,6 @@ fn reads(engine: &Engine, out: &mut Vec<Measure>) {
         "Reads that told of a stale source.",
         stats.stale.load(Ordering::Relaxed),
     ));
-}
-
-fn serving(engine: &Engine, out: &mut Vec<Measure>) {
-    let stats = engine.serving_stats();
-    for model in &stats.models {
-        let mut push = |measure| out.push(labelled(measure, "model", &model.model));
-        for (version, count) in &model.answered {
-            let help = "Requests that a version of a model answered.";
-            push(counter("predictions_answered", help, *count).of("version", version));
-        }
-        for (reason, count) in &model.degraded {
-            let help = "Requests that a fallback answered, by the reason.";
-            push(counter("predictions_degraded", help, *count).of("reason", reason));
-        }
-        push(counter(
-            "predictions_failed",
-            "Requests for predictions that got a problem.",
-            model.failed,
-        ));
-        push(counter(
-            "prediction_rows",
-            "Rows of requests for predictions.",
-            model.rows,
-        ));
-        push(Measure::durations(
-            "prediction_seconds",
-            "Time from a request's arrival to its answer, without the wire.",
-            model.took,
-        ));
-        push(Measure::durations(
-            "prediction_features_seconds",
-            "Time of it to read features and encode them.",
-            model.features,
-        ));
-        push(Measure::durations(
-            "prediction_scoring_seconds",
-            "Time of it to score.",
-            model.scoring,
-        ));
-        for (became, count) in &model.shadows {
-            let help = "Requests that a shadow was to be asked for, by what became of it.";
-            push(counter("predictions_shadowed", help, *count).of("became", became));
-        }
-        cache(model.cache, &mut push);
-    }
-    prediction_log(&stats, out);
-}
-
-fn cache(stats: CacheStats, push: &mut impl FnMut(Measure)) {
-    push(counter(
-        "prediction_cache_hits",
-        "Rows that were answered by what was remembered.",
-        stats.hits,
-    ));
-    push(counter(
-        "prediction_cache_misses",
-        "Rows that were worked out and remembered.",
-        stats.misses,
-    ));
-    push(counter(
-        "prediction_cache_joined",
-        "Rows that another request was working out already.",
-        stats.joined,
-    ));
-    push(gauge(
-        "prediction_cache_saved_seconds",
-        "What working out the rows that were remembered had taken.",
-        stats.saved_nanos as f64 / 1e9,
-    ));
-}
-
-fn prediction_log(stats: &ServingStats, out: &mut Vec<Measure>) {
-    let mut push = |name, help, value: u64| out.push(gauge(name, help, value as f64));
-    push(
-        "predictions_waiting",
-        "Requests that wait for a thread that predicts.",
-        stats.waiting,
-    );
-    push(
-        "models_loaded_bytes",
-        "Bytes of the versions that are loaded.",
-        stats.loaded_bytes,
-    );
-    push(
-        "prediction_cache_entries",
-        "Answers that are remembered.",
-        stats.cache_entries,
-    );
-    push(
-        "prediction_cache_bytes",
-        "Bytes that they count for.",
-        stats.cache_bytes,
-    );
-    push(
-        "prediction_log_waiting",
-        "Predictions that wait to be written as facts.",
-        stats.log.waiting,
-    );
-    let mut push = |name, help, value| out.push(counter(name, help, value));
-    push(
-        "prediction_log_written",
-        "Predictions written as facts.",
-        stats.log.written,
-    );
-    push(
-        "prediction_log_dropped",
-        "Predictions that weren't written because too many waited.",
-        stats.log.dropped,
-    );
-    push(
-        "prediction_log_failed",
-        "Predictions that the log refused.",
-        stats.log.failed,
-    );
 }
 
 fn pipeline(engine: &Engine, out: &mut Vec<Measure>) {

@@ -4,26 +4,29 @@ use std::sync::Arc;
 
 use headwater_api::backend::{ContextRow, EntityRequest, Names, NewVersion};
 use headwater_env::Env;
-use headwater_facts::{AppendRequest, Change};
+use headwater_facts::{AppendRequest, Change, FactLog};
 use headwater_features::Catalog;
 use headwater_models::repository::ModelRepository;
-use headwater_schema::{Cursor, FactBatch, Problem};
+use headwater_schema::{Cursor, FactBatch, Problem, Sequence};
 use headwater_serve::{
-    FeatureSource, FeaturesRead, PredictReply, PredictRequest, PredictionSink, Serving,
+    FeatureSource, FeaturesRead, Positions, PredictReply, PredictRequest, PredictionSink, Serving,
     ServingStats,
 };
-use headwater_stream::Pipeline;
+use headwater_stream::{Pipeline, Processor};
 use serde_json::Value as Json;
+use tokio::sync::watch;
 
 use crate::data::DataFolder;
 use crate::reader::Reader;
 use crate::training_set::feature_definitions;
+use crate::webhooks::{Source, Webhooks};
 use crate::{Config, Engine};
 
 /// Features as live reads give them.
 struct LiveFeatures {
     env: Env,
     reader: Arc<Reader>,
+    processor: Arc<Processor>,
 }
 
 impl FeatureSource for LiveFeatures {
@@ -35,16 +38,31 @@ impl FeatureSource for LiveFeatures {
     ) -> Result<FeaturesRead, Problem> {
         let sequence = self.reader.known_at(None)?;
         let as_of = self.env.clock.now();
-        let plan = self.reader.plan(&Names::Set(set.to_owned()))?;
         let cursor = Cursor::inclusive(as_of).known_at(sequence);
+        self.read_at(set, entities, context, &cursor)
+    }
+
+    fn read_at(
+        &self,
+        set: &str,
+        entities: &[EntityRequest],
+        context: &[ContextRow],
+        cursor: &Cursor,
+    ) -> Result<FeaturesRead, Problem> {
+        let cursor = cursor.known_at(cursor.known_at.min(self.applied()));
+        let plan = self.reader.plan(&Names::Set(set.to_owned()))?;
         let rows = self.reader.rows(&plan, entities, context, &cursor)?;
         plan.check_members(entities)?;
         Ok(FeaturesRead {
             rows,
             catalog: plan.catalog.clone(),
-            as_of,
-            sequence,
+            as_of: cursor.as_of,
+            sequence: cursor.known_at,
         })
+    }
+
+    fn applied(&self) -> Sequence {
+        self.processor.applied()
     }
 
     fn catalog(&self) -> Arc<Catalog> {
@@ -53,12 +71,44 @@ impl FeatureSource for LiveFeatures {
 }
 
 /// The log of facts, as where predictions go.
-struct ToTheLog(Arc<Pipeline>);
+struct ToTheLog {
+    pipeline: Arc<Pipeline>,
+    facts: Arc<dyn FactLog>,
+}
 
 impl PredictionSink for ToTheLog {
-    fn append(&self, batch: FactBatch) -> Result<(), Problem> {
+    fn append(&self, batch: FactBatch) -> Result<usize, Problem> {
         let request = AppendRequest::new(Change::Append(batch));
-        self.0.append(request).map(drop)
+        let appended = self.pipeline.append(request)?;
+        Ok(appended.batch.map_or(0, |batch| batch.len()))
+    }
+
+    fn sync(&self) -> Result<(), Problem> {
+        self.facts.sync()
+    }
+}
+
+/// What serving stands on.
+pub(crate) struct Stores {
+    pub facts: Arc<dyn FactLog>,
+    pub processor: Arc<Processor>,
+    pub reader: Arc<Reader>,
+    pub pipeline: Arc<Pipeline>,
+}
+
+impl Stores {
+    pub fn new(
+        facts: Arc<dyn FactLog>,
+        processor: &Arc<Processor>,
+        reader: &Arc<Reader>,
+        pipeline: &Arc<Pipeline>,
+    ) -> Self {
+        Self {
+            facts,
+            processor: processor.clone(),
+            reader: reader.clone(),
+            pipeline: pipeline.clone(),
+        }
     }
 }
 
@@ -66,20 +116,59 @@ pub(crate) fn start_serving(
     env: &Env,
     config: &Config,
     data: &DataFolder,
-    reader: &Arc<Reader>,
-    pipeline: &Arc<Pipeline>,
+    stores: &Stores,
 ) -> Result<Serving, Problem> {
     let source = LiveFeatures {
         env: env.clone(),
-        reader: reader.clone(),
+        reader: stores.reader.clone(),
+        processor: stores.processor.clone(),
     };
-    Serving::start(
+    let sink = ToTheLog {
+        pipeline: stores.pipeline.clone(),
+        facts: stores.facts.clone(),
+    };
+    let serving = Serving::start(
         env,
         config.spec.serving.clone(),
         ModelRepository::new(env.clone(), &data.models()),
         Arc::new(source),
-        Arc::new(ToTheLog(pipeline.clone())),
-    )
+        Arc::new(sink),
+    )?;
+    let positions = Positions::new(env, &data.positions());
+    serving.stream(stores.facts.clone(), positions);
+    Ok(serving)
+}
+
+/// Starts what posts predictions to servers, and lets all who wait for facts hear of them. What hears of them.
+pub(crate) fn start_telling(
+    env: &Env,
+    config: &Config,
+    data: &DataFolder,
+    stores: &Stores,
+    serving: &Serving,
+) -> (Arc<Webhooks>, watch::Sender<Sequence>) {
+    let webhooks = Webhooks::new(Source {
+        env: env.clone(),
+        settings: config.spec.webhooks.clone(),
+        facts: stores.facts.clone(),
+        processor: stores.processor.clone(),
+        reader: stores.reader.clone(),
+        positions: Positions::new(env, &data.positions()),
+    });
+    let webhooks = Arc::new(webhooks);
+    let (told, _) = watch::channel(stores.processor.applied());
+    let (wake_streams, hooks) = (serving.waker(), Arc::downgrade(&webhooks));
+    let (tell, processor) = (told.clone(), Arc::downgrade(&stores.processor));
+    stores.pipeline.listen(Box::new(move || {
+        wake_streams();
+        if let Some(hooks) = hooks.upgrade() {
+            hooks.wake();
+        }
+        if let Some(processor) = processor.upgrade() {
+            tell.send_replace(processor.applied());
+        }
+    }));
+    (webhooks, told)
 }
 
 impl Engine {

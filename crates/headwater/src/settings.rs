@@ -7,13 +7,14 @@ use tracing_subscriber::EnvFilter;
 use crate::{Config, Settings, TelemetrySettings};
 
 /// Limits that may be 0: what they bound is then off, or goes another way.
-const MAY_BE_ZERO: [&str; 17] = [
+const MAY_BE_ZERO: [&str; 20] = [
     "archive.cache_bytes_max",
     "ingest.sync_interval_ms",
     "limits.drain_ms_max",
     "limits.drain_notice_ms",
     "limits.feed_rejected_max",
     "limits.feeds_max",
+    "limits.prediction_streams_max",
     "query.concurrent_max",
     "query.spill_bytes_max",
     "serving.cache_bytes_max",
@@ -21,10 +22,12 @@ const MAY_BE_ZERO: [&str; 17] = [
     "serving.last_good_max",
     "serving.log_queue_predictions_max",
     "serving.shadow_queue_requests_max",
+    "serving.stream_models_max",
     "state.catch_up_facts_max",
     "state.memory_bytes_max",
     "training_sets.memory_bytes_max",
     "training_sets.running_max",
+    "webhooks.models_max",
 ];
 const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
 

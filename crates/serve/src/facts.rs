@@ -95,6 +95,12 @@ fn shared(entry: &Entry, reply: &PredictReply) -> BTreeMap<&'static str, Value> 
         ("latency_us", int(entry.latency_us)),
         ("weight", Value::Float(1.0 / entry.model.logged)),
     ]);
+    if let Some(trigger) = &entry.trigger {
+        // Those are all kept.
+        columns.insert("weight", Value::Float(1.0));
+        columns.insert("on_contract", text(&trigger.contract));
+        columns.insert("on_fact_id", text(&trigger.fact_id));
+    }
     if let Some(degraded) = &reply.degraded {
         columns.insert("degraded", text(&degraded.reason));
     }

@@ -14,6 +14,7 @@ mod last_good;
 mod loaded;
 mod log;
 mod manage;
+mod positions;
 mod predict;
 mod request;
 mod rows;
@@ -23,11 +24,15 @@ mod serving;
 mod settings;
 mod shadow;
 mod stats;
+mod stream;
+mod streams;
 mod traffic;
+mod trigger;
 
 pub use inference::{IndexedVersion, Signature, SignatureInput};
 pub use log::{LogStats, PredictionSink};
 pub use manage::NewVersion;
+pub use positions::Positions;
 pub use request::{
     AnsweredBy, Candidates, Degraded, Explanation, FeatureSource, FeaturesRead, InputRows,
     OutputRow, Pending, PredictReply, PredictRequest,
@@ -36,7 +41,7 @@ pub use rules::load_rules;
 pub use scorer::Scorer;
 pub use serving::{PredictDone, Serving};
 pub use settings::ServingSettings;
-pub use stats::{CacheStats, ModelStats, ServingStats, VersionCounts};
+pub use stats::{CacheStats, ModelStats, ServingStats, StreamStats, VersionCounts};
 
 #[cfg(test)]
 mod tests;

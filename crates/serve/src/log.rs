@@ -11,11 +11,16 @@ use headwater_schema::{FactBatch, Micros, Problem};
 use crate::facts::{batch, rows_of};
 use crate::predict::{Part, Read};
 use crate::serving::Request;
+use crate::trigger::Trigger;
 use crate::{InputRows, PredictReply, ServingSettings};
 
 /// Takes predictions as facts; returns once they are as durable as the project's settings say.
 pub trait PredictionSink: Send + Sync {
-    fn append(&self, batch: FactBatch) -> Result<(), Problem>;
+    /// How many of them are new: the others' ids were known.
+    fn append(&self, batch: FactBatch) -> Result<usize, Problem>;
+
+    /// Returns once everything appended survives a power cut.
+    fn sync(&self) -> Result<(), Problem>;
 }
 
 /// What became of predictions as facts.
@@ -45,6 +50,8 @@ pub(crate) struct Entry {
     pub cached: Vec<bool>,
     /// The answer that was heard instead of this one.
     pub shadow_of: Option<Arc<PredictReply>>,
+    /// The fact whose arrival it was made for.
+    pub trigger: Option<Trigger>,
 }
 
 impl Entry {
@@ -62,13 +69,14 @@ impl Entry {
             by_row: Vec::new(),
             cached: Vec::new(),
             shadow_of: None,
+            trigger: request.trigger.clone(),
         }
     }
 
     /// Whether it is among those that the model's `share` keeps: spread evenly over requests, and the same
     /// whenever it is asked.
     fn is_kept(&self) -> bool {
-        is_kept(self.number, self.model.logged)
+        self.trigger.is_some() || is_kept(self.number, self.model.logged)
     }
 
     pub fn len(&self) -> usize {
@@ -170,7 +178,7 @@ fn write(
         let written = batch(&rows).and_then(|batch| sink.append(batch));
         counters.waiting.fetch_sub(count, Ordering::Relaxed);
         match written {
-            Ok(()) => counters.written.fetch_add(count as u64, Ordering::Relaxed),
+            Ok(_) => counters.written.fetch_add(count as u64, Ordering::Relaxed),
             Err(problem) => {
                 tracing::warn!(%problem, count, "predictions can't be written down");
                 counters.failed.fetch_add(count as u64, Ordering::Relaxed)

@@ -123,6 +123,8 @@ impl Serving {
         }
         let mut models = core.models.write().unwrap_or_else(PoisonError::into_inner);
         models.retain(|name, _| catalog.model(name).is_ok());
+        drop(models);
+        self.refresh_streams();
     }
 
     /// A version that is loaded already, or is now.

@@ -250,7 +250,12 @@ fn read(core: &Core, request: &Request) -> Result<Option<Arc<Read>>, Problem> {
     let (entities, context) = spell_out(entities, context, candidates.as_ref())?;
     let mut set = request.model.set.clone();
     for _ in 0..READS_MAX {
-        let features = core.source.read(&set.name, &entities, &context)?;
+        let features = match &request.asked.cursor {
+            None => core.source.read(&set.name, &entities, &context)?,
+            Some(cursor) => core
+                .source
+                .read_at(&set.name, &entities, &context, cursor)?,
+        };
         let now = &features.catalog.model(&request.model.name)?.set;
         if now.name == set.name {
             return Ok(Some(Arc::new(Read {

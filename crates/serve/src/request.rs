@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use headwater_features::{Catalog, ContextRow, EntityRequest, Outcome};
-use headwater_schema::{Micros, Problem, Sequence, Value};
+use headwater_schema::{Cursor, Micros, Problem, Sequence, Value};
 
 /// Gives features at one cursor: now, and everything acknowledged.
 pub trait FeatureSource: Send + Sync {
@@ -15,6 +15,18 @@ pub trait FeatureSource: Send + Sync {
         entities: &[EntityRequest],
         context: &[ContextRow],
     ) -> Result<FeaturesRead, Problem>;
+
+    /// The same, at a cursor that isn't now; one that knows more than there is knows all there is.
+    fn read_at(
+        &self,
+        set: &str,
+        entities: &[EntityRequest],
+        context: &[ContextRow],
+        cursor: &Cursor,
+    ) -> Result<FeaturesRead, Problem>;
+
+    /// The last sequence that a read sees.
+    fn applied(&self) -> Sequence;
 
     /// The definitions in force.
     fn catalog(&self) -> Arc<Catalog>;
@@ -39,6 +51,8 @@ pub struct PredictRequest {
     pub explain: bool,
     /// The id that the request itself is known by.
     pub request_id: String,
+    /// Where features are read; now, and everything acknowledged, by default.
+    pub cursor: Option<Cursor>,
 }
 
 /// What rows are made of.

@@ -24,6 +24,8 @@ use crate::predict::{Scored, predict};
 use crate::rows::count;
 use crate::shadow::Shadows;
 use crate::stats::VersionCounts;
+use crate::streams::Streams;
+use crate::trigger::Trigger;
 use crate::{
     Degraded, FeatureSource, OutputRow, Pending, PredictReply, PredictRequest, ServingSettings,
     ServingStats,
@@ -33,11 +35,12 @@ use crate::{
 pub type PredictDone = Box<dyn FnOnce(Result<Arc<PredictReply>, Problem>) + Send>;
 
 /// The longest deadline of a request.
-const DEADLINE_MAX: Micros = 30_000_000;
+pub(crate) const DEADLINE_MAX: Micros = 30_000_000;
 
 /// Serves models.
 pub struct Serving {
     pub(crate) core: Arc<Core>,
+    pub(crate) streams: Arc<Streams>,
     requests: Mutex<Option<Sender<Arc<Request>>>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
@@ -70,8 +73,10 @@ pub(crate) struct Request {
     pub number: u64,
     pub arrived_nanos: u64,
     pub arrived: Micros,
-    deadline_nanos: u64,
-    done: Mutex<Option<PredictDone>>,
+    pub deadline_nanos: u64,
+    pub done: Mutex<Option<PredictDone>>,
+    /// The fact whose arrival it is made for.
+    pub trigger: Option<Trigger>,
 }
 
 impl Core {
@@ -102,7 +107,7 @@ impl Serving {
         sink: Arc<dyn PredictionSink>,
     ) -> Result<Self, Problem> {
         let core = Arc::new(Core {
-            log: PredictionLog::start(&settings, sink)?,
+            log: PredictionLog::start(&settings, sink.clone())?,
             cache: PredictionCache::new(env, &settings)?,
             shadows: Shadows::start(&settings)?,
             next_version: AtomicU64::new(0),
@@ -134,6 +139,7 @@ impl Serving {
         let serving = Self {
             threads: Mutex::new(threads.collect::<Result<_, _>>()?),
             requests: Mutex::new(Some(requests)),
+            streams: Arc::new(Streams::new(sink)),
             core,
         };
         serving.refresh();
@@ -160,6 +166,7 @@ impl Serving {
             done: Mutex::new(Some(done)),
             model,
             asked,
+            trigger: None,
         });
         let requests = self.requests.lock().unwrap_or_else(PoisonError::into_inner);
         let taken = match requests.as_ref() {
@@ -224,6 +231,7 @@ impl Serving {
         ServingStats {
             cache_entries,
             cache_bytes,
+            streams: self.streams.stats(&self.core),
             models: stats.collect(),
             waiting: requests.as_ref().map_or(0, |r| r.waiting() as u64),
             loaded_bytes: models.values().map(|m| m.bytes() as u64).sum(),
@@ -233,6 +241,7 @@ impl Serving {
 
     /// Answers what waits, writes the predictions down that were answered, and ends.
     pub fn stop(&self) {
+        self.streams.stop();
         *self.requests.lock().unwrap_or_else(PoisonError::into_inner) = None;
         let mut threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
         for thread in threads.drain(..) {
@@ -297,7 +306,7 @@ impl Request {
     }
 
     /// Keeps a good answer for when there is none, even one that came too late.
-    fn remember(&self, scored: &Scored) {
+    pub fn remember(&self, scored: &Scored) {
         use headwater_features::Fallback;
         let kept = |f: &Fallback| matches!(f, Fallback::LastGood { .. });
         if !self.model.fallbacks.iter().any(kept) {
@@ -405,8 +414,11 @@ impl Request {
         }
     }
 
-    /// What tells its requests apart from those of other processes too.
+    /// What tells its requests apart from those of other processes too; of a fact the same whenever it is scored.
     pub fn identity(&self) -> u64 {
+        if let Some(trigger) = &self.trigger {
+            return trigger.sequence;
+        }
         self.core.instance.wrapping_add(self.number)
     }
 

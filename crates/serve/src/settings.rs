@@ -27,6 +27,10 @@ pub struct ServingSettings {
     pub cache_bytes_max: usize,
     /// Answered requests that may wait for the shadows of their models; more are counted and let go.
     pub shadow_queue_requests_max: usize,
+    /// Models that score facts as they arrive, each with a thread; of more, the last by name don't.
+    pub stream_models_max: usize,
+    /// Facts that one of them reads from the log at once.
+    pub stream_batch_facts_max: usize,
 }
 
 impl Default for ServingSettings {
@@ -42,6 +46,8 @@ impl Default for ServingSettings {
             cache_entries_max: 100_000,
             cache_bytes_max: 64 << 20,
             shadow_queue_requests_max: 64,
+            stream_models_max: 16,
+            stream_batch_facts_max: 4096,
         }
     }
 }

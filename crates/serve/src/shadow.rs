@@ -16,7 +16,7 @@ use crate::traffic::Choice;
 use crate::{PredictReply, ServingSettings};
 
 /// An answered request.
-struct Answered {
+pub(crate) struct Answered {
     request: Arc<Request>,
     read: Option<Arc<Read>>,
     reply: Arc<PredictReply>,
@@ -94,8 +94,38 @@ fn work(waiting: &Receiver<Answered>) {
 }
 
 impl Answered {
+    /// What the shadows of an answered request say, as far as they can.
+    pub fn all(
+        request: &Arc<Request>,
+        read: Option<Arc<Read>>,
+        reply: &Arc<PredictReply>,
+    ) -> Vec<Entry> {
+        let answered = Self {
+            request: request.clone(),
+            read,
+            reply: reply.clone(),
+        };
+        let traffic = request.model.traffic.as_ref();
+        let aliases = traffic.map_or(&[][..], |t| &t.shadows).iter();
+        let said = aliases.filter_map(|alias| {
+            let said = answered.said(alias);
+            if let Ok(served) = request.core.served(&request.model.name) {
+                let became = if said.is_ok() { "answered" } else { "failed" };
+                served.counters.shadow(became);
+            }
+            said.ok()
+        });
+        said.collect()
+    }
+
     /// What a shadow says, written down.
     fn ask(&self, alias: &Arc<str>) -> Result<(), Problem> {
+        let entry = self.said(alias)?;
+        self.request.core.log.write(entry);
+        Ok(())
+    }
+
+    fn said(&self, alias: &Arc<str>) -> Result<Entry, Problem> {
         let request = &self.request;
         let served = request.core.served(&request.model.name)?;
         let version = served.version(Some(alias))?;
@@ -113,9 +143,7 @@ impl Answered {
             vec![0; rows],
             None,
         )?;
-        let entry = self.entry(alias, scored);
-        request.core.log.write(entry);
-        Ok(())
+        Ok(self.entry(alias, scored))
     }
 
     fn entry(&self, alias: &str, scored: Scored) -> Entry {

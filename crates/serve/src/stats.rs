@@ -18,9 +18,31 @@ pub struct ServingStats {
     pub waiting: u64,
     pub loaded_bytes: u64,
     pub log: LogStats,
+    /// Models that score facts as they arrive.
+    pub streams: Vec<StreamStats>,
     /// Answers that are remembered, and the bytes that they count for.
     pub cache_entries: u64,
     pub cache_bytes: u64,
+}
+
+/// What is counted of a model that scores facts as they arrive.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct StreamStats {
+    pub model: String,
+    /// Facts of the log, of whatever contract, that it hasn't looked at yet.
+    pub backlog: u64,
+    /// How long ago the oldest of them arrived; 0 where there is none.
+    pub lag: Micros,
+    /// Predictions that are written.
+    pub written: u64,
+    /// Those that had been written before, by a process that ended before it could note that.
+    pub repeated: u64,
+    /// Of those written: answered by a fallback.
+    pub degraded: u64,
+    /// Facts that weren't scored, by reason.
+    pub skipped: BTreeMap<String, u64>,
+    /// Times that scoring or writing failed and was tried again.
+    pub failures: u64,
 }
 
 /// What is counted of one model.

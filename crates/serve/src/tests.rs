@@ -16,7 +16,7 @@ use headwater_env::Env;
 use headwater_features::{Catalog, ContextRow, EntityRequest, KeyValue, Outcome};
 use headwater_models::repository::ModelRepository;
 use headwater_schema::yaml::YamlDocument;
-use headwater_schema::{FactBatch, Problem, Value};
+use headwater_schema::{Cursor, FactBatch, Problem, Sequence, Value};
 
 use crate::*;
 
@@ -107,6 +107,25 @@ impl FeatureSource for Store {
         })
     }
 
+    fn read_at(
+        &self,
+        set: &str,
+        entities: &[EntityRequest],
+        context: &[ContextRow],
+        cursor: &Cursor,
+    ) -> Result<FeaturesRead, Problem> {
+        let read = self.read(set, entities, context)?;
+        Ok(FeaturesRead {
+            as_of: cursor.as_of,
+            sequence: cursor.known_at.min(self.applied()),
+            ..read
+        })
+    }
+
+    fn applied(&self) -> Sequence {
+        3
+    }
+
     fn catalog(&self) -> Arc<Catalog> {
         self.catalog.clone()
     }
@@ -119,11 +138,16 @@ struct Log {
 }
 
 impl PredictionSink for Log {
-    fn append(&self, batch: FactBatch) -> Result<(), Problem> {
+    fn append(&self, batch: FactBatch) -> Result<usize, Problem> {
         if let Some(until) = self.stalled.lock().unwrap().take() {
             until.recv().unwrap_or(());
         }
+        let rows = batch.len();
         self.batches.lock().unwrap().send(batch).unwrap();
+        Ok(rows)
+    }
+
+    fn sync(&self) -> Result<(), Problem> {
         Ok(())
     }
 }

@@ -5,8 +5,8 @@
 //! applied, and many small writers share one sync. The third writes checkpoints, so that nobody
 //! waits for them.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 
 use headwater_env::queue::{self, Receiver, RecvTimeoutError, Sender};
@@ -18,6 +18,9 @@ use crate::Processor;
 
 /// What a caller hears of its request, once its facts are durable and visible.
 pub type Done = Box<dyn FnOnce(Result<Appended, Problem>) + Send>;
+
+/// Hears that facts have been applied; it must return at once.
+pub type Applied = Box<dyn Fn() + Send + Sync>;
 
 /// Settings of the pipeline.
 #[derive(Debug, Clone)]
@@ -73,6 +76,7 @@ pub struct Pipeline {
     requests: Option<Sender<Request>>,
     threads: Vec<JoinHandle<()>>,
     counters: Arc<Counters>,
+    listener: Arc<OnceLock<Applied>>,
 }
 
 #[derive(Default)]
@@ -101,7 +105,11 @@ impl Pipeline {
         })?;
         let (due, asked) = queue::bounded("checkpoint", 1);
         let applied = processor.clone();
-        let applier = spawn("headwater-applier", move || apply(&applied, &durable, &due))?;
+        let listener = Arc::new(OnceLock::new());
+        let told = listener.clone();
+        let applier = spawn("headwater-applier", move || {
+            apply(&applied, &durable, &due, &told);
+        })?;
         let checkpointer = spawn("headwater-checkpoint", move || {
             write_checkpoints(&processor, &asked);
         })?;
@@ -109,7 +117,14 @@ impl Pipeline {
             requests: Some(requests),
             threads: vec![committer, applier, checkpointer],
             counters,
+            listener,
         })
+    }
+
+    /// Calls `listener` whenever facts have been applied, before those are answered who sent them. There is one
+    /// listener at most; a later one isn't taken.
+    pub fn listen(&self, listener: Applied) {
+        let _ = self.listener.set(listener);
     }
 
     /// Hands facts over; `done` hears when they are durable and visible, or why not. Refused at once
@@ -259,7 +274,12 @@ fn next_request(facts: &dyn FactLog, waiting: &Receiver<Request>) -> Option<Requ
 
 /// Once a batch can't be applied, later ones can't either: the views would miss facts in between.
 /// The facts are safe in the log, and the next process applies them.
-fn apply(processor: &Processor, durable: &Receiver<Group>, due: &Sender<()>) {
+fn apply(
+    processor: &Processor,
+    durable: &Receiver<Group>,
+    due: &Sender<()>,
+    listener: &OnceLock<Applied>,
+) {
     let mut applied = Ok(());
     while let Ok(group) = durable.recv() {
         applied = applied.and_then(|()| {
@@ -272,6 +292,9 @@ fn apply(processor: &Processor, durable: &Receiver<Group>, due: &Sender<()>) {
                 span.in_scope(|| processor.apply(batch))
             })
         });
+        if let Some(listener) = listener.get() {
+            listener();
+        }
         for Committed { done, answer, .. } in group {
             done(match &applied {
                 Ok(()) => answer,

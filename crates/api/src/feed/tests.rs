@@ -157,6 +157,19 @@ impl Backend for Slow {
         nothing()
     }
 
+    fn predictions(
+        &self,
+        _: &str,
+        _: headwater_schema::Sequence,
+        _: usize,
+    ) -> Result<crate::PredictionPage, Problem> {
+        nothing()
+    }
+
+    fn applied(&self) -> tokio::sync::watch::Receiver<headwater_schema::Sequence> {
+        tokio::sync::watch::channel(0).1
+    }
+
     fn model_stats(&self) -> Vec<crate::backend::ModelStats> {
         Vec::new()
     }

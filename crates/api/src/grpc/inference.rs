@@ -206,8 +206,8 @@ impl Service {
             version: named(&request.model_version).map(str::to_owned),
             rows: rows(tensors, limits.entities_max)?,
             deadline,
-            explain: false,
             request_id,
+            ..PredictRequest::default()
         };
         let reply = ask(&self.0, asked).await?;
         let tensors = outputs(&reply, &asked_outputs)?;

@@ -193,8 +193,8 @@ pub(crate) async fn post_infer(
         version: of.version.or(inference.version.take()),
         rows: tensor::rows(tensors, limits.entities_max)?,
         deadline: inference.deadline,
-        explain: false,
         request_id: request_id(&headers),
+        ..PredictRequest::default()
     };
     let reply = ask(&shared, asked).await?;
     let (answers, raw) = inference.write(&outputs(&reply, &inference.asked())?);

@@ -39,6 +39,7 @@ mod query;
 mod registry;
 mod retention;
 mod rules;
+mod streaming;
 mod traffic;
 mod training_set;
 mod values;

@@ -69,7 +69,7 @@ fn the_page_of_metrics_is_what_a_server_exposes() {
         })
         .collect();
     // There only while a view is being filled, and where there are models.
-    const OF_MODELS: [&str; 12] = [
+    const OF_MODELS: [&str; 22] = [
         "headwater_predictions_answered",
         "headwater_predictions_degraded",
         "headwater_predictions_failed",
@@ -82,6 +82,16 @@ fn the_page_of_metrics_is_what_a_server_exposes() {
         "headwater_prediction_cache_misses",
         "headwater_prediction_cache_joined",
         "headwater_prediction_cache_saved_seconds",
+        "headwater_prediction_stream_backlog_facts",
+        "headwater_prediction_stream_lag_seconds",
+        "headwater_prediction_stream_written",
+        "headwater_prediction_stream_repeated",
+        "headwater_prediction_stream_degraded",
+        "headwater_prediction_stream_failures",
+        "headwater_prediction_stream_skipped",
+        "headwater_prediction_webhook_delivered",
+        "headwater_prediction_webhook_failures",
+        "headwater_prediction_webhook_backlog_facts",
     ];
     documented.retain(|name, _| {
         let fill = name.starts_with("headwater_view_fill_") || OF_MODELS.contains(name);
