@@ -149,6 +149,9 @@ pub const RULES: &[Rule] = &[
     rule("POST", "/v1/models/{model}/predict", READ, "predict"),
     rule("POST", "/v1/models/{model}/bundle", READ, "bundle"),
     rule("GET", "/v1/models/{model}/predictions", READ, "predictions").parameters(),
+    rule("POST", "/v1/models/{model}/score", READ, "score")
+        .long()
+        .parameters(),
     rule("POST", "/v1/models/{model}/versions", ADMIN, "models_add"),
     rule(
         "POST",

@@ -21,6 +21,9 @@ pub use headwater_serve::{
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use crate::score::ScoreRequest;
+pub use crate::training_sets::{TrainingKnownAt, TrainingSetRequest};
+
 /// How facts are to be taken.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct IngestOptions {
@@ -145,31 +148,6 @@ pub enum Names {
     List(Vec<String>),
     /// A feature set.
     Set(String),
-}
-
-/// How much every row of a training set may know.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum TrainingKnownAt {
-    /// What had arrived by the row's own time.
-    Arrival,
-    /// The same for all rows.
-    Until(KnownAt),
-}
-
-/// A training set to make of a spine.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TrainingSetRequest {
-    pub names: Names,
-    /// Whether facts at a row's time itself count.
-    pub inclusive: bool,
-    /// Everything, or what the spine's column `known_at` says, by default.
-    pub known_at: Option<TrainingKnownAt>,
-    /// The spine's time column.
-    pub time: String,
-    /// Labels to add, by name.
-    pub labels: Vec<String>,
-    /// When somebody looks at them: those whose horizon hasn't come by then are unknown. Now by default.
-    pub labels_as_of: Option<Micros>,
 }
 
 /// A query in SQL, and the cursor that it is answered at.
@@ -384,6 +362,16 @@ pub trait Backend: Send + Sync + 'static {
         request: &TrainingSetRequest,
         format: BodyFormat,
         spine: &mut Pieces<'_>,
+        stop: &Stop,
+        out: &mut (dyn Write + Send),
+    ) -> Result<(), Problem>;
+
+    /// Scores rows that come piece by piece: an Arrow stream, written as it is made; given up once it is told to stop.
+    fn score(
+        &self,
+        request: &ScoreRequest,
+        format: BodyFormat,
+        rows: &mut Pieces<'_>,
         stop: &Stop,
         out: &mut (dyn Write + Send),
     ) -> Result<(), Problem>;

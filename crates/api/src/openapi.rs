@@ -29,6 +29,7 @@ pub fn openapi() -> Value {
     paths.extend(crate::predict::paths(&mut generator));
     paths.extend(crate::bundle::paths(&mut generator));
     paths.extend(crate::predictions::paths());
+    paths.extend(crate::score::paths());
     paths.extend(crate::outcomes::paths(&mut generator));
     paths.extend(crate::registry::paths(&mut generator));
     paths.extend(crate::oip::paths(&mut generator));

@@ -39,6 +39,7 @@ use crate::quarantine::{get_quarantine, post_repair, post_replay};
 use crate::query::post_query;
 use crate::registry;
 use crate::retract::post_retract;
+use crate::score::post_score;
 use crate::tls::Tls;
 use crate::trace::RequestIds;
 use crate::training_sets::post_training_set;
@@ -215,6 +216,7 @@ fn router(shared: Shared) -> Router {
         .route("/v1/models/{model}/predict", post(post_predict))
         .route("/v1/models/{model}/bundle", post(post_bundle))
         .route("/v1/models/{model}/predictions", get(get_predictions))
+        .route("/v1/models/{model}/score", post(post_score))
         .route("/v1/models/{model}/versions", post(models::post_version))
         .route("/v1/models/{model}/promote", post(models::post_promote))
         .route("/v1/models/{model}/rollback", post(models::post_rollback))

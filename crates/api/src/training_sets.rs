@@ -1,33 +1,44 @@
 //! `POST /v1/training-sets`: a spine in, the same rows with features out, as an Arrow stream.
-//!
-//! Neither is held as a whole: the backend reads the body as it comes, and what it writes is sent as it is made. As with
-//! queries the beginning of an answer is held back, and what goes wrong later breaks the transfer off.
 
-use std::io::{self, Write};
-
-use axum::body::{Body, BodyDataStream, Bytes};
+use axum::body::Body;
 use axum::extract::{Query, State};
-use axum::http::{HeaderMap, HeaderValue, Response, header};
-use futures_util::stream::{self, StreamExt};
-use headwater_batch::Stop;
-use headwater_schema::Problem;
+use axum::http::{HeaderMap, Response};
+use headwater_schema::Micros;
 use serde::Deserialize;
-use serde_json::json;
-use tokio::runtime::Handle;
-use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
+use serde_json::{Value, json};
 
-use crate::accept;
 use crate::arrow_stream::ARROW_STREAM;
-use crate::backend::{Names, TrainingKnownAt, TrainingSetRequest};
-use crate::body::{facts_format, instant, known_at, unreadable};
+use crate::backend::{KnownAt, Names};
+use crate::body::{instant, known_at};
 use crate::error::{ApiError, malformed};
 use crate::openapi::{Paths, problem_reply, query};
-use crate::query::{HELD_BACK_BYTES, PIECE_BYTES, Stopped};
 use crate::server::Shared;
+use crate::table_stream::made_of_rows;
 
-/// Pieces of an answer that wait to be sent; its maker waits with the next.
-const PIECES_MAX: usize = 4;
+/// How much every row of a training set may know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TrainingKnownAt {
+    /// What had arrived by the row's own time.
+    Arrival,
+    /// The same for all rows.
+    Until(KnownAt),
+}
+
+/// A training set to make of a spine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TrainingSetRequest {
+    pub names: Names,
+    /// Whether facts at a row's time itself count.
+    pub inclusive: bool,
+    /// Everything, or what the spine's column `known_at` says, by default.
+    pub known_at: Option<TrainingKnownAt>,
+    /// The spine's time column.
+    pub time: String,
+    /// Labels to add, by name.
+    pub labels: Vec<String>,
+    /// When somebody looks at them: those whose horizon hasn't come by then are unknown. Now by default.
+    pub labels_as_of: Option<Micros>,
+}
 
 /// Parameters of a training set.
 #[derive(Debug, Deserialize)]
@@ -51,98 +62,13 @@ pub struct TrainingSetParameters {
     labels_as_of: Option<String>,
 }
 
-/// Stops the work when the caller is given up, or goes.
-struct Waiting(Stop);
-
-impl Drop for Waiting {
-    fn drop(&mut self) {
-        self.0.stop();
-    }
-}
-
-/// A body, read by a thread that may wait for it.
-struct Coming {
-    begun: Option<Bytes>,
-    rest: BodyDataStream,
-    runtime: Handle,
-    stop: Stop,
-}
-
-impl Coming {
-    fn next(&mut self) -> Result<Option<Vec<u8>>, Problem> {
-        self.stop.check()?;
-        let piece = match self.begun.take() {
-            Some(begun) => Some(Ok(begun)),
-            None => self.runtime.block_on(self.rest.next()),
-        };
-        let piece = piece.transpose().map_err(|e| unreadable(&e).0)?;
-        Ok(piece.map(Vec::from))
-    }
-}
-
-/// What is written, in pieces.
-struct Going {
-    piece: Vec<u8>,
-    pieces: mpsc::Sender<Vec<u8>>,
-}
-
-impl Write for Going {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.piece.extend_from_slice(bytes);
-        if self.piece.len() >= PIECE_BYTES {
-            self.flush()?;
-        }
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        let piece = std::mem::take(&mut self.piece);
-        let sent = self.pieces.blocking_send(piece);
-        sent.map_err(|_| io::Error::other("nobody waits for the answer any more"))
-    }
-}
-
-/// An answer that is being made and sent.
-struct Sending {
-    pieces: mpsc::Receiver<Vec<u8>>,
-    /// Until it is known how the making ended.
-    making: Option<JoinHandle<Result<(), Problem>>>,
-    _waiting: Waiting,
-}
-
-impl Sending {
-    /// At least so many bytes, or all that are left.
-    async fn fill(&mut self, bytes_min: usize) -> Result<Vec<u8>, Problem> {
-        let mut bytes = Vec::new();
-        while bytes.len() < bytes_min {
-            match (self.pieces.recv().await, self.making.take()) {
-                (Some(piece), making) => {
-                    bytes.extend(piece);
-                    self.making = making;
-                }
-                (None, Some(making)) => {
-                    let panicked =
-                        |e| Problem::internal("training-set", "making it panicked").detail(e);
-                    making.await.map_err(panicked)??;
-                }
-                (None, None) => break,
-            }
-        }
-        Ok(bytes)
-    }
-
-    /// The next bytes; none at the end.
-    async fn piece(&mut self) -> Option<Result<Bytes, Stopped>> {
-        match self.fill(1).await {
-            Ok(bytes) if bytes.is_empty() => None,
-            Ok(bytes) => Some(Ok(bytes.into())),
-            Err(problem) => {
-                let (code, detail) = (problem.code, problem.detail);
-                tracing::warn!(code, detail, "a training set went wrong while it was sent");
-                Some(Err(Stopped))
-            }
-        }
-    }
+/// How much rows may know, as the parameter `known_at` says.
+pub(crate) fn rows_known_at(given: Option<&str>) -> Result<Option<TrainingKnownAt>, ApiError> {
+    Ok(match given {
+        Some("arrival") => Some(TrainingKnownAt::Arrival),
+        Some(text) => Some(TrainingKnownAt::Until(known_at("known_at", text)?)),
+        None => None,
+    })
 }
 
 /// Makes a training set.
@@ -162,62 +88,46 @@ pub async fn post_training_set(
             _ => return Err(malformed("name either `features` or a `feature_set`")),
         },
         inclusive: parameters.inclusive.unwrap_or(false),
-        known_at: match parameters.known_at.as_deref() {
-            Some("arrival") => Some(TrainingKnownAt::Arrival),
-            Some(text) => Some(TrainingKnownAt::Until(known_at("known_at", text)?)),
-            None => None,
-        },
+        known_at: rows_known_at(parameters.known_at.as_deref())?,
         time: parameters.time.unwrap_or_else(|| "as_of".to_owned()),
         labels: parameters.labels.map(list).unwrap_or_default(),
         labels_as_of: labels_as_of
             .map(|t| instant("labels_as_of", &json!(t)))
             .transpose()?,
     };
-    let media_type = accept::media_type(&headers, &[ARROW_STREAM])?;
-    let mut rest = body.into_data_stream();
-    let begun = rest.next().await.transpose();
-    let begun = begun.map_err(|e| unreadable(&e))?;
-    let format = facts_format(&headers, begun.as_deref().unwrap_or_default())?;
-    let waiting = Waiting(Stop::default());
-    let mut coming = Coming {
-        begun,
-        rest,
-        runtime: Handle::current(),
-        stop: waiting.0.clone(),
-    };
-    let (sender, pieces) = mpsc::channel(PIECES_MAX);
-    let (backend, stop) = (shared.backend.clone(), waiting.0.clone());
-    let making = tokio::task::spawn_blocking(move || {
-        let mut out = Going {
-            piece: Vec::new(),
-            pieces: sender,
-        };
-        backend.training_set(&request, format, &mut || coming.next(), &stop, &mut out)?;
-        out.flush()
-            .map_err(|e| Problem::external("stopped", "the answer can't be sent").detail(e))
-    });
-    let mut sending = Sending {
-        pieces,
-        making: Some(making),
-        _waiting: waiting,
-    };
-    let beginning = sending.fill(HELD_BACK_BYTES).await?;
-    let rest = stream::unfold(sending, |mut sending| async move {
-        sending.piece().await.map(|piece| (piece, sending))
-    });
-    let begun = stream::once(async { Ok(Bytes::from(beginning)) });
-    let mut response = Response::new(Body::from_stream(begun.chain(rest)));
-    let media_type = HeaderValue::from_static(media_type);
-    response
-        .headers_mut()
-        .insert(header::CONTENT_TYPE, media_type);
-    Ok(response)
+    made_of_rows(&shared, &headers, body, move |backend, rows, out| {
+        backend.training_set(&request, rows.format, rows.pieces, rows.stop, out)
+    })
+    .await
+}
+
+fn binary() -> Value {
+    json!({"schema": {"type": "string", "contentEncoding": "binary"}})
+}
+
+/// A body of rows in the OpenAPI document.
+pub(crate) fn rows_body() -> Value {
+    let text = json!({"schema": {"type": "string"}});
+    json!({"required": true, "content": {
+        "application/vnd.apache.arrow.stream": binary(),
+        "application/vnd.apache.parquet": binary(),
+        "text/csv": text,
+        "application/x-ndjson": text
+    }})
+}
+
+/// Answers of a table of such columns in the OpenAPI document.
+pub(crate) fn table_replies(columns: &str) -> Value {
+    let description = format!("{columns}; a transfer that breaks off is no whole answer");
+    json!({
+        "200": {"description": description, "content": {ARROW_STREAM: binary()}},
+        "default": problem_reply()
+    })
 }
 
 /// This call in the OpenAPI document.
 pub fn paths() -> Paths {
     let text = json!({"type": "string"});
-    let binary = json!({"schema": {"type": "string", "contentEncoding": "binary"}});
     let call = json!({"post": {
         "summary": "Make a training set: the rows of a spine, each with its features as of its own time",
         "parameters": [
@@ -228,16 +138,8 @@ pub fn paths() -> Paths {
             query("known_at", text.clone(), "a `sequence`, RFC 3339, or `arrival`: what had arrived by each row's own time"),
             query("labels", text.clone(), "labels to add, with commas between them"),
             query("labels_as_of", text.clone(), "when the labels are looked at, in RFC 3339: those whose horizon hasn't come by then are null; now by default")],
-        "requestBody": {"required": true, "content": {
-            "application/vnd.apache.arrow.stream": binary,
-            "application/vnd.apache.parquet": binary,
-            "text/csv": {"schema": text},
-            "application/x-ndjson": {"schema": text}
-        }},
-        "responses": {
-            "200": {"description": "The spine's columns, then the features, then the labels; a transfer that breaks off is no whole answer", "content": {ARROW_STREAM: binary}},
-            "default": problem_reply()
-        }
+        "requestBody": rows_body(),
+        "responses": table_replies("The spine's columns, then the features, then the labels")
     }});
     vec![("/v1/training-sets".to_owned(), call)]
 }

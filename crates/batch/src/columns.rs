@@ -21,10 +21,37 @@ pub struct KeyShape {
 pub struct SpineShape {
     pub entities: Vec<KeyShape>,
     pub context: Vec<Field>,
-    /// The name of the time column.
-    pub time: String,
+    pub time: SpineTime,
     /// The names of what is added: no column of the spine may have one of them.
     pub added: Vec<Arc<str>>,
+}
+
+/// Where the moments of a spine's rows come from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SpineTime {
+    /// This column, which has to be there unless rows are facts.
+    Column(String),
+    /// This column, or one moment for all rows where there is none.
+    ColumnOr(String, Micros),
+    /// One moment for all rows. A column of this name would say another.
+    One { at: Micros, unless: String },
+}
+
+impl SpineTime {
+    /// The name that a time column has, or would have.
+    fn column(&self) -> &str {
+        match self {
+            Self::Column(name) | Self::ColumnOr(name, _) | Self::One { unless: name, .. } => name,
+        }
+    }
+
+    /// The moment of rows that have none of their own.
+    fn of_all(&self) -> Option<Micros> {
+        match self {
+            Self::Column(_) => None,
+            Self::ColumnOr(_, at) | Self::One { at, .. } => Some(*at),
+        }
+    }
 }
 
 /// A column of a spine and what it is read as.
@@ -40,6 +67,8 @@ pub struct SpineColumns {
     entities: Vec<Vec<Column>>,
     context: Vec<Column>,
     time: Option<Column>,
+    /// The moment of all rows, where they have none of their own.
+    one_moment: Option<Micros>,
     known_at: Option<usize>,
     fact: Option<(usize, usize)>,
 }
@@ -56,9 +85,14 @@ pub struct RowMoment {
 }
 
 impl SpineShape {
+    /// The name of the time column.
+    pub fn time_column(&self) -> &str {
+        self.time.column()
+    }
+
     /// The columns whose types are known beforehand.
     pub fn wanted(&self) -> Vec<Field> {
-        let mut wanted = vec![Field::new(self.time.as_str(), DataType::Timestamp)];
+        let mut wanted = vec![Field::new(self.time_column(), DataType::Timestamp)];
         for entity in &self.entities {
             if let [key] = entity.keys.as_slice() {
                 wanted.push(Field::new(entity.entity.clone(), key.data_type.clone()));
@@ -77,24 +111,13 @@ impl SpineColumns {
     /// Finds the columns; every one that is missing, of another type or in the way is refused by name.
     pub fn find(schema: &SchemaRef, shape: &SpineShape) -> Result<Self, Problem> {
         let names = Names(schema);
-        names.refuse_clashes(shape)?;
+        names.refuse_clashes(&shape.added)?;
         let fact = match (names.index("fact_contract"), names.index("fact_id")) {
             (Some(contract), Some(id)) => Some((contract, id)),
             _ => None,
         };
-        let time = Field::new(shape.time.as_str(), DataType::Timestamp);
-        let time = match names.index(&shape.time) {
-            Some(index) => Some(names.typed(index, &time, "wrong-time-type")?),
-            None if fact.is_some() => None,
-            None => {
-                return Err(
-                    Problem::user("missing-time", "the spine has no time column")
-                        .field(shape.time.clone())
-                        .detail(format!("it has: {}", names.list()))
-                        .hint("name the column of the moments to read at `as_of`, or say which it is with `--time`"),
-                );
-            }
-        };
+        let time = names.time(&shape.time, fact.is_some())?;
+        let of_all = shape.time.of_all();
         let mut entities = Vec::new();
         for entity in &shape.entities {
             entities.push(names.keys(entity)?);
@@ -109,6 +132,7 @@ impl SpineColumns {
         Ok(Self {
             entities,
             context,
+            one_moment: of_all.filter(|_| time.is_none() && fact.is_none()),
             time,
             known_at: names.index("known_at"),
             fact,
@@ -118,6 +142,11 @@ impl SpineColumns {
     /// Whether rows say themselves what was known.
     pub fn has_known_at(&self) -> bool {
         self.known_at.is_some()
+    }
+
+    /// The moment of all rows, where they have none of their own.
+    pub fn one_moment(&self) -> Option<Micros> {
+        self.one_moment
     }
 
     /// Whether rows may be facts themselves.
@@ -174,7 +203,8 @@ impl SpineColumns {
                 .and_then(|t| match Value::from_array(t, row) {
                     Value::Timestamp(at) => Some(at),
                     _ => None,
-                });
+                })
+                .or(self.one_moment);
             if as_of.is_none() && fact.is_none() {
                 let column = self.time.as_ref().map(|t| t.field.name.to_string());
                 return Err(
@@ -279,10 +309,10 @@ fn plain(array: &ArrayRef) -> ArrayRef {
     }
 }
 
-struct Names<'a>(&'a SchemaRef);
+pub(crate) struct Names<'a>(pub &'a SchemaRef);
 
 impl Names<'_> {
-    fn index(&self, name: &str) -> Option<usize> {
+    pub fn index(&self, name: &str) -> Option<usize> {
         self.0.fields().iter().position(|f| f.name() == name)
     }
 
@@ -294,7 +324,7 @@ impl Names<'_> {
         self.all().collect::<Vec<_>>().join(", ")
     }
 
-    fn missing(&self, code: &'static str, name: &str, why: &str) -> Problem {
+    pub fn missing(&self, code: &'static str, name: &str, why: &str) -> Problem {
         let hint = match nearest(name, self.all()) {
             Some(near) => format!("did you mean `{near}`?"),
             None => format!("it has: {}", self.list()),
@@ -305,7 +335,8 @@ impl Names<'_> {
             .hint(hint)
     }
 
-    fn refuse_clashes(&self, shape: &SpineShape) -> Result<(), Problem> {
+    /// Refuses columns that occur twice, and names of columns that are to be added which are taken.
+    pub fn refuse_clashes(&self, added: &[Arc<str>]) -> Result<(), Problem> {
         let clash = |name: &str, detail: &str| {
             Problem::user("name-clash", format!("two columns are called `{name}`"))
                 .field(name)
@@ -316,14 +347,41 @@ impl Names<'_> {
             if self.index(name) != Some(index) {
                 return Err(clash(name, "the spine has it twice"));
             }
-            if shape.added.iter().any(|added| **added == *name) {
+            if added.iter().any(|added| **added == *name) {
                 return Err(clash(
                     name,
-                    "the spine has it, and what is read has the same name",
+                    "the spine has it, and what is added has the same name",
                 ));
             }
         }
-        Ok(())
+        let twice = (1..added.len()).find(|index| added[..*index].contains(&added[*index]));
+        match twice {
+            Some(index) => Err(clash(&added[index], "two of what is added have it")
+                .hint("rename one of them where it is defined")),
+            None => Ok(()),
+        }
+    }
+
+    /// The column of the rows' moments, where there is one.
+    fn time(&self, time: &SpineTime, facts: bool) -> Result<Option<Column>, Problem> {
+        let index = self.index(time.column());
+        let field = Field::new(time.column(), DataType::Timestamp);
+        match (index, time) {
+            (Some(_), SpineTime::One { unless, .. }) => Err(Problem::user(
+                "two-cursors",
+                format!("the spine has a column `{unless}`, and one moment is asked for all rows"),
+            )
+            .field(unless.as_str())
+            .hint("leave `as_of` out of the request to read each row at its own, or rename the column")),
+            (Some(index), _) => self.typed(index, &field, "wrong-time-type").map(Some),
+            (None, SpineTime::Column(name)) if !facts => {
+                Err(Problem::user("missing-time", "the spine has no time column")
+                    .field(name.as_str())
+                    .detail(format!("it has: {}", self.list()))
+                    .hint("name the column of the moments to read at `as_of`, or say which it is with `--time`"))
+            }
+            (None, _) => Ok(None),
+        }
     }
 
     /// The key columns of an entity: one named like the entity where it has a single key, else by the

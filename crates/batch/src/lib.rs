@@ -1,11 +1,13 @@
-//! What is made from many facts at once: training sets, by the same definitions and the same `aggregate` as live
-//! reads, and answers to SQL over what is stored.
+//! What is made from many facts at once: training sets and rows to score, by the same definitions and the same
+//! `aggregate` as live reads, and answers to SQL over what is stored.
 //!
 //! It isn't a second engine of features: nothing here knows how a window is computed. `headwater` calls it.
 
 mod columns;
 mod compact;
+mod input_columns;
 mod kept_rows;
+mod score;
 mod spill;
 mod spine;
 mod spool;
@@ -16,9 +18,11 @@ mod training_set;
 #[cfg(test)]
 mod unindexed;
 
-pub use columns::{KeyShape, RowMoment, SpineColumns, SpineShape};
+pub use columns::{KeyShape, RowMoment, SpineColumns, SpineShape, SpineTime};
 pub use compact::{batch_bytes, compact};
+pub use input_columns::{InputColumns, InputShape};
 pub use kept_rows::{KeptRows, KeptRowsWriter};
+pub use score::{ScoreManifest, ScoredFeatures, ScoredRows, missing_values};
 pub use spill::{Spill, SpillLimit};
 pub use spine::SpineReader;
 pub use spool::{HeldFile, Pieces, spool};

@@ -30,8 +30,10 @@ type Sink<'a> = dyn FnMut(RecordBatch) -> Result<(), Problem> + 'a;
 
 /// Reads a spine, part by part.
 pub struct SpineReader {
-    time: String,
+    time: Option<String>,
     wanted: Vec<Field>,
+    /// Columns of numbers of any type.
+    numbers: Vec<String>,
     seen: SeenColumns,
     text: Option<Text>,
     schema: Option<SchemaRef>,
@@ -50,12 +52,13 @@ struct Text {
 }
 
 impl SpineReader {
-    /// `wanted` are the columns that have a type of their own; a time among them is RFC 3339 with an offset, or integer
-    /// microseconds.
-    pub fn new(time: &str, wanted: Vec<Field>) -> Self {
+    /// `time` is the column of the rows' moments, where one is read; `wanted` are the columns that have a type of their
+    /// own. A time among them is RFC 3339 with an offset, or integer microseconds.
+    pub fn new(time: Option<&str>, wanted: Vec<Field>) -> Self {
         Self {
-            time: time.to_owned(),
+            time: time.map(str::to_owned),
             wanted,
+            numbers: Vec::new(),
             seen: SeenColumns::default(),
             text: None,
             schema: None,
@@ -63,6 +66,13 @@ impl SpineReader {
             waiting_rows: 0,
             waiting_bytes: 0,
         }
+    }
+
+    /// The same where these columns hold numbers or nothing: in text that has anything else in one of them, the row is
+    /// refused.
+    pub fn with_numbers(mut self, numbers: Vec<String>) -> Self {
+        self.numbers = numbers;
+        self
     }
 
     /// Looks at a part of text: all are looked at before the first is taken.
@@ -84,7 +94,7 @@ impl SpineReader {
             return Ok(());
         }
         if self.text.is_none() {
-            self.text = Some(Text::of(self.seen.fields(), &self.time, &self.wanted)?);
+            self.text = Some(self.text_columns()?);
         }
         self.decode(format, part, sink)
     }
@@ -96,6 +106,33 @@ impl SpineReader {
             Some(_) => Ok(()),
             None => Err(empty()),
         }
+    }
+
+    /// The columns of text, as its rows have them.
+    fn text_columns(&self) -> Result<Text, Problem> {
+        let mut columns = self.seen.fields();
+        if columns.is_empty() {
+            return Err(empty());
+        }
+        for column in &mut columns {
+            if let Some(own) = self.wanted.iter().find(|w| w.name == column.name) {
+                column.data_type = own.data_type.clone();
+            }
+            let is_number = matches!(
+                column.data_type,
+                DataType::Bool | DataType::Int64 | DataType::Float64
+            );
+            if !is_number && self.numbers.iter().any(|name| **name == *column.name) {
+                column.data_type = DataType::Float64;
+            }
+        }
+        let time = self.time.as_deref();
+        let time = time.filter(|time| columns.iter().any(|c| *c.name == **time));
+        Ok(Text {
+            columns: columns.len(),
+            contract: contract_of(columns, time)?,
+            rows: 0,
+        })
     }
 
     fn decode(
@@ -179,28 +216,7 @@ impl SpineReader {
 }
 
 fn empty() -> Problem {
-    Problem::user("empty-spine", "the spine has no rows")
-        .hint("give at least one row of keys with a time")
-}
-
-impl Text {
-    /// The columns of a spine of text, as its rows have them.
-    fn of(mut columns: Vec<Field>, time: &str, wanted: &[Field]) -> Result<Self, Problem> {
-        if columns.is_empty() {
-            return Err(empty());
-        }
-        for column in &mut columns {
-            if let Some(own) = wanted.iter().find(|w| w.name == column.name) {
-                column.data_type = own.data_type.clone();
-            }
-        }
-        let by_time = columns.iter().any(|c| *c.name == *time);
-        Ok(Self {
-            contract: contract_of(&columns, by_time.then_some(time))?,
-            columns: columns.len(),
-            rows: 0,
-        })
-    }
+    Problem::user("empty-spine", "the spine has no rows").hint("give at least one row")
 }
 
 /// The rows of a part of text, whose first is the spine's row `first`; one that is wrong is refused.
@@ -238,7 +254,7 @@ fn text_rows(
 }
 
 /// The spine's columns as a contract; where none is its time, one that no row has stands in for it.
-fn contract_of(columns: &[Field], time: Option<&str>) -> Result<Contract, Problem> {
+fn contract_of(mut columns: Vec<Field>, time: Option<&str>) -> Result<Contract, Problem> {
     let property = |column: &Field| -> Json {
         let logical = match column.data_type {
             DataType::Bool => "boolean",
@@ -250,16 +266,25 @@ fn contract_of(columns: &[Field], time: Option<&str>) -> Result<Contract, Proble
         };
         json!({"name": column.name, "logicalType": logical, "required": time == Some(column.name.as_ref())})
     };
-    let Some(time) = time else {
-        return Err(missing_time(columns));
+    let stand_in = match time {
+        Some(_) => None,
+        None => {
+            let mut name = "no_time".to_owned();
+            while columns.iter().any(|c| *c.name == *name) {
+                name.push('_');
+            }
+            columns.push(Field::new(name.as_str(), DataType::Timestamp));
+            Some(name)
+        }
     };
+    let event_time = time.or(stand_in.as_deref());
     let document = json!({
         "kind": "DataContract", "apiVersion": "v3.1.0", "id": "spine", "version": "1.0.0", "status": "active",
         "schema": [{
             "name": "spine",
             "properties": columns.iter().map(property).collect::<Vec<_>>(),
             "customProperties": [
-                {"property": "headwater.eventTime", "value": time},
+                {"property": "headwater.eventTime", "value": event_time},
                 {"property": "headwater.timeUnit", "value": "us"},
             ],
         }],
@@ -268,20 +293,13 @@ fn contract_of(columns: &[Field], time: Option<&str>) -> Result<Contract, Proble
     let wrong = |detail: String| {
         Problem::user("wrong-spine", "the spine's columns can't be read").detail(detail)
     };
-    match parsed {
-        Ok(contracts) => contracts
-            .into_iter()
-            .next()
-            .ok_or_else(|| wrong("there are none".into())),
-        Err(problems) => Err(wrong(
-            problems.first().map(Problem::to_string).unwrap_or_default(),
-        )),
+    let contracts = parsed
+        .map_err(|problems| wrong(problems.first().map(Problem::to_string).unwrap_or_default()))?;
+    let mut contracts = contracts.into_iter();
+    let none = || wrong("there are none".into());
+    let mut contract = contracts.next().ok_or_else(none)?;
+    if stand_in.is_some() {
+        contract.fields[contract.event_time].required = false;
     }
-}
-
-fn missing_time(columns: &[Field]) -> Problem {
-    let names: Vec<&str> = columns.iter().map(|c| c.name.as_ref()).collect();
-    Problem::user("missing-time", "the spine has no time column")
-        .detail(format!("it has: {}", names.join(", ")))
-        .hint("name the column of the moments to read at `as_of`, or say which it is with `--time`")
+    Ok(contract)
 }

@@ -9,7 +9,7 @@ use headwater_api::backend::{
     BundleRequest, DefinitionFile, DefinitionsRequest, FactRow, FactsQuery, FeaturesReply,
     FeaturesRequest, IndexedVersion, IngestDone, IngestOptions, Measure, MendReply, Mending,
     ModelStats, NewVersion, Pending, PredictDone, PredictRequest, QuarantineRow, QueryRequest,
-    RegistryQuery, RetractDone, Signature, TrainingSetRequest, WriteTarget,
+    RegistryQuery, RetractDone, ScoreRequest, Signature, TrainingSetRequest, WriteTarget,
 };
 use headwater_api::{Backend, PredictionPage};
 use headwater_batch::sql::Answer;
@@ -56,6 +56,17 @@ impl Backend for Engine {
         out: &mut (dyn Write + Send),
     ) -> Result<(), Problem> {
         self.stream_training_set(request, format, spine, stop, out)
+    }
+
+    fn score(
+        &self,
+        request: &ScoreRequest,
+        format: BodyFormat,
+        rows: &mut Pieces<'_>,
+        stop: &Stop,
+        out: &mut (dyn Write + Send),
+    ) -> Result<(), Problem> {
+        self.stream_scores(request, format, rows, stop, out)
     }
 
     fn query(&self, request: &QueryRequest) -> Result<Answer, Problem> {

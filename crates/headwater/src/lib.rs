@@ -24,6 +24,7 @@ mod project;
 mod quarantine;
 mod query;
 mod reader;
+mod score;
 pub mod settings;
 mod table_file;
 pub mod tls_files;

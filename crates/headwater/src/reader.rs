@@ -15,7 +15,7 @@ use headwater_facts::FactLog;
 use headwater_features::{
     Catalog, FeatureSet, Registry, Resolved, check_entity_names, entity_names,
 };
-use headwater_schema::{Cursor, Problem, Sequence, Value};
+use headwater_schema::{Cursor, DataType, Problem, Sequence, Value};
 
 use headwater_stream::{InForce, Processor, ViewReads};
 
@@ -86,6 +86,11 @@ impl Plan {
             Some(set) => set.derive_columns(columns, context, rows),
             None => Ok(columns),
         }
+    }
+
+    /// The columns of an answer.
+    pub(crate) fn typed_names(&self) -> impl Iterator<Item = (&Arc<str>, &DataType)> {
+        self.names.iter().zip(&self.shape.types)
     }
 
     /// Refuses what no entity is named by. Asked behind the keys: a name that is missing says more than one too many.

@@ -3,25 +3,26 @@
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use headwater_batch::{Manifest, OutputFormat};
+use headwater_batch::OutputFormat;
 use headwater_env::{AppendFile, Env, FileError};
 use headwater_schema::Problem;
+use serde::Serialize;
 use sha2::{Digest, Sha256};
 
-/// Where a training set's manifest lies: beside it.
+/// Where a table's manifest lies: beside it.
 pub fn manifest_path(out: &Path) -> PathBuf {
     let mut name = out.as_os_str().to_owned();
     name.push(".manifest.json");
     name.into()
 }
 
-/// How a training set is written to a file of that name.
+/// How a table is written to a file of that name.
 pub fn table_format(out: &Path) -> Result<OutputFormat, Problem> {
     let extension = out.extension().and_then(|e| e.to_str()).unwrap_or_default();
     OutputFormat::from_extension(extension).ok_or_else(|| {
         Problem::user(
             "unsupported-format",
-            format!("a training set isn't written to files that end in `{extension}`"),
+            format!("a table isn't written to files that end in `{extension}`"),
         )
         .hint("name the file .parquet, .arrow or .csv")
     })
@@ -40,28 +41,30 @@ pub fn refuse_own_spine(env: &Env, spine: &Path, out: &Path) -> Result<(), Probl
     if taken.is_none() || !spines.contains(&taken) {
         return Ok(());
     }
-    let title = "the training set would be written over its own spine";
+    let title = "the table would be written over its own spine";
     Err(Problem::user("same-file", title)
         .field("out")
         .detail(format!("both are {}", out.display()))
         .hint("give it another name"))
 }
 
-/// Writes a training set to a file, and beside it the manifest that what `write` gives makes of its SHA-256. The file takes
+/// Writes a table to a file, and beside it the manifest that what `write` gives makes of its SHA-256. The file takes
 /// its place once it is whole and on the disk; where something goes wrong nothing is left of it.
-pub fn write_table<F>(
+pub fn write_table<M: Serialize, F>(
     env: &Env,
     out: &Path,
     write: impl FnOnce(&mut (dyn Write + Send)) -> Result<F, Problem>,
-) -> Result<Manifest, Problem>
+) -> Result<M, Problem>
 where
-    F: FnOnce(String) -> Result<Manifest, Problem>,
+    F: FnOnce(String) -> Result<M, Problem>,
 {
     let (files, beside) = (&env.files, beside(out));
     let path = manifest_path(out);
     let place = || {
         let manifest = write_beside(env, &beside, write)?;
-        let text = manifest.to_text()?;
+        let text = serde_json::to_string_pretty(&manifest);
+        let text = text
+            .map_err(|e| Problem::internal("manifest", "a manifest can't be written").detail(e))?;
         if files.exists(&path) {
             // A crash from here on leaves a table without a manifest, never with another's.
             files.remove_file(&path).map_err(unwritable)?;
@@ -77,13 +80,13 @@ where
     Ok(manifest)
 }
 
-fn write_beside<F>(
+fn write_beside<M, F>(
     env: &Env,
     path: &Path,
     write: impl FnOnce(&mut (dyn Write + Send)) -> Result<F, Problem>,
-) -> Result<Manifest, Problem>
+) -> Result<M, Problem>
 where
-    F: FnOnce(String) -> Result<Manifest, Problem>,
+    F: FnOnce(String) -> Result<M, Problem>,
 {
     let files = &env.files;
     if files.exists(path) {
@@ -93,7 +96,7 @@ where
     let mut out = io::BufWriter::new(FileOut::new(file));
     let manifest = write(&mut out)?;
     let mut file = out.into_inner().map_err(|e| {
-        Problem::external("unwritable", "the training set can't be written").detail(e.error())
+        Problem::external("unwritable", "the table can't be written").detail(e.error())
     })?;
     file.sync().map_err(unwritable)?;
     manifest(file.sha256())
@@ -107,7 +110,7 @@ fn beside(out: &Path) -> PathBuf {
 }
 
 fn unwritable(error: FileError) -> Problem {
-    Problem::external("unwritable", "the training set can't be written").detail(error)
+    Problem::external("unwritable", "the table can't be written").detail(error)
 }
 
 /// A file as what tables are written to; it is hashed on the way.

@@ -13,14 +13,14 @@ use arrow::array::{Array, ArrayRef, RecordBatch};
 use arrow::datatypes::{Field as ArrowField, Schema, SchemaRef};
 use headwater_api::backend::TrainingSetRequest;
 use headwater_batch::{
-    KeyShape, Manifest, Moment, OutputFormat, Pieces, Spill, SpillLimit, SpineShape, Stop, Sweep,
-    SweepOptions, SweptRows, TableWriter, spine_format, spool,
+    KeyShape, Manifest, Moment, OutputFormat, Pieces, Spill, SpillLimit, SpineShape, SpineTime,
+    Stop, Sweep, SweepOptions, SweptRows, TableWriter, spine_format, spool,
 };
 use headwater_env::ReadFile;
 use headwater_facts::FactLog;
 use headwater_features::{Label, Registry};
 use headwater_schema::decode::BodyFormat;
-use headwater_schema::{Cursor, Micros, Problem};
+use headwater_schema::{Cursor, DataType, Micros, Problem};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -35,7 +35,8 @@ mod spine;
 
 pub(crate) use manifest::feature_definitions;
 pub use manifest::request_of;
-use spine::{Chunk, Spine, Taking};
+pub(crate) use spine::Chunk;
+use spine::{Spine, Taking};
 
 /// A spine that comes piece by piece is held while it is no larger than this.
 const SPOOLED_BYTES_HELD: usize = 4 << 20;
@@ -68,7 +69,7 @@ impl Default for TrainingSetSettings {
     }
 }
 
-/// Counts the training sets that are being made.
+/// Counts the training sets that are being made, and the tables of scores: both are the same work.
 pub(crate) struct Making {
     pub settings: TrainingSetSettings,
     running: AtomicUsize,
@@ -83,13 +84,13 @@ impl Making {
     }
 
     /// Counts one more until what is given is dropped.
-    fn begin(&self) -> Result<Running<'_>, Problem> {
+    pub fn begin(&self) -> Result<Running<'_>, Problem> {
         let running = Running(&self.running);
         if running.0.fetch_add(1, Ordering::Relaxed) < self.settings.running_max {
             return Ok(running);
         }
         Err(
-            Problem::external("busy", "too many training sets are being made")
+            Problem::external("busy", "too many training sets and scores are being made")
                 .detail(format!(
                     "{} at once (`training_sets.running_max`)",
                     self.settings.running_max
@@ -101,7 +102,7 @@ impl Making {
 }
 
 /// One that is being made.
-struct Running<'a>(&'a AtomicUsize);
+pub(crate) struct Running<'a>(&'a AtomicUsize);
 
 impl Drop for Running<'_> {
     fn drop(&mut self) {
@@ -110,20 +111,32 @@ impl Drop for Running<'_> {
 }
 
 /// What one of them works with.
-struct Work<'a> {
+pub(crate) struct Work<'a> {
     spill: Arc<Spill>,
     limit: SpillLimit,
-    stop: &'a Stop,
+    pub stop: &'a Stop,
+}
+
+/// What a spine is read by.
+pub(crate) struct Asked<'a> {
+    pub request: &'a TrainingSetRequest,
+    pub plan: Arc<Plan>,
+    pub registry: Arc<Registry>,
+    pub time: SpineTime,
+    /// Whether facts at a row's moment itself count, where that is said.
+    pub inclusive: Option<bool>,
+    /// The names of the columns that are added.
+    pub added: Vec<Arc<str>>,
+    pub labels: Vec<Arc<Label>>,
 }
 
 /// A training set that is ready to be read.
-struct Made<'a> {
+pub(crate) struct Made<'a> {
     request: &'a TrainingSetRequest,
-    work: &'a Work<'a>,
-    plan: Arc<Plan>,
-    registry: Arc<Registry>,
-    spine: Spine,
-    schema: SchemaRef,
+    pub work: &'a Work<'a>,
+    pub plan: Arc<Plan>,
+    pub registry: Arc<Registry>,
+    pub spine: Spine,
     labels: Vec<Arc<Label>>,
     /// When the labels are looked at.
     labels_as_of: Micros,
@@ -157,15 +170,24 @@ impl Engine {
     ) -> Result<(), Problem> {
         let _running = self.making.begin()?;
         let work = self.work(stop);
-        let bytes_max = self.making.settings.spine_bytes_max;
-        let too_many = |bytes: u64| (bytes > bytes_max).then(|| spine_too_large(bytes_max));
-        let spine = spool(&work.spill, spine, SPOOLED_BYTES_HELD, too_many)?;
-        let made = self.make(request, &spine, format, None, &work)?;
+        let spine = self.spooled(&work, spine)?;
+        let made = self.make(self.asked(request)?, &spine, format, None, &work)?;
         let manifest = made.manifest(self.facts.first_sequence(), OutputFormat::ArrowStream);
         let manifest = HashMap::from([(MANIFEST_METADATA.to_owned(), manifest.to_text()?)]);
-        let schema = made.schema.as_ref().clone().with_metadata(manifest);
+        let schema = made.schema().with_metadata(manifest);
         self.write_rows(&made, OutputFormat::ArrowStream, &Arc::new(schema), out)?;
         Ok(())
+    }
+
+    /// A spine that comes piece by piece, to be read at any place.
+    pub(crate) fn spooled(
+        &self,
+        work: &Work<'_>,
+        spine: &mut Pieces<'_>,
+    ) -> Result<Arc<dyn ReadFile>, Problem> {
+        let bytes_max = self.making.settings.spine_bytes_max;
+        let too_many = |bytes: u64| (bytes > bytes_max).then(|| spine_too_large(bytes_max));
+        spool(&work.spill, spine, SPOOLED_BYTES_HELD, too_many)
     }
 
     /// Writes a training set of a spine in a file to a file, and its manifest beside it. `again` is the manifest of one that
@@ -185,9 +207,10 @@ impl Engine {
         let _running = self.making.begin()?;
         let stop = Stop::default();
         let work = self.work(&stop);
-        let made = self.make(request, &Arc::from(spine), format, again, &work)?;
+        let asked = self.asked(request)?;
+        let made = self.make(asked, &Arc::from(spine), format, again, &work)?;
         write_table(&self.env, out, |out| {
-            let nulls = self.write_rows(&made, table, &made.schema, out)?;
+            let nulls = self.write_rows(&made, table, &Arc::new(made.schema()), out)?;
             let manifest = made.manifest(self.facts.first_sequence(), table);
             Ok(move |sha256| {
                 let manifest = manifest.finish(nulls, sha256);
@@ -199,7 +222,7 @@ impl Engine {
         })
     }
 
-    fn work<'a>(&self, stop: &'a Stop) -> Work<'a> {
+    pub(crate) fn work<'a>(&self, stop: &'a Stop) -> Work<'a> {
         let bytes_max = self.making.settings.spill_bytes_max;
         let limit = SpillLimit::new(bytes_max, "training_sets.spill_bytes_max");
         Work {
@@ -209,27 +232,48 @@ impl Engine {
         }
     }
 
+    /// What a training set is made by.
+    fn asked<'a>(&self, request: &'a TrainingSetRequest) -> Result<Asked<'a>, Problem> {
+        let (plan, registry) = self.reader.plan_and_registry(&request.names)?;
+        let labels = labels::named(&plan.catalog, &request.labels)?;
+        let added = plan.names.iter().chain(labels.iter().map(|l| &l.name));
+        Ok(Asked {
+            request,
+            registry,
+            time: SpineTime::Column(request.time.clone()),
+            inclusive: Some(request.inclusive),
+            added: added.cloned().collect(),
+            labels,
+            plan,
+        })
+    }
+
     /// Everything that can be checked before the first read.
-    fn make<'a>(
+    pub(crate) fn make<'a>(
         &self,
-        request: &'a TrainingSetRequest,
+        asked: Asked<'a>,
         file: &Arc<dyn ReadFile>,
         format: BodyFormat,
         again: Option<&Manifest>,
         work: &'a Work<'a>,
     ) -> Result<Made<'a>, Problem> {
-        let (plan, registry) = self.reader.plan_and_registry(&request.names)?;
-        let labels = labels::named(&plan.catalog, &request.labels)?;
-        let added = plan.names.iter().chain(labels.iter().map(|l| &l.name));
+        let Asked {
+            request,
+            plan,
+            registry,
+            labels,
+            ..
+        } = asked;
         let shape = SpineShape {
             entities: key_shapes(&plan, &labels),
             context: plan.set.as_ref().map_or(Vec::new(), |s| s.context.clone()),
-            time: request.time.clone(),
-            added: added.cloned().collect(),
+            time: asked.time,
+            added: asked.added,
         };
         let taking = Taking {
             engine: self,
-            request,
+            known_at: request.known_at,
+            inclusive: asked.inclusive,
             again,
             shape: &shape,
             spill: &work.spill,
@@ -240,7 +284,6 @@ impl Engine {
         let made = Made {
             request,
             work,
-            schema: schema(&spine.schema, &plan, &labels),
             labels,
             labels_as_of: request.labels_as_of.unwrap_or(self.env.clock.now()),
             registry,
@@ -286,7 +329,7 @@ impl Engine {
     }
 
     /// What each view says of every row, in the rows' order.
-    fn swept(&self, made: &Made<'_>) -> Result<Vec<SweptRows>, Problem> {
+    pub(crate) fn swept(&self, made: &Made<'_>) -> Result<Vec<SweptRows>, Problem> {
         let sweep = self.sweep(made);
         let mut views = Vec::new();
         for reads in &made.plan.views {
@@ -322,14 +365,8 @@ impl Engine {
         for chunk in made.spine.chunks() {
             made.work.stop.check()?;
             let chunk = chunk?;
-            let rows = chunk.rows.num_rows();
-            let mut found = vec![None; made.plan.features];
-            for (reads, view) in made.plan.views.iter().zip(&mut views) {
-                reads.place_columns(view.take(rows)?, &mut found);
-            }
             let mut columns: Vec<ArrayRef> = chunk.rows.columns().to_vec();
-            let context = made.spine.columns.context(&chunk.rows, chunk.first)?;
-            columns.extend(made.plan.finish_columns(found, context, rows)?);
+            columns.extend(made.features_of(&chunk, &mut views)?.0);
             for label in &mut labels {
                 columns.push(made.label_column(label, &chunk)?);
             }
@@ -348,6 +385,28 @@ impl Engine {
 }
 
 impl Made<'_> {
+    /// The next rows' columns of features, with what the set works out, and of context.
+    pub(crate) fn features_of(
+        &self,
+        chunk: &Chunk,
+        views: &mut [SweptRows],
+    ) -> Result<(Vec<ArrayRef>, Vec<ArrayRef>), Problem> {
+        let rows = chunk.rows.num_rows();
+        let mut found = vec![None; self.plan.features];
+        for (reads, view) in self.plan.views.iter().zip(views) {
+            reads.place_columns(view.take(rows)?, &mut found);
+        }
+        let context = self.spine.columns.context(&chunk.rows, chunk.first)?;
+        let features = self.plan.finish_columns(found, context.clone(), rows)?;
+        Ok((features, context))
+    }
+
+    /// The spine's own columns, then the features, then the labels.
+    fn schema(&self) -> Schema {
+        let labels = self.labels.iter().map(|l| (&l.name, l.data_type()));
+        table_schema(&self.spine.schema, self.plan.typed_names().chain(labels))
+    }
+
     /// The moments that `of` makes of every chunk.
     fn each_moment(
         &self,
@@ -385,16 +444,18 @@ fn key_shapes(plan: &Plan, labels: &[Arc<Label>]) -> Vec<KeyShape> {
     .collect()
 }
 
-/// The spine's own columns, then the features, then the labels.
-fn schema(spine: &SchemaRef, plan: &Plan, labels: &[Arc<Label>]) -> SchemaRef {
+/// The spine's own columns, then those that are added.
+pub(crate) fn table_schema<'a>(
+    spine: &SchemaRef,
+    added: impl Iterator<Item = (&'a Arc<str>, &'a DataType)>,
+) -> Schema {
     let mut fields: Vec<Arc<ArrowField>> = spine.fields().iter().cloned().collect();
-    let features = plan.names.iter().zip(&plan.shape.types);
-    for (name, data_type) in features.chain(labels.iter().map(|l| (&l.name, l.data_type()))) {
+    for (name, data_type) in added {
         fields.push(Arc::new(ArrowField::new(
             name.as_ref(),
             data_type.to_arrow(),
             true,
         )));
     }
-    Arc::new(Schema::new(fields))
+    Schema::new(fields)
 }

@@ -3,7 +3,7 @@
 
 use std::sync::{Arc, PoisonError};
 
-use headwater_models::{Categories, InputKind};
+use headwater_models::{Categories, Input, InputKind};
 use headwater_schema::Problem;
 
 use crate::Serving;
@@ -32,6 +32,15 @@ pub struct SignatureInput {
     pub is_text: bool,
 }
 
+impl SignatureInput {
+    pub(crate) fn of(input: &Input) -> Self {
+        Self {
+            name: input.name.clone(),
+            is_text: matches!(input.kind, InputKind::Categorical(Categories::Labels(_))),
+        }
+    }
+}
+
 /// A version that an alias points at, or a model without one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IndexedVersion {
@@ -50,10 +59,7 @@ impl Serving {
         let version = served.version(version)?;
         self.servable(model, &version)?;
         let contract = version.predictor.contract();
-        let inputs = contract.inputs.iter().map(|input| SignatureInput {
-            name: input.name.clone(),
-            is_text: matches!(input.kind, InputKind::Categorical(Categories::Labels(_))),
-        });
+        let inputs = contract.inputs.iter().map(SignatureInput::of);
         let loaded = served
             .versions
             .iter()

@@ -5,6 +5,7 @@
 //! [`FeatureSource`] for features and hands finished predictions to a [`PredictionSink`]; it knows nothing of HTTP.
 
 mod bind;
+mod bulk;
 mod cache;
 mod facts;
 mod fallback;
@@ -29,6 +30,7 @@ mod streams;
 mod traffic;
 mod trigger;
 
+pub use bulk::BulkScorer;
 pub use inference::{IndexedVersion, Signature, SignatureInput};
 pub use log::{LogStats, PredictionSink};
 pub use manage::NewVersion;

@@ -140,6 +140,20 @@ impl Serving {
         Ok(Arc::new(Version::new(number, record.clone(), predictor)))
     }
 
+    /// A version that no alias points at, for whoever scores by it alone: in memory beside what is served, as far as there
+    /// is room.
+    pub(crate) fn loaded_alone(
+        &self,
+        model: &str,
+        record: &VersionRecord,
+    ) -> Result<Arc<Version>, Problem> {
+        let version = self.load(model, record)?;
+        let models = &self.core.models;
+        let models = models.read().unwrap_or_else(PoisonError::into_inner);
+        self.refuse_above(models.values().map(|m| m.bytes()).sum(), &version)?;
+        Ok(version)
+    }
+
     /// Bytes of what is loaded of other models.
     fn bytes_of_others(&self, model: &str) -> usize {
         let models = &self.core.models;

@@ -70,6 +70,17 @@ impl Backend for Slow {
         nothing()
     }
 
+    fn score(
+        &self,
+        _: &crate::backend::ScoreRequest,
+        _: BodyFormat,
+        _: &mut headwater_batch::Pieces<'_>,
+        _: &headwater_batch::Stop,
+        _: &mut (dyn std::io::Write + Send),
+    ) -> Result<(), Problem> {
+        nothing()
+    }
+
     fn query(
         &self,
         _: &crate::backend::QueryRequest,

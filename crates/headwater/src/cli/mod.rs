@@ -28,6 +28,7 @@ mod registry;
 mod remote;
 mod replay;
 mod schema;
+mod score;
 mod serve;
 mod telemetry;
 mod test;
@@ -99,6 +100,8 @@ enum Verb {
     Features(features::FeaturesVerb),
     /// Make a training set: a spine's rows, each with its features as of its own time.
     TrainingSet(training_set::TrainingSetArguments),
+    /// Score the rows of a file by a model.
+    Score(score::ScoreArguments),
     /// Ask in SQL, read-only, for what is stored: facts, their quarantine, features.
     Query(query::QueryArguments),
     /// Add, list, promote and roll back versions of models.
@@ -245,6 +248,7 @@ pub fn run() -> ExitCode {
         Verb::Facts(verb) => facts::run(&context, verb),
         Verb::Features(verb) => features::run(&context, verb),
         Verb::TrainingSet(arguments) => training_set::run(&context, &arguments),
+        Verb::Score(arguments) => score::run(&context, &arguments),
         Verb::Query(arguments) => query::run(&context, &arguments),
         Verb::Models(verb) => models::run(&context, verb),
         Verb::Bundle(arguments) => bundle::run(&context, &arguments),

@@ -73,7 +73,7 @@ impl Made<'_> {
             labels: labels.collect(),
             labels_as_of: (!self.labels.is_empty()).then_some(self.labels_as_of),
             definitions: self.definitions(),
-            inclusive: self.request.inclusive,
+            inclusive: self.spine.inclusive,
             known_at: self.spine.rule,
             facts: (first, self.spine.end),
             spine: SpineRead {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch, UInt64Array};
 use arrow::datatypes::{Int64Type, SchemaRef, UInt64Type};
-use headwater_api::backend::{KnownAt, TrainingKnownAt, TrainingSetRequest};
+use headwater_api::backend::{KnownAt, TrainingKnownAt};
 use headwater_batch::{
     KeptRows, KeptRowsWriter, KnownRule, Manifest, RowMoment, Spill, SpineColumns, SpineReader,
     SpineShape, Stop, fact_positions, sha256_of,
@@ -26,10 +26,12 @@ const FACTS_BYTES_MIN: usize = 1 << 20;
 const FACT_BYTES: usize = 256;
 
 /// A spine that was taken in.
-pub(super) struct Spine {
+pub(crate) struct Spine {
     pub schema: SchemaRef,
     pub columns: SpineColumns,
     pub rule: KnownRule,
+    /// Whether facts at a row's moment itself count.
+    pub inclusive: bool,
     /// The last sequence that any row sees.
     pub end: Sequence,
     pub count: usize,
@@ -41,7 +43,7 @@ pub(super) struct Spine {
 }
 
 /// Some rows that follow each other.
-pub(super) struct Chunk {
+pub(crate) struct Chunk {
     /// The number of the first of them.
     pub first: usize,
     pub rows: RecordBatch,
@@ -67,7 +69,9 @@ impl Spine {
 /// How a spine is taken in.
 pub(super) struct Taking<'a> {
     pub engine: &'a Engine,
-    pub request: &'a TrainingSetRequest,
+    pub known_at: Option<TrainingKnownAt>,
+    /// Unless it is said, facts at a row's moment itself count where all rows have one moment, as in a live read.
+    pub inclusive: Option<bool>,
     /// The manifest of a training set that is to be made again.
     pub again: Option<&'a Manifest>,
     pub shape: &'a SpineShape,
@@ -80,7 +84,7 @@ pub(super) struct Taking<'a> {
 impl Taking<'_> {
     pub fn take(&self, file: &Arc<dyn ReadFile>, format: BodyFormat) -> Result<Spine, Problem> {
         let shape = self.shape;
-        let mut reader = SpineReader::new(&shape.time, shape.wanted());
+        let mut reader = SpineReader::new(Some(shape.time_column()), shape.wanted());
         let mut taken: Option<Taken> = None;
         let mut sink = |rows: RecordBatch| {
             self.stop.check()?;
@@ -138,17 +142,18 @@ impl<'a> Taken<'a> {
     fn begin(taking: &'a Taking<'a>, schema: SchemaRef) -> Result<Self, Problem> {
         let columns = SpineColumns::find(&schema, taking.shape)?;
         let engine = taking.engine;
-        let (rule, asked) = known_rule(taking.request.known_at, columns.has_known_at())?;
+        let (rule, asked) = known_rule(taking.known_at, columns.has_known_at())?;
         let again = taking.again.map(|m| KnownAt::Sequence(m.facts.1));
+        let inclusive = taking.inclusive;
         Ok(Self {
             schema,
-            columns,
             reading: Reading {
                 engine,
                 rule,
                 end: engine.known_at(asked.or(again))?,
-                inclusive: taking.request.inclusive,
+                inclusive: inclusive.unwrap_or(columns.one_moment().is_some()),
             },
+            columns,
             count: 0,
             rows: taking.keep(3),
             cursors: Cursors {
@@ -209,6 +214,7 @@ impl<'a> Taken<'a> {
             schema: self.schema,
             columns: self.columns,
             rule: self.reading.rule,
+            inclusive: self.reading.inclusive,
             end: self.reading.end,
             count: self.count,
             sha256,

@@ -39,6 +39,7 @@ mod query;
 mod registry;
 mod retention;
 mod rules;
+mod score;
 mod streaming;
 mod traffic;
 mod training_set;

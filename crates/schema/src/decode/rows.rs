@@ -181,6 +181,8 @@ impl<'c> Rows<'c> {
                 .contract
                 .zone_of(spec)
                 .and_then(|zone| zone.start_of_day(date)),
+            // Of rows that are no facts: a contract's own event time is always required.
+            Cell::Null if !spec.required => Some(0),
             _ => None,
         };
         time.ok_or_else(|| {
