@@ -9,11 +9,12 @@ use headwater::{Engine, Project, apply_project, check_address};
 use headwater_api::ServerOptions;
 use headwater_api::backend::{EntityRequest, FeaturesRequest, KeyValue, Names};
 use headwater_schema::time::{format_date, parse_timestamp};
-use headwater_schema::{Micros, Problem, Value};
+use headwater_schema::{FactBatch, Micros, Problem, Value};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::features::{reply_json, request_json, show};
-use super::replay::{Outcome, Progress, Recording, replay};
+use super::forecast::Forecast;
+use super::replay::{Outcome, Progress, Recording, Watcher, replay};
 use super::serve::{bind, close, runtime, stop_signals};
 use super::{Context, Failure, print};
 
@@ -47,6 +48,9 @@ pub struct FlightsArguments {
     /// Replay only what happened before this.
     #[arg(long)]
     until: Option<String>,
+    /// Predict every flight one hour before it is to leave, whether it arrives late, and tell how good that was.
+    #[arg(long)]
+    predict: bool,
     /// The address to serve on.
     #[arg(long)]
     listen: Option<SocketAddr>,
@@ -96,8 +100,11 @@ pub fn run(context: &Context, arguments: &FlightsArguments) -> Result<(), Failur
             _ = asked => {}
         }
     }));
-    let outcome = replay_year(context, arguments, &engine, &example)?;
+    let (outcome, forecast) = replay_year(context, arguments, &engine, &example)?;
     summary(&engine, &outcome);
+    if let Some(forecast) = forecast {
+        forecast.summary();
+    }
     show_known(&engine, arguments, address)?;
     if arguments.exit {
         drop(stop);
@@ -167,12 +174,12 @@ fn empty_data_folder(context: &Context, data: &Path) -> Result<(), Failure> {
     Ok(())
 }
 
-fn replay_year(
-    context: &Context,
+fn replay_year<'a>(
+    context: &'a Context,
     arguments: &FlightsArguments,
-    engine: &Engine,
+    engine: &'a Engine,
     example: &Path,
-) -> Result<Outcome, Failure> {
+) -> Result<(Outcome, Option<Forecast<'a>>), Failure> {
     let mut recordings = Vec::with_capacity(CONTRACTS.len());
     for contract in CONTRACTS {
         let file = example.join("data").join(format!("{contract}.parquet"));
@@ -188,19 +195,47 @@ fn replay_year(
         .as_deref()
         .map(super::facts::time)
         .transpose()?;
-    let mut shown = Shown::new(context);
+    let schedule = recordings.iter().find(|r| *r.contract == *"schedule");
+    let forecast = schedule
+        .filter(|_| arguments.predict)
+        .map(|schedule| Forecast::new(&context.env, engine, example, schedule.facts()));
+    let mut watching = Watching {
+        shown: Shown::new(context),
+        forecast: forecast.transpose()?,
+    };
     let outcome = replay(
         &context.env,
         engine,
         &mut recordings,
         until,
         arguments.speed,
-        |progress| {
-            shown.update(progress);
-        },
+        &mut watching,
     );
-    shown.bar.finish_and_clear();
-    Ok(outcome?)
+    watching.shown.bar.finish_and_clear();
+    Ok((outcome?, watching.forecast))
+}
+
+/// Who looks at the year while it is replayed.
+struct Watching<'a> {
+    shown: Shown,
+    forecast: Option<Forecast<'a>>,
+}
+
+impl Watcher for Watching<'_> {
+    fn reads(&self) -> bool {
+        self.forecast.is_some()
+    }
+
+    fn slice(&mut self, progress: Progress, slice: &[FactBatch]) -> Result<(), Problem> {
+        if let Some(forecast) = &mut self.forecast {
+            forecast.predict_until(progress.event_time)?;
+            for arrivals in slice.iter().filter(|b| *b.contract == *"arrival") {
+                forecast.arrived(arrivals)?;
+            }
+        }
+        self.shown.update(progress, self.forecast.as_ref());
+        Ok(())
+    }
 }
 
 /// A bar on a terminal, a line per month of event time elsewhere.
@@ -228,7 +263,7 @@ impl Shown {
         }
     }
 
-    fn update(&mut self, progress: Progress) {
+    fn update(&mut self, progress: Progress, forecast: Option<&Forecast<'_>>) {
         let day = i32::try_from(progress.event_time.div_euclid(DAY)).unwrap_or(0);
         let date = format_date(day);
         self.bar.set_length(progress.total);
@@ -237,11 +272,14 @@ impl Shown {
         if self.hidden && month != self.month {
             let seconds = (self.env.clock.monotonic_nanos() - self.start) as f64 / 1e9;
             let rate = progress.facts as f64 / seconds.max(1e-9);
-            println!(
-                "  {month}: {} facts, {} facts/s",
-                print::thousands(progress.facts),
-                print::thousands(rate as u64)
-            );
+            let facts = print::thousands(progress.facts);
+            match forecast {
+                None => println!(
+                    "  {month}: {facts} facts, {} facts/s",
+                    print::thousands(rate as u64)
+                ),
+                Some(forecast) => println!("  {month}: {facts} facts; {}", forecast.so_far()),
+            }
             self.month = month;
         }
         self.bar.set_message(date);

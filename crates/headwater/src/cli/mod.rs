@@ -16,6 +16,7 @@ mod dev;
 mod doctor;
 mod facts;
 mod features;
+mod forecast;
 mod import;
 mod ingest;
 mod init;

@@ -35,9 +35,19 @@ pub struct Progress {
 #[derive(Debug, Default)]
 pub struct Outcome {
     pub facts: u64,
+    /// Without what its watcher took.
     pub seconds: f64,
     /// Milliseconds from handing a batch over to its being durable and visible, ascending.
     pub fresh_ms: Vec<f64>,
+}
+
+/// Hears of each slice of a replay.
+pub trait Watcher {
+    /// Whether it reads what was replayed: then a slice is told once it has been applied, and the next one waits.
+    fn reads(&self) -> bool;
+
+    /// `slice` is empty for those that don't read.
+    fn slice(&mut self, progress: Progress, slice: &[FactBatch]) -> Result<(), Problem>;
 }
 
 impl Recording {
@@ -96,6 +106,11 @@ impl Recording {
 
     pub fn len(&self) -> usize {
         self.batch.len()
+    }
+
+    /// All of its facts.
+    pub fn facts(&self) -> &FactBatch {
+        &self.batch
     }
 
     fn next_time(&self) -> Option<Micros> {
@@ -166,7 +181,7 @@ pub fn replay(
     recordings: &mut [Recording],
     until: Option<Micros>,
     speed: Option<f64>,
-    mut told: impl FnMut(Progress),
+    watcher: &mut dyn Watcher,
 ) -> Result<Outcome, Problem> {
     let until = until.unwrap_or(Micros::MAX);
     let total = recordings.iter().map(|r| r.len() as u64).sum();
@@ -176,6 +191,7 @@ pub fn replay(
         let _ = permits.try_send(());
     }
     let start = env.clock.monotonic_nanos();
+    let mut watched = 0;
     let first = recordings.iter().filter_map(Recording::next_time).min();
     let mut progress = Progress {
         total,
@@ -185,17 +201,21 @@ pub fn replay(
         if next >= until {
             break;
         }
-        let slice = if speed.is_some() { SLICE / 60 } else { SLICE };
-        let end = (next - next.rem_euclid(slice) + slice).min(until);
+        let width = if speed.is_some() { SLICE / 60 } else { SLICE };
+        let end = (next - next.rem_euclid(width) + width).min(until);
         if let (Some(speed), Some(first)) = (speed, first) {
             wait_for(env, start, (next - first) as f64 / 1e6 / speed);
         }
+        let mut slice = Vec::new();
         for recording in recordings.iter_mut() {
             let Some(batch) = recording.take_before(end) else {
                 continue;
             };
             let _ = returned.recv();
             progress.facts += batch.len() as u64;
+            if watcher.reads() {
+                slice.push(batch.clone());
+            }
             let answers = answers.clone();
             let permits = permits.clone();
             let (clock, handed_over) = (env.clock.clone(), env.clock.monotonic_nanos());
@@ -212,7 +232,12 @@ pub fn replay(
             );
         }
         progress.event_time = end;
-        told(progress);
+        if watcher.reads() {
+            all_back(&permits, &returned);
+        }
+        let begun = env.clock.monotonic_nanos();
+        watcher.slice(progress, &slice)?;
+        watched += env.clock.monotonic_nanos().saturating_sub(begun);
         if let Some(problem) = answers
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -232,9 +257,19 @@ pub fn replay(
     answers.fresh_ms.sort_by(f64::total_cmp);
     Ok(Outcome {
         facts: answers.facts,
-        seconds: (env.clock.monotonic_nanos() - start) as f64 / 1e9,
+        seconds: (env.clock.monotonic_nanos() - start).saturating_sub(watched) as f64 / 1e9,
         fresh_ms: answers.fresh_ms,
     })
+}
+
+/// Waits until every batch under way has been answered.
+fn all_back(permits: &queue::Sender<()>, returned: &queue::Receiver<()>) {
+    for _ in 0..IN_FLIGHT_MAX {
+        let _ = returned.recv();
+    }
+    for _ in 0..IN_FLIGHT_MAX {
+        let _ = permits.try_send(());
+    }
 }
 
 fn wait_for(env: &Env, start: u64, seconds: f64) {

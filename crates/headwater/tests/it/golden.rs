@@ -83,3 +83,53 @@ fn a_replayed_year_equals_an_independent_computation() {
     );
     assert_eq!(values, 4020);
 }
+
+#[test]
+fn flights_are_predicted_before_they_leave() {
+    let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/flights");
+    let project = TempProject::new(BINARY, &[]);
+    let example = example.to_str().unwrap();
+    let mut asked = vec!["demo", "flights", "--exit", "--predict", "--data", "data"];
+    asked.extend(["--example", example, "--listen", "127.0.0.1:0"]);
+    asked.extend(["--until", "2013-01-09T00:00:00Z"]);
+    let said = project.run_ok(&asked);
+    let number = |before: &str, after: &str| -> f64 {
+        let from = said
+            .split(before)
+            .nth(1)
+            .unwrap_or_else(|| panic!("no `{before}` in {said}"));
+        from.split(after)
+            .next()
+            .unwrap()
+            .replace(',', "")
+            .parse()
+            .unwrap()
+    };
+    // A week has some six thousand flights. Most have landed; those that were cancelled or diverted have no outcome.
+    let predicted = said
+        .split(" flights predicted one hour before")
+        .next()
+        .unwrap();
+    let predicted = predicted.lines().last().unwrap().replace(',', "");
+    let predicted: f64 = predicted.parse().unwrap();
+    let outcomes = number("to leave; ", " outcomes");
+    assert!((5_000.0..8_000.0).contains(&predicted), "{said}");
+    assert!((0.95..1.0).contains(&(outcomes / predicted)), "{said}");
+    let auc = number("as in training: AUC ", ",");
+    assert!((0.6..0.95).contains(&auc), "{said}");
+    // The facts say the same: every prediction is one, and every outcome is one of a prediction.
+    let sql = "SELECT count(o.prediction_id), count(DISTINCT p.id) FROM prediction p \
+               LEFT JOIN outcome o ON o.prediction_id = p.id";
+    let ask = [
+        "--project",
+        example,
+        "--data",
+        "data",
+        "--json",
+        "query",
+        sql,
+    ];
+    let counted: Json = serde_json::from_str(&project.run_ok(&ask)).unwrap();
+    let counts = [0, 1].map(|column| counted["rows"][0][column].as_f64());
+    assert_eq!(counts, [Some(outcomes), Some(predicted)], "{counted}");
+}
