@@ -16,7 +16,7 @@ use headwater_schema::decode::{BodyFormat, DecodeLimits, decode_each};
 use crate::machine::on_core;
 use crate::{failed, shop};
 
-const CONTRACTS: [&str; 6] = [
+pub const CONTRACTS: [&str; 6] = [
     "airport",
     "plane",
     "weather",

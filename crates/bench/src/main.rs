@@ -14,9 +14,11 @@ mod http;
 mod ingest;
 mod machine;
 mod memory;
+mod modes;
 mod query;
 mod recovery;
 mod server;
+mod serving;
 mod shop;
 mod sweep;
 mod trees;
@@ -40,7 +42,8 @@ struct Arguments {
     /// Seconds of each load over HTTP.
     #[arg(long, default_value_t = 10, global = true)]
     seconds: u64,
-    /// A Python that has what is compared with: DuckDB, lightgbm with numpy.
+    /// A Python that has what is compared with: DuckDB, lightgbm with numpy, mlserver with
+    /// mlserver-lightgbm.
     #[arg(long, default_value = "python3", global = true)]
     python: String,
 }
@@ -67,6 +70,14 @@ enum What {
     Http,
     /// A million entities with ten windows; a state ten times its memory budget.
     Memory,
+    /// One model in several modes over the same rows of the flights example, compared bit for bit.
+    Modes {
+        /// Rows that are asked for in each.
+        #[arg(long, default_value_t = 1_000_000)]
+        rows: usize,
+    },
+    /// Predictions over HTTP: by entity id, candidates, remembered; raw vectors beside MLServer.
+    Serving,
     /// SQL over the archive, beside DuckDB on the same files.
     Query,
     /// Serving again after SIGKILL.
@@ -111,6 +122,8 @@ fn main() -> Result<(), Problem> {
             What::Ingest => ingest::measure(arguments.seconds)?,
             What::Http => http::measure(arguments.seconds)?,
             What::Memory => memory::measure()?,
+            What::Modes { rows } => modes::measure(rows)?,
+            What::Serving => serving::measure(&arguments.python, arguments.seconds)?,
             What::Query => query::measure(&arguments.python)?,
             What::Recovery { facts } => recovery::measure(facts)?,
             What::Serve { .. } => {}

@@ -1,0 +1,415 @@
+//! One model in several modes, over the same rows: what each mode answers is compared bit for bit.
+//!
+//! The flights' year is replayed by a clock that is set. Every hour the flights of the hours that follow are predicted over
+//! HTTP while the facts are as they were then; afterwards the same rows are scored by the other modes. A mode gives the
+//! bits of its answers in the order of [`Asked::rows`].
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::{Duration, Instant};
+
+use arrow::array::{
+    Array, ArrayRef, AsArray, Float64Array, Int64Array, RecordBatch, TimestampMicrosecondArray,
+    UInt64Array,
+};
+use arrow::compute::{concat_batches, take_record_batch};
+use arrow::datatypes::{Float64Type, TimestampMicrosecondType};
+use headwater::{Config, Engine, Env};
+use headwater_api::backend::{NewVersion, ScoreRequest};
+use headwater_api::{Backend, Server, ServerOptions};
+use headwater_batch::{OutputFormat, TableWriter};
+use headwater_env::{Clock, RealClock};
+use headwater_schema::decode::{
+    BodyFormat, DecodeLimits, decode_each, read_record_batches, value_to_json,
+};
+use headwater_schema::{FactBatch, Problem, Value};
+use serde_json::{Value as Json, json};
+
+use crate::client::{Client, request};
+use crate::flights::CONTRACTS;
+use crate::{failed, shop};
+
+const HOUR: i64 = 3600 * shop::SECOND;
+/// A flight is predicted at every full hour of so many before it is to leave.
+const HOURS: i64 = 3;
+/// Rows of one request.
+const REQUEST_ROWS: usize = 1000;
+const KEYS: [&str; 4] = ["tailnum", "carrier", "origin", "dest"];
+const CONTEXT: [&str; 3] = ["sched_dep", "sched_arr", "distance"];
+const MODEL: &str = "apiVersion: headwater/v1
+kind: Model
+name: in_all_modes
+spec: {feature_set: flight_delay, deadline: 30s, logging: {share: 0}}
+";
+
+/// A clock that says the time that it is set to, and measures as the machine's does.
+#[derive(Default)]
+struct SetClock {
+    now: AtomicI64,
+    real: RealClock,
+}
+
+impl Clock for SetClock {
+    fn now(&self) -> i64 {
+        self.now.load(Ordering::SeqCst)
+    }
+
+    fn monotonic_nanos(&self) -> u64 {
+        self.real.monotonic_nanos()
+    }
+
+    fn sleep(&self, duration: Duration) {
+        self.real.sleep(duration);
+    }
+}
+
+/// Rows that were predicted online, and the bits of the answers.
+struct Asked {
+    /// Keys, context, and the cursor of each row: `as_of` and `known_at`.
+    rows: RecordBatch,
+    answers: Vec<u64>,
+    requests: usize,
+    seconds: f64,
+}
+
+/// What a comparison came to.
+pub struct Compared {
+    pub rows: usize,
+    /// Answers that differ from those to others: a model that says the same of everything proves nothing.
+    pub distinct: usize,
+    /// Rows of bulk scores that aren't, bit for bit, what was answered online.
+    pub bulk_differs: usize,
+    pub told: Vec<String>,
+}
+
+/// Compares so many rows, and prints what differs and what each mode took.
+pub fn measure(rows: usize) -> Result<(), Problem> {
+    let compared = compare(rows)?;
+    for line in &compared.told {
+        println!("{line}");
+    }
+    println!(
+        "{} rows, {} different answers: {} differ between online and bulk",
+        compared.rows, compared.distinct, compared.bulk_differs
+    );
+    match compared.bulk_differs {
+        0 => Ok(()),
+        _ => Err(failed("the modes answer differently")),
+    }
+}
+
+/// Asks each mode for so many rows, or as many as the year has.
+pub fn compare(rows: usize) -> Result<Compared, Problem> {
+    let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/flights");
+    let folder = shop::folder()?;
+    let clock = Arc::new(SetClock::default());
+    let env = Env {
+        clock: clock.clone(),
+        ..Env::real()
+    };
+    let engine = open(&env, &example, folder.path())?;
+    let asked = online(&engine, &clock, &example, rows)?;
+    let mut told = vec![format!(
+        "online: {} rows in {} requests over HTTP, one after another, beside the replay: {:.1} s in requests, {:.0} rows/s",
+        asked.answers.len(),
+        asked.requests,
+        asked.seconds,
+        asked.answers.len() as f64 / asked.seconds
+    )];
+    let start = Instant::now();
+    let bulk = bulk(&engine, &env, &asked.rows, folder.path())?;
+    let seconds = start.elapsed().as_secs_f64();
+    told.push(format!(
+        "bulk: {} rows from Parquet to Parquet in {seconds:.1} s, {:.0} rows/s",
+        bulk.len(),
+        bulk.len() as f64 / seconds
+    ));
+    if bulk.len() != asked.answers.len() {
+        return Err(failed("a mode lost rows"));
+    }
+    let both = bulk.iter().zip(&asked.answers);
+    let bulk_differs = both.filter(|(bulk, online)| bulk != online).count();
+    let mut distinct = asked.answers;
+    distinct.sort_unstable();
+    distinct.dedup();
+    Ok(Compared {
+        rows: bulk.len(),
+        distinct: distinct.len(),
+        bulk_differs,
+        told,
+    })
+}
+
+/// The flights' project with the model that is shipped with it, and no facts.
+fn open(env: &Env, example: &Path, folder: &Path) -> Result<Arc<Engine>, Problem> {
+    for part in ["contracts", "features"] {
+        std::fs::create_dir_all(folder.join(part)).map_err(failed)?;
+        for file in std::fs::read_dir(example.join(part)).map_err(failed)? {
+            let file = file.map_err(failed)?;
+            let text = std::fs::read(file.path()).map_err(failed)?;
+            let copy = folder.join(part).join(file.file_name());
+            env.files.write_atomic(&copy, &text).map_err(failed)?;
+        }
+    }
+    for (name, text) in [("headwater.yaml", "name: flights\n"), ("model.yaml", MODEL)] {
+        let written = env.files.write_atomic(&folder.join(name), text.as_bytes());
+        written.map_err(failed)?;
+    }
+    let data = folder.join("data");
+    shop::apply(env, folder, &data)?;
+    let config = Config::named("flights");
+    let engine = Engine::open(env.clone(), &config, &data, |_, _| {})?;
+    let file = env.files.read(&example.join("models/arrives_late.txt"));
+    let live = NewVersion {
+        aliases: vec!["live".to_owned()],
+        ..NewVersion::default()
+    };
+    engine.add_model("in_all_modes", file.map_err(failed)?, &live)?;
+    Ok(Arc::new(engine))
+}
+
+/// The facts of all contracts, in the order of their times within each.
+struct Recordings(Vec<(FactBatch, usize)>);
+
+impl Recordings {
+    fn read(engine: &Engine, example: &Path) -> Result<Self, Problem> {
+        let mut batches = Vec::new();
+        for contract in CONTRACTS {
+            let file = example.join("data").join(format!("{contract}.parquet"));
+            let bytes = std::fs::read(file).map_err(failed)?;
+            let known = engine.catalog().contract(contract).cloned();
+            let known = known.ok_or_else(|| failed("a contract is missing"))?;
+            let (limits, all) = (DecodeLimits::files(), usize::MAX);
+            decode_each(
+                &known,
+                BodyFormat::Parquet,
+                &bytes,
+                &limits,
+                all,
+                &mut |d| {
+                    batches.push((d.batch, 0));
+                    Ok(())
+                },
+            )?;
+        }
+        Ok(Self(batches))
+    }
+
+    /// The facts up to a moment that haven't been taken.
+    fn take_until(&mut self, moment: i64) -> Vec<FactBatch> {
+        let mut taken = Vec::new();
+        for (batch, next) in &mut self.0 {
+            let end = batch.event_times.partition_point(|t| *t <= moment);
+            let (start, length) = (*next, end - *next);
+            if length > 0 {
+                *next = end;
+                let ids = batch.fact_ids.as_ref();
+                taken.push(FactBatch {
+                    contract: batch.contract.clone(),
+                    columns: batch.columns.slice(start, length),
+                    event_times: batch.event_times[start..end].to_vec(),
+                    fact_ids: ids.map(|ids| ids.slice(start, length)),
+                    unknown_fields: None,
+                });
+            }
+        }
+        taken
+    }
+}
+
+/// The schedule's flights that name a plane, by when they are to leave: online, a key that is null is refused.
+fn schedule(example: &Path) -> Result<RecordBatch, Problem> {
+    let bytes = std::fs::read(example.join("data/schedule.parquet")).map_err(failed)?;
+    let batches = read_record_batches(BodyFormat::Parquet, &bytes)?;
+    let batches = batches.collect::<Result<Vec<_>, _>>()?;
+    let schema = batches
+        .first()
+        .ok_or_else(|| failed("no flights"))?
+        .schema();
+    let all = concat_batches(&schema, &batches).map_err(failed)?;
+    let columns = KEYS.iter().chain(&CONTEXT).map(|name| {
+        let column = all.column_by_name(name);
+        let column = column.ok_or_else(|| failed(format!("no {name}")))?;
+        let plain = headwater_schema::DataType::from_arrow(column.data_type()).map_err(failed)?;
+        let column = arrow::compute::cast(column, &plain.to_arrow()).map_err(failed)?;
+        Ok((*name, column, true))
+    });
+    let columns: Vec<_> = columns.collect::<Result<_, Problem>>()?;
+    let flights = RecordBatch::try_from_iter_with_nullable(columns).map_err(failed)?;
+    let leaves = leaving(&flights)?.clone();
+    let known = (0..flights.num_rows()).filter(|row| flights.column(0).is_valid(*row));
+    let mut known: Vec<u64> = known.map(|row| row as u64).collect();
+    known.sort_by_key(|row| leaves.value(*row as usize));
+    take_record_batch(&flights, &UInt64Array::from(known)).map_err(failed)
+}
+
+fn leaving(flights: &RecordBatch) -> Result<&TimestampMicrosecondArray, Problem> {
+    let column = flights.column_by_name("sched_dep");
+    let times = column.and_then(|c| c.as_primitive_opt::<TimestampMicrosecondType>());
+    times.ok_or_else(|| failed("no times of departure"))
+}
+
+/// Replays the year and asks every hour, over HTTP.
+fn online(
+    engine: &Arc<Engine>,
+    clock: &SetClock,
+    example: &Path,
+    rows_max: usize,
+) -> Result<Asked, Problem> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(failed)?;
+    let backend: Arc<dyn Backend> = engine.clone();
+    let options = ServerOptions::open(Config::named("flights").spec.limits);
+    let address = SocketAddr::from(([127, 0, 0, 1], 0));
+    let server = runtime.block_on(Server::bind(address, backend, options))?;
+    let mut client = Client::connect(server.address())?;
+    runtime.spawn(server.run(std::future::pending()));
+    let mut facts = Recordings::read(engine, example)?;
+    let flights = schedule(example)?;
+    let leaves = leaving(&flights)?;
+    let mut asking = Asking::default();
+    let mut now = leaves.values()[0].div_euclid(HOUR) * HOUR - HOUR;
+    while asking.answers.len() < rows_max && now < leaves.values()[leaves.len() - 1] {
+        clock.now.store(now, Ordering::SeqCst);
+        shop::ingest(engine, facts.take_until(now).into_iter().map(Ok))?;
+        let first = leaves.values().partition_point(|t| *t <= now);
+        let end = leaves
+            .values()
+            .partition_point(|t| *t <= now + HOURS * HOUR);
+        let end = end.min(first + rows_max - asking.answers.len());
+        for from in (first..end).step_by(REQUEST_ROWS) {
+            let rows = flights.slice(from, REQUEST_ROWS.min(end - from));
+            asking.ask(&mut client, &rows, now)?;
+        }
+        now += HOUR;
+    }
+    runtime.shutdown_timeout(Duration::from_secs(5));
+    asking.finish()
+}
+
+/// What has been asked.
+#[derive(Default)]
+struct Asking {
+    rows: Vec<RecordBatch>,
+    as_of: Vec<i64>,
+    known_at: Vec<i64>,
+    answers: Vec<u64>,
+    seconds: f64,
+}
+
+impl Asking {
+    fn ask(&mut self, client: &mut Client, rows: &RecordBatch, now: i64) -> Result<(), Problem> {
+        let objects = |names: &[&str]| -> Vec<BTreeMap<String, Json>> {
+            let object = |row: usize| {
+                let members = names.iter().filter_map(|name| {
+                    let value = Value::from_array(rows.column_by_name(name)?, row);
+                    Some((name.to_string(), value_to_json(&value)))
+                });
+                members.collect()
+            };
+            (0..rows.num_rows()).map(object).collect()
+        };
+        let body = json!({"entities": objects(&KEYS), "context": objects(&CONTEXT), "deadline_ms": 30_000});
+        let path = "/v1/models/in_all_modes/predict";
+        let bytes = request(path, "application/json", &body.to_string());
+        let sent = Instant::now();
+        let reply = client.call(&bytes)?;
+        self.seconds += sent.elapsed().as_secs_f64();
+        let reply: Json = serde_json::from_slice(reply).map_err(failed)?;
+        if reply["degraded"] != json!(false) {
+            return Err(failed(reply));
+        }
+        let sequence = reply["sequence"]
+            .as_str()
+            .and_then(|s| s.parse::<i64>().ok());
+        let sequence = sequence.ok_or_else(|| failed("an answer has no sequence"))?;
+        let outputs = reply["outputs"].as_array().into_iter().flatten();
+        let bits =
+            outputs.filter_map(|row| Some(row.as_object()?.values().next()?.as_f64()?.to_bits()));
+        let before = self.answers.len();
+        self.answers.extend(bits);
+        if self.answers.len() != before + rows.num_rows() {
+            return Err(failed("an answer lacks rows"));
+        }
+        self.as_of.extend(vec![now; rows.num_rows()]);
+        self.known_at.extend(vec![sequence; rows.num_rows()]);
+        self.rows.push(rows.clone());
+        Ok(())
+    }
+
+    /// The rows with their cursors.
+    fn finish(self) -> Result<Asked, Problem> {
+        let schema = self
+            .rows
+            .first()
+            .ok_or_else(|| failed("nothing was asked"))?;
+        let rows = concat_batches(&schema.schema(), &self.rows).map_err(failed)?;
+        let names = rows.schema();
+        let names = names.fields().iter().map(|f| f.name().clone());
+        let times = TimestampMicrosecondArray::from(self.as_of).with_timezone("UTC");
+        let cursors: [(String, ArrayRef); 2] = [
+            ("as_of".to_owned(), Arc::new(times)),
+            (
+                "known_at".to_owned(),
+                Arc::new(Int64Array::from(self.known_at)),
+            ),
+        ];
+        let columns = names.zip(rows.columns().iter().cloned()).chain(cursors);
+        let columns = columns.map(|(name, column)| (name, column, true));
+        Ok(Asked {
+            rows: RecordBatch::try_from_iter_with_nullable(columns).map_err(failed)?,
+            answers: self.answers,
+            requests: self.rows.len(),
+            seconds: self.seconds,
+        })
+    }
+}
+
+/// The same rows from file to file, each at the cursor that it was asked at.
+fn bulk(
+    engine: &Engine,
+    env: &Env,
+    rows: &RecordBatch,
+    folder: &Path,
+) -> Result<Vec<u64>, Problem> {
+    let (file, out) = (folder.join("rows.parquet"), folder.join("scores.parquet"));
+    let mut bytes = Vec::new();
+    let schema = rows.schema();
+    let mut table = TableWriter::new(OutputFormat::Parquet, &schema, Box::new(&mut bytes))?;
+    table.write(rows)?;
+    table.finish()?;
+    env.files.write_atomic(&file, &bytes).map_err(failed)?;
+    let request = ScoreRequest {
+        model: "in_all_modes".to_owned(),
+        inclusive: Some(true),
+        ..ScoreRequest::default()
+    };
+    engine.write_scores(&request, &file, &out)?;
+    let bytes = env.files.read(&out).map_err(failed)?;
+    let mut scores = Vec::with_capacity(rows.num_rows());
+    for batch in read_record_batches(BodyFormat::Parquet, &bytes)? {
+        let batch = batch?;
+        let last = batch.columns().last();
+        let last: Option<&Float64Array> = last.and_then(|c| c.as_primitive_opt::<Float64Type>());
+        let last = last.ok_or_else(|| failed("the table has no scores"))?;
+        scores.extend(last.values().iter().map(|score| score.to_bits()));
+    }
+    Ok(scores)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::compare;
+
+    #[test]
+    fn every_mode_gives_the_same_bits() {
+        let compared = compare(6000).expect("compared");
+        assert_eq!((compared.rows, compared.bulk_differs), (6000, 0));
+        assert!(compared.distinct > 1000, "{}", compared.distinct);
+    }
+}
