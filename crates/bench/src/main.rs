@@ -18,7 +18,6 @@ mod modes;
 mod query;
 mod recovery;
 mod server;
-mod serving;
 mod shop;
 mod sweep;
 mod trees;
@@ -42,8 +41,7 @@ struct Arguments {
     /// Seconds of each load over HTTP.
     #[arg(long, default_value_t = 10, global = true)]
     seconds: u64,
-    /// A Python that has what is compared with: DuckDB, lightgbm with numpy, mlserver with
-    /// mlserver-lightgbm.
+    /// A Python that has what is compared with: DuckDB, lightgbm with numpy.
     #[arg(long, default_value = "python3", global = true)]
     python: String,
 }
@@ -76,8 +74,6 @@ enum What {
         #[arg(long, default_value_t = 1_000_000)]
         rows: usize,
     },
-    /// Predictions over HTTP: by entity id, candidates, remembered; raw vectors beside MLServer.
-    Serving,
     /// SQL over the archive, beside DuckDB on the same files.
     Query,
     /// Serving again after SIGKILL.
@@ -123,7 +119,6 @@ fn main() -> Result<(), Problem> {
             What::Http => http::measure(arguments.seconds)?,
             What::Memory => memory::measure()?,
             What::Modes { rows } => modes::measure(rows)?,
-            What::Serving => serving::measure(&arguments.python, arguments.seconds)?,
             What::Query => query::measure(&arguments.python)?,
             What::Recovery { facts } => recovery::measure(facts)?,
             What::Serve { .. } => {}
