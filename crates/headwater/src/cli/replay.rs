@@ -1,7 +1,7 @@
 //! Replays recorded facts in the order of their event times, as fast as it goes or at a chosen speed.
 
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use arrow::array::RecordBatch;
@@ -184,17 +184,12 @@ pub fn replay(
     watcher: &mut dyn Watcher,
 ) -> Result<Outcome, Problem> {
     let until = until.unwrap_or(Micros::MAX);
-    let total = recordings.iter().map(|r| r.len() as u64).sum();
-    let answers: Arc<Mutex<Answers>> = Arc::default();
-    let (permits, returned) = queue::bounded("replay", IN_FLIGHT_MAX);
-    for _ in 0..IN_FLIGHT_MAX {
-        let _ = permits.try_send(());
-    }
+    let under_way = UnderWay::new(env);
     let start = env.clock.monotonic_nanos();
     let mut watched = 0;
     let first = recordings.iter().filter_map(Recording::next_time).min();
     let mut progress = Progress {
-        total,
+        total: recordings.iter().map(|r| r.len() as u64).sum(),
         ..Progress::default()
     };
     while let Some(next) = recordings.iter().filter_map(Recording::next_time).min() {
@@ -211,64 +206,94 @@ pub fn replay(
             let Some(batch) = recording.take_before(end) else {
                 continue;
             };
-            let _ = returned.recv();
             progress.facts += batch.len() as u64;
             if watcher.reads() {
                 slice.push(batch.clone());
             }
-            let answers = answers.clone();
-            let permits = permits.clone();
-            let (clock, handed_over) = (env.clock.clone(), env.clock.monotonic_nanos());
-            engine.submit_batch(
-                batch,
-                Box::new(move |reply| {
-                    let waited = clock.monotonic_nanos().saturating_sub(handed_over);
-                    answers
-                        .lock()
-                        .unwrap_or_else(PoisonError::into_inner)
-                        .add(reply, waited);
-                    let _ = permits.try_send(());
-                }),
-            );
+            under_way.submit(engine, batch);
         }
         progress.event_time = end;
         if watcher.reads() {
-            all_back(&permits, &returned);
+            under_way.wait();
         }
         let begun = env.clock.monotonic_nanos();
         watcher.slice(progress, &slice)?;
         watched += env.clock.monotonic_nanos().saturating_sub(begun);
-        if let Some(problem) = answers
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .failed
-            .take()
-        {
-            return Err(problem);
-        }
+        under_way.check()?;
     }
-    for _ in 0..IN_FLIGHT_MAX {
-        let _ = returned.recv();
-    }
-    let mut answers = std::mem::take(&mut *answers.lock().unwrap_or_else(PoisonError::into_inner));
-    if let Some(problem) = answers.failed {
-        return Err(problem);
-    }
-    answers.fresh_ms.sort_by(f64::total_cmp);
+    under_way.wait();
+    under_way.check()?;
+    let mut answers = under_way.answers();
+    let mut fresh_ms = std::mem::take(&mut answers.fresh_ms);
+    fresh_ms.sort_by(f64::total_cmp);
     Ok(Outcome {
         facts: answers.facts,
         seconds: (env.clock.monotonic_nanos() - start).saturating_sub(watched) as f64 / 1e9,
-        fresh_ms: answers.fresh_ms,
+        fresh_ms,
     })
 }
 
-/// Waits until every batch under way has been answered.
-fn all_back(permits: &queue::Sender<()>, returned: &queue::Receiver<()>) {
-    for _ in 0..IN_FLIGHT_MAX {
-        let _ = returned.recv();
+/// Batches that were handed over and haven't been answered.
+struct UnderWay {
+    env: Env,
+    answers: Arc<Mutex<Answers>>,
+    /// One for each batch that may be under way and isn't.
+    permits: queue::Sender<()>,
+    returned: queue::Receiver<()>,
+}
+
+impl UnderWay {
+    fn new(env: &Env) -> Self {
+        let (permits, returned) = queue::bounded("replay", IN_FLIGHT_MAX);
+        let under_way = Self {
+            env: env.clone(),
+            answers: Arc::default(),
+            permits,
+            returned,
+        };
+        under_way.permit_all();
+        under_way
     }
-    for _ in 0..IN_FLIGHT_MAX {
-        let _ = permits.try_send(());
+
+    fn permit_all(&self) {
+        for _ in 0..IN_FLIGHT_MAX {
+            let _ = self.permits.try_send(());
+        }
+    }
+
+    /// Hands a batch over, once few enough are under way.
+    fn submit(&self, engine: &Engine, batch: FactBatch) {
+        let _ = self.returned.recv();
+        let (answers, permits) = (self.answers.clone(), self.permits.clone());
+        let clock = self.env.clock.clone();
+        let handed_over = clock.monotonic_nanos();
+        engine.submit_batch(
+            batch,
+            Box::new(move |reply| {
+                let waited = clock.monotonic_nanos().saturating_sub(handed_over);
+                let mut answers = answers.lock().unwrap_or_else(PoisonError::into_inner);
+                answers.add(reply, waited);
+                drop(answers);
+                let _ = permits.try_send(());
+            }),
+        );
+    }
+
+    /// Waits until every batch has been answered.
+    fn wait(&self) {
+        for _ in 0..IN_FLIGHT_MAX {
+            let _ = self.returned.recv();
+        }
+        self.permit_all();
+    }
+
+    fn answers(&self) -> MutexGuard<'_, Answers> {
+        self.answers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Fails where a batch did.
+    fn check(&self) -> Result<(), Problem> {
+        self.answers().failed.take().map_or(Ok(()), Err)
     }
 }
 
