@@ -15,6 +15,7 @@ pub mod limits;
 mod linear;
 mod link;
 mod load;
+mod onnx;
 mod predictor;
 pub mod repository;
 mod single;

@@ -3,7 +3,7 @@
 use headwater_schema::Problem;
 
 use crate::limits::{MODEL_BYTES_MAX, at_most};
-use crate::{Predictor, catboost, lightgbm, linear, xgboost};
+use crate::{Predictor, catboost, lightgbm, linear, onnx, xgboost};
 
 /// Who wrote a model file, and how.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,15 +18,18 @@ pub enum Format {
     CatBoostJson,
     /// Coefficients in a small JSON file, `docs/models.md`.
     Linear,
+    /// A neural network that any package exported.
+    Onnx,
 }
 
 /// Names, as a definition gives them.
-const NAMES: [(&str, Format); 5] = [
+const NAMES: [(&str, Format); 6] = [
     ("lightgbm", Format::LightGbm),
     ("xgboost-json", Format::XgboostJson),
     ("xgboost-ubj", Format::XgboostUbjson),
     ("catboost-json", Format::CatBoostJson),
     ("linear", Format::Linear),
+    ("onnx", Format::Onnx),
 ];
 
 impl Format {
@@ -46,12 +49,13 @@ impl Format {
     /// What the first bytes look like.
     pub fn sniff(bytes: &[u8]) -> Result<Self, Problem> {
         type Looks = fn(&[u8]) -> bool;
-        let looks: [(Looks, Self); 5] = [
+        let looks: [(Looks, Self); 6] = [
             (lightgbm::looks_like, Self::LightGbm),
             (xgboost::looks_like_ubjson, Self::XgboostUbjson),
             (xgboost::looks_like, Self::XgboostJson),
             (linear::looks_like, Self::Linear),
             (catboost::looks_like, Self::CatBoostJson),
+            (onnx::looks_like, Self::Onnx),
         ];
         if let Some((_, format)) = looks.iter().find(|(looks_like, _)| looks_like(bytes)) {
             return Ok(*format);
@@ -93,6 +97,7 @@ pub fn load(bytes: &[u8], options: &LoadOptions) -> Result<Box<dyn Predictor>, P
         Format::XgboostUbjson => xgboost::load_ubjson(bytes, options),
         Format::CatBoostJson => catboost::load(bytes, options),
         Format::Linear => linear::load(bytes),
+        Format::Onnx => onnx::load(bytes),
     }
 }
 
