@@ -1,25 +1,17 @@
-//! Neural networks in ONNX, run by tract.
-//!
-//! A graph is fixed, when it is loaded, to one row at a time: matrix products of another height may add in another
-//! order, and a row's answer is to be the same bits alone and in any batch. Trees in ONNX aren't read here: their own
-//! packages' files are, exactly.
+//! Models in ONNX, the exchange format of neural networks: which files are of it, and who runs them.
 
+#[cfg(feature = "onnx")]
 mod graph;
+#[cfg(feature = "onnx")]
+mod network;
+#[cfg(feature = "onnx")]
 mod operators;
-
-use std::fmt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
+#[cfg(all(test, feature = "onnx"))]
+mod tests;
 
 use headwater_schema::Problem;
-use tract_onnx::pb;
-use tract_onnx::prelude::*;
 
-use self::graph::{Feed, feeds, inputs, weigh};
-use crate::limits::{SCORES_MAX, at_most};
-use crate::load::{corrupt, unsupported};
-use crate::predictor::{check_buffer, check_shape};
-use crate::{ModelContract, Output, Predictor, Rows, Task};
+use crate::Predictor;
 
 /// Of the field that every file begins with, the version of the format.
 const FIRST_TAG: u8 = 0x08;
@@ -28,22 +20,6 @@ const IR_VERSION_MAX: u8 = 64;
 /// Fields that may come next, producer to opset imports, each by its tag.
 const NEXT_TAGS: [u8; 7] = [0x12, 0x1a, 0x22, 0x28, 0x32, 0x3a, 0x42];
 
-/// A graph that is ready to run.
-struct Network {
-    contract: ModelContract,
-    feeds: Vec<Feed>,
-    plan: Arc<TypedRunnableModel>,
-    bytes: usize,
-}
-
-impl fmt::Debug for Network {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Network")
-            .field("contract", &self.contract)
-            .finish_non_exhaustive()
-    }
-}
-
 pub(crate) fn looks_like(bytes: &[u8]) -> bool {
     match bytes {
         [FIRST_TAG, version, next, ..] => *version <= IR_VERSION_MAX && NEXT_TAGS.contains(next),
@@ -51,168 +27,14 @@ pub(crate) fn looks_like(bytes: &[u8]) -> bool {
     }
 }
 
+#[cfg(feature = "onnx")]
 pub(crate) fn load(bytes: &[u8]) -> Result<Box<dyn Predictor>, Problem> {
-    unpanicked(|| read(bytes))
-        .unwrap_or_else(|| Err(corrupt("Its graph doesn't hold together")))
-        .map(|network| Box::new(network) as Box<dyn Predictor>)
+    network::load(bytes)
 }
 
-/// What runs in code of others, on a file of others, doesn't take the caller with it.
-fn unpanicked<T>(run: impl FnOnce() -> T) -> Option<T> {
-    catch_unwind(AssertUnwindSafe(run)).ok()
+/// A build for small devices can leave the engine of networks out.
+#[cfg(not(feature = "onnx"))]
+pub(crate) fn load(_: &[u8]) -> Result<Box<dyn Predictor>, Problem> {
+    Err(crate::load::unsupported("This build runs no models in ONNX")
+        .hint("Use a build with the feature `onnx`"))
 }
-
-fn read(bytes: &[u8]) -> Result<Network, Problem> {
-    let onnx = tract_onnx::onnx().with_ignore_value_info(true);
-    let proto = onnx
-        .proto_model_for_read(&mut &*bytes)
-        .map_err(|e| corrupt(root(&e)))?;
-    let graph = proto
-        .graph
-        .as_ref()
-        .ok_or_else(|| corrupt("It has no graph"))?;
-    operators::check(&proto, graph)?;
-    weigh(graph, bytes.len())?;
-    let feeds = feeds(graph)?;
-    let inputs = inputs(&proto, &feeds)?;
-    let refused = |e: TractError| unsupported(format!("The graph can't be run: {}", root(&e)));
-    let mut model = onnx.model_for_proto_model(&proto).map_err(refused)?;
-    for (place, feed) in feeds.iter().enumerate() {
-        let fact = InferenceFact::dt_shape(feed.data_type, feed.shape());
-        model.set_input_fact(place, fact).map_err(refused)?;
-    }
-    let model = model.into_optimized().map_err(refused)?;
-    let outputs = outputs(graph, &model)?;
-    let scores = outputs.iter().map(|o| o.width).sum();
-    at_most("scores", scores, SCORES_MAX)?;
-    Ok(Network {
-        contract: ModelContract {
-            inputs,
-            task: Task::Regression,
-            scores,
-            outputs,
-            classes: Vec::new(),
-            contributions: Err("a network has none".into()),
-        },
-        feeds,
-        plan: model.into_runnable().map_err(refused)?,
-        // The file's weights, and what they are packed to.
-        bytes: 2 * bytes.len(),
-    })
-}
-
-/// What the graph answers for one row, by name.
-fn outputs(graph: &pb::GraphProto, model: &TypedModel) -> Result<Vec<Output>, Problem> {
-    let mut outputs: Vec<Output> = Vec::with_capacity(graph.output.len());
-    for (place, output) in graph.output.iter().enumerate() {
-        let name = output.name.as_str();
-        let fact = model
-            .output_fact(place)
-            .map_err(|e| corrupt(format!("The output `{name}`: {}", root(&e))))?;
-        let width = fact.shape.as_concrete();
-        let width = width.and_then(|dims| dims.iter().try_fold(1_usize, |n, d| n.checked_mul(*d)));
-        let width = width.filter(|width| *width > 0).ok_or_else(|| {
-            unsupported(format!(
-                "How many numbers the output `{name}` has for a row isn't known"
-            ))
-        })?;
-        if !is_number(fact.datum_type) {
-            return Err(unsupported(format!(
-                "The output `{name}` is of {:?}; numbers are answered",
-                fact.datum_type
-            ))
-            .hint("Convert without labels of text; with skl2onnx: options={id(model): {'zipmap': False}}"));
-        }
-        if outputs.iter().any(|o| o.name == name) {
-            return Err(corrupt(format!("Two outputs are called `{name}`")));
-        }
-        outputs.push(Output::new(name, width));
-    }
-    if outputs.is_empty() {
-        return Err(corrupt("Its graph answers nothing"));
-    }
-    Ok(outputs)
-}
-
-fn is_number(data_type: DatumType) -> bool {
-    data_type.is_float() || data_type.is_integer() || data_type == bool::datum_type()
-}
-
-/// The innermost cause, which names what is wrong; what surrounds it are places in tract.
-fn root(error: &TractError) -> String {
-    error.root_cause().to_string()
-}
-
-impl Network {
-    /// Runs one row; NaN where the graph takes whole numbers and one is missing.
-    fn run(&self, row: &[f64], out: &mut [f64]) -> Result<(), Problem> {
-        let mut tensors = tvec!();
-        for feed in &self.feeds {
-            match feed.tensor(row)? {
-                Some(tensor) => tensors.push(tensor.into_tvalue()),
-                None => {
-                    out.fill(f64::NAN);
-                    return Ok(());
-                }
-            }
-        }
-        let failed = |detail: String| {
-            Problem::internal("model-failed", "A network couldn't be run").detail(detail)
-        };
-        let values = unpanicked(|| self.plan.run(tensors))
-            .ok_or_else(|| failed("It broke off".into()))?
-            .map_err(|e| failed(root(&e)))?;
-        let mut out = out.iter_mut();
-        for value in &values {
-            let numbers = value.cast_to::<f64>().map_err(|e| failed(root(&e)))?;
-            let numbers = numbers.to_plain_array_view::<f64>();
-            for number in numbers.map_err(|e| failed(root(&e)))?.iter() {
-                match out.next() {
-                    Some(place) => *place = *number,
-                    None => return Err(failed("It answered more than it said".into())),
-                }
-            }
-        }
-        match out.next() {
-            None => Ok(()),
-            Some(_) => Err(failed("It answered less than it said".into())),
-        }
-    }
-}
-
-impl Predictor for Network {
-    fn contract(&self) -> &ModelContract {
-        &self.contract
-    }
-
-    fn scores(&self, rows: Rows<'_>, out: &mut [f64]) -> Result<(), Problem> {
-        let scores = self.contract.scores;
-        check_shape(&self.contract, rows, out, scores)?;
-        let mut rows = (0..rows.len()).map(|row| rows.row(row));
-        let mut outs = out.chunks_exact_mut(scores);
-        rows.try_for_each(|row| outs.next().map_or(Ok(()), |out| self.run(row, out)))
-    }
-
-    /// A graph's last operators are its link function.
-    fn outputs(&self, scores: &[f64], out: &mut [f64]) -> Result<(), Problem> {
-        let width = self.contract.scores;
-        check_buffer(scores.len() / width, out, width)?;
-        check_buffer(out.len() / width, scores, width)?;
-        out.copy_from_slice(scores);
-        Ok(())
-    }
-
-    fn contributions(&self, _: Rows<'_>, _: &mut [f64]) -> Result<(), Problem> {
-        Err(
-            Problem::user("no-contributions", "A network has no contributions")
-                .hint("Ask without `explain`"),
-        )
-    }
-
-    fn memory_bytes(&self) -> usize {
-        self.bytes
-    }
-}
-
-#[cfg(test)]
-mod tests;
