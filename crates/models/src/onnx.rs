@@ -35,6 +35,8 @@ pub(crate) fn load(bytes: &[u8]) -> Result<Box<dyn Predictor>, Problem> {
 /// A build for small devices can leave the engine of networks out.
 #[cfg(not(feature = "onnx"))]
 pub(crate) fn load(_: &[u8]) -> Result<Box<dyn Predictor>, Problem> {
-    Err(crate::load::unsupported("This build runs no models in ONNX")
-        .hint("Use a build with the feature `onnx`"))
+    Err(
+        crate::load::unsupported("This build runs no models in ONNX")
+            .hint("Use a build with the feature `onnx`"),
+    )
 }

@@ -139,10 +139,15 @@ fn feed(input: &pb::ValueInfoProto) -> Result<Feed, Problem> {
     })
 }
 
+/// How many columns a row has.
+pub(super) fn columns(feeds: &[Feed]) -> usize {
+    feeds.iter().map(Feed::columns).sum()
+}
+
 /// The columns by their names: those that the file gives them, else an input's own, with the column's number where it
 /// has several.
 pub(super) fn inputs(proto: &pb::ModelProto, feeds: &[Feed]) -> Result<Vec<Input>, Problem> {
-    let columns: usize = feeds.iter().map(Feed::columns).sum();
+    let columns = columns(feeds);
     let own = feeds.iter().flat_map(|feed| {
         let several = feed.columns() > 1;
         (0..feed.columns()).map(move |column| match several {

@@ -12,7 +12,7 @@ use headwater_schema::Problem;
 use tract_onnx::pb;
 use tract_onnx::prelude::*;
 
-use super::graph::{Feed, feeds, inputs, weigh};
+use super::graph::{Feed, columns, feeds, inputs, weigh};
 use super::operators;
 use crate::limits::{SCORES_MAX, at_most};
 use crate::load::{corrupt, unsupported};
@@ -69,7 +69,7 @@ fn read(bytes: &[u8]) -> Result<Network, Problem> {
     let outputs = outputs(graph, &model)?;
     let scores = outputs.iter().map(|o| o.width).sum();
     at_most("scores", scores, SCORES_MAX)?;
-    Ok(Network {
+    let network = Network {
         contract: ModelContract {
             inputs,
             task: Task::Regression,
@@ -82,7 +82,13 @@ fn read(bytes: &[u8]) -> Result<Network, Problem> {
         plan: model.into_runnable().map_err(refused)?,
         // The file's weights, and what they are packed to.
         bytes: 2 * bytes.len(),
-    })
+    };
+    // What only shows when it runs is told now, not to whoever asks first.
+    let (row, mut out) = (vec![0.0; columns(&network.feeds)], vec![0.0; scores]);
+    network
+        .run(&row, &mut out)
+        .map_err(|e| unsupported(format!("A row of zeros can't be run: {}", e.detail)))?;
+    Ok(network)
 }
 
 /// What the graph answers for one row, by name.

@@ -126,6 +126,9 @@ const CLASSICAL: [&str; 3] = ["ArrayFeatureExtractor", "LinearRegressor", "Norma
 /// Refuses a graph with an operator that isn't served.
 pub(super) fn check(proto: &pb::ModelProto, graph: &pb::GraphProto) -> Result<(), Problem> {
     at_most("nodes", graph.node.len(), NODES_MAX)?;
+    if proto.opset_import.is_empty() {
+        return Err(corrupt("It doesn't say of which version its operators are"));
+    }
     if !proto.functions.is_empty() {
         return Err(unsupported("Functions of its own")
             .hint("Inline them before you save it, as with onnx.inliner"));
