@@ -9,6 +9,7 @@ use headwater_schema::decode::RejectedRow;
 use headwater_schema::{EntityKey, FactBatch, Micros, Position, Problem, Sequence, SequencedBatch};
 use serde::{Deserialize, Serialize};
 
+#[cfg(feature = "disk")]
 use crate::Archive;
 
 /// What a request changes.
@@ -342,6 +343,7 @@ pub trait FactLog: Send + Sync {
     }
 
     /// Where the oldest facts lie as Parquet files, if anywhere.
+    #[cfg(feature = "disk")]
     fn archive(&self) -> Option<&Archive> {
         None
     }

@@ -4,11 +4,12 @@ use arrow::array::{Array, AsArray, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Float64Type, Int64Type, TimestampMicrosecondType};
 use headwater_schema::Value;
 use headwater_schema::codec::encode_value;
-use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed, xxh3_128_with_seed};
+use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 /// The hash under which a fact's id is remembered.
+#[cfg(feature = "disk")]
 pub fn id_hash(contract: &str, id: &str) -> u128 {
-    xxh3_128_with_seed(id.as_bytes(), xxh3_64(contract.as_bytes()))
+    xxhash_rust::xxh3::xxh3_128_with_seed(id.as_bytes(), xxh3_64(contract.as_bytes()))
 }
 
 /// The hash of each row's values.

@@ -54,4 +54,6 @@ pub use prepare::{KeptRows, Keys, PreparedFacts, SourceRows, keep, prepare, prep
 pub use registry::{DefinitionVersion, Registry};
 pub use search::{FOUND_MAX, Found, search};
 pub use set::{ContextRow, FeatureSet, ON_DEMAND_MAX, OnDemand, Place, SET_FEATURES_MAX, SetInput};
-pub use store::{EmbeddedFeatureStore, FeatureStore, MemoryFeatureStore, StoreWrite, StoredState};
+#[cfg(feature = "disk")]
+pub use store::EmbeddedFeatureStore;
+pub use store::{FeatureStore, MemoryFeatureStore, StoreWrite, StoredState};

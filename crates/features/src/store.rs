@@ -1,6 +1,7 @@
 //! The online store: the states of entities that aren't in memory, and the log position each view
 //! has been brought to.
 
+#[cfg(feature = "disk")]
 mod embedded;
 mod memory;
 
@@ -8,6 +9,7 @@ use std::collections::BTreeMap;
 
 use headwater_schema::{Problem, Sequence};
 
+#[cfg(feature = "disk")]
 pub use embedded::EmbeddedFeatureStore;
 pub use memory::MemoryFeatureStore;
 

@@ -11,6 +11,10 @@ mod nearest;
 mod property;
 mod read;
 mod rules;
+#[cfg(feature = "standard")]
+mod standard;
+#[cfg(not(feature = "standard"))]
+#[path = "contract/taken_as_valid.rs"]
 mod standard;
 mod types;
 
@@ -25,6 +29,7 @@ use crate::{DataType, Field, Location, Problem};
 pub use nearest::{nearest, suggest};
 pub(crate) use rules::format_decimal;
 pub use rules::{Cell, Enumeration, Pattern, Rules, TextFormat, Violation, parse_decimal};
+#[cfg(feature = "standard")]
 pub use standard::ODCS_JSON_SCHEMA;
 pub use types::parse_type;
 

@@ -5,24 +5,33 @@
 //! JSON goes straight from the text into columns (`scanner.rs`, `json.rs`); CSV, Arrow and Parquet
 //! go through the same columns and the same checks (`rows.rs`).
 
+#[cfg(feature = "tables")]
 mod arrow_body;
 mod columns;
 mod csv;
 mod identity;
 mod json;
+#[cfg(not(feature = "tables"))]
+mod no_tables;
 mod rows;
 mod scanner;
 mod write;
 
 use crate::{Contract, FactBatch, Problem};
 
-pub use arrow_body::{Batches, parquet_batches, stream_batches};
 pub use identity::{id_text, join_id_parts, split_id};
 pub use write::value_to_json;
 
-pub use arrow_body::read_record_batches;
+#[cfg(feature = "tables")]
+use arrow_body as tables;
+#[cfg(not(feature = "tables"))]
+use no_tables as tables;
+
+#[cfg(feature = "tables")]
+pub use arrow_body::{parquet_batches, stream_batches};
 pub(crate) use csv::{CsvCell, CsvReader, csv_text};
 pub(crate) use scanner::{Kind, Scanner, Syntax};
+pub use tables::{Batches, read_record_batches};
 
 /// How a body is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -181,9 +190,7 @@ pub fn decode_each(
         BodyFormat::Ndjson => json::read_lines(body, &mut rows)?,
         BodyFormat::Csv => csv::read_body(body, &mut rows)?,
         BodyFormat::ArrowStream | BodyFormat::Parquet => {
-            for batch in read_record_batches(format, body)? {
-                arrow_body::read_batch(&batch?, &mut rows)?;
-            }
+            tables::read_body(format, body, &mut rows)?;
         }
     }
     rows.finish()

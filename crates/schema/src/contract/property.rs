@@ -375,7 +375,8 @@ fn read_format(
         },
         (DataType::Int64, name) => {
             // The range of the Rust type of that name, within that of int64.
-            let bits: u32 = name[1..].parse().unwrap_or(64);
+            let bits = name.get(1..).and_then(|bits| bits.parse::<u32>().ok());
+            let bits = bits.filter(|bits| *bits > 0).unwrap_or(64);
             let signed = name.starts_with('i');
             let most = if bits >= 64 {
                 i64::MAX

@@ -120,7 +120,15 @@ struct Fitted {
     faults: Vec<(usize, String)>,
 }
 
-pub fn read_batch(batch: &RecordBatch, rows: &mut Rows<'_>) -> Result<(), Problem> {
+/// Reads the rows of a body.
+pub fn read_body(format: BodyFormat, body: &[u8], rows: &mut Rows<'_>) -> Result<(), Problem> {
+    for batch in read_record_batches(format, body)? {
+        read_batch(&batch?, rows)?;
+    }
+    Ok(())
+}
+
+fn read_batch(batch: &RecordBatch, rows: &mut Rows<'_>) -> Result<(), Problem> {
     let contract = rows.contract;
     let schema = batch.schema();
     let mut fitted = Vec::new();

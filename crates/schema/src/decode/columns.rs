@@ -223,6 +223,7 @@ impl Column {
     }
 
     /// Appends a value of an array that has the column's own layout.
+    #[cfg_attr(not(feature = "tables"), allow(dead_code))]
     pub fn push_from(&mut self, array: &dyn Array, row: usize) {
         if array.is_null(row) {
             return self.push_null();
