@@ -66,7 +66,10 @@ int hw_edge_about(const hw_edge *handle, char **answer, char **error);
  */
 int hw_edge_features(const hw_edge *handle, const char *request, char **answer, char **error);
 
-/* Predictions for such a request: {"model", "version", "outputs": [{NAME: number or list}], ...} */
+/*
+ * Predictions for such a request: {"model", "version", "outputs": [{NAME: number or list}], ...}. With "explain": true in
+ * it also "explanations": for each row, and each raw score of the model, {"inputs": {NAME: what it added}, "base"}.
+ */
 int hw_edge_predict(const hw_edge *handle, const char *request, char **answer, char **error);
 
 /*

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use headwater_features::{ContextRow, EntityRequest, entity_request};
 use headwater_schema::time::{format_timestamp, parse_timestamp};
 use headwater_schema::{Blame, JsonValue, Micros, Problem};
+use headwater_serve::Explanation;
 use serde::Deserialize;
 use serde_json::{Value as Json, json};
 
@@ -23,6 +24,9 @@ struct Question {
     /// RFC 3339, or microseconds since 1970; now by default.
     #[serde(default)]
     as_of: Option<Json>,
+    /// Whether to tell what each input added, with predictions in JSON.
+    #[serde(default)]
+    explain: bool,
 }
 
 /// A question, read.
@@ -30,6 +34,7 @@ struct Asked {
     entities: Vec<EntityRequest>,
     context: Vec<ContextRow>,
     as_of: Option<Micros>,
+    explain: bool,
 }
 
 impl Asked {
@@ -50,7 +55,21 @@ impl Asked {
             entities: entities.collect::<Result<_, _>>()?,
             context: question.context,
             as_of: question.as_of.as_ref().map(moment).transpose()?,
+            explain: question.explain,
         })
+    }
+
+    /// A question whose answer has no place for explanations.
+    fn read_plain(text: &str) -> Result<Self, Problem> {
+        let asked = Self::read(text)?;
+        match asked.explain {
+            false => Ok(asked),
+            true => Err(
+                Problem::user("malformed-request", "nothing is explained here")
+                    .field("explain")
+                    .hint("ask for predictions in JSON, or leave `explain` out"),
+            ),
+        }
     }
 }
 
@@ -73,7 +92,7 @@ fn moment(json: &Json) -> Result<Micros, Problem> {
 impl Edge {
     /// [`Edge::features`], asked and answered in JSON.
     pub fn features_json(&self, request: &str) -> Result<String, Problem> {
-        let asked = Asked::read(request)?;
+        let asked = Asked::read_plain(request)?;
         let read = self.features(&asked.entities, &asked.context, asked.as_of)?;
         let rows = read.rows.iter().map(|row| {
             let time = |time: Option<Micros>| time.map(format_timestamp);
@@ -94,7 +113,10 @@ impl Edge {
     /// [`Edge::predict`], asked and answered in JSON.
     pub fn predict_json(&self, request: &str) -> Result<String, Problem> {
         let asked = Asked::read(request)?;
-        let predicted = self.predict(&asked.entities, &asked.context, asked.as_of)?;
+        let predicted = match asked.explain {
+            true => self.explain(&asked.entities, &asked.context, asked.as_of)?,
+            false => self.predict(&asked.entities, &asked.context, asked.as_of)?,
+        };
         let outputs = predicted.outputs.iter().map(|row| {
             let named = row.iter().map(|(name, numbers)| {
                 let said = match numbers.as_slice() {
@@ -113,13 +135,16 @@ impl Edge {
         if !predicted.warnings.is_empty() {
             answer["warnings"] = json!(predicted.warnings);
         }
+        if asked.explain {
+            answer["explanations"] = explanations(&predicted.explanations);
+        }
         self.add_cursor(&mut answer, predicted.as_of, &predicted.not_bundled);
         Ok(answer.to_string())
     }
 
     /// [`Edge::predict`], asked in JSON and answered in numbers: one row after another.
     pub fn predict_numbers(&self, request: &str) -> Result<Vec<f64>, Problem> {
-        let asked = Asked::read(request)?;
+        let asked = Asked::read_plain(request)?;
         let predicted = self.predict(&asked.entities, &asked.context, asked.as_of)?;
         Ok(predicted.numbers)
     }
@@ -185,6 +210,22 @@ impl Edge {
         let told = told.map(|n| json!({"row": n.row, "entity": n.entity}));
         answer["not_bundled"] = told.collect();
     }
+}
+
+/// For each row, and each score of it, what the inputs added, and what the model says without any.
+fn explanations(rows: &[Explanation]) -> Json {
+    let of_row = |row: &Explanation| -> Json {
+        let scores = row.scores.iter();
+        scores
+            .map(|(inputs, base)| {
+                let inputs = inputs
+                    .iter()
+                    .map(|(name, added)| (name.to_string(), json!(added)));
+                json!({"inputs": Json::Object(inputs.collect()), "base": base})
+            })
+            .collect()
+    };
+    rows.iter().map(of_row).collect()
 }
 
 /// A problem in JSON.

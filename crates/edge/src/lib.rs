@@ -16,6 +16,7 @@ mod read;
 
 pub use bundle::{Bundle, FORMAT, Head};
 pub use edge::{About, Edge};
+pub use headwater_serve::Explanation;
 pub use json::problem_json;
 pub use local::{Added, RejectedRow, Retracted};
 pub use read::{FeatureRows, NotBundled, Predictions};

@@ -6,7 +6,7 @@ use headwater_aggregate::Outcome;
 use headwater_facts::PAST_RETENTION;
 use headwater_features::{ContextRow, EntityRequest, check_entity_names, entity_key};
 use headwater_schema::{Cursor, Micros, Problem, Value};
-use headwater_serve::OutputRow;
+use headwater_serve::{Explanation, OutputRow};
 
 use crate::Edge;
 use crate::limits::ROWS_MAX;
@@ -39,6 +39,8 @@ pub struct Predictions {
     pub not_bundled: Vec<NotBundled>,
     /// What is wrong though it was answered.
     pub warnings: Vec<String>,
+    /// What each input added, one per row; empty unless asked for.
+    pub explanations: Vec<Explanation>,
 }
 
 impl Edge {
@@ -59,16 +61,40 @@ impl Edge {
         context: &[ContextRow],
         as_of: Option<Micros>,
     ) -> Result<Predictions, Problem> {
+        Ok(self.answer(entities, context, as_of)?.0)
+    }
+
+    /// [`Edge::predict`], with what each input added to each score. Refused of models that don't tell.
+    pub fn explain(
+        &self,
+        entities: &[EntityRequest],
+        context: &[ContextRow],
+        as_of: Option<Micros>,
+    ) -> Result<Predictions, Problem> {
+        let (mut predictions, numbers) = self.answer(entities, context, as_of)?;
+        predictions.explanations = self.scorer.explain(&numbers)?;
+        Ok(predictions)
+    }
+
+    /// What the model says, and the inputs that it says it of.
+    fn answer(
+        &self,
+        entities: &[EntityRequest],
+        context: &[ContextRow],
+        as_of: Option<Micros>,
+    ) -> Result<(Predictions, Vec<f64>), Problem> {
         let (features, own) = self.read(entities, context, as_of)?;
         let numbers = self.scorer.encode(&features.rows, &own)?;
         let predicted = self.scorer.predict(&numbers)?;
-        Ok(Predictions {
+        let predictions = Predictions {
             outputs: self.scorer.named(&predicted.outputs),
             numbers: predicted.outputs,
             as_of: features.as_of,
             not_bundled: features.not_bundled,
             warnings: self.scorer.warnings().to_vec(),
-        })
+            explanations: Vec::new(),
+        };
+        Ok((predictions, numbers))
     }
 
     /// What the model says of its own inputs: rows of [`Edge::inputs`] numbers one after another, NaN where one is

@@ -198,7 +198,9 @@ fn needed(
     let entity = |name: &str| views.values().any(|v| v.entity.name.as_ref() == name);
     let contract = |name: &str| {
         let mut sources = views.values().flat_map(|view| &view.sources);
-        sources.any(|source| source.contract.as_ref() == name)
+        let on = model.on.as_ref().map(|on| on.contract.name.as_ref());
+        // The model's definition doesn't compile without the facts that it scores as they arrive.
+        on == Some(name) || sources.any(|source| source.contract.as_ref() == name)
     };
     let is_needed = |definition: &DefinitionDocument| {
         let name = definition.name.as_str();

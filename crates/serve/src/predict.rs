@@ -275,7 +275,8 @@ fn read(core: &Core, request: &Request) -> Result<Option<Arc<Read>>, Problem> {
     .retryable())
 }
 
-fn explain(version: &Version, rows: Rows<'_>) -> Result<Vec<Explanation>, Problem> {
+/// What each input of rows added to each score.
+pub(crate) fn explain(version: &Version, rows: Rows<'_>) -> Result<Vec<Explanation>, Problem> {
     let contract = version.predictor.contract();
     let inputs = contract.inputs.len();
     let all = version.predictor.explain(rows)?;

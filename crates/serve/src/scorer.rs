@@ -8,10 +8,11 @@ use headwater_models::repository::VersionRecord;
 use headwater_models::{ModelContract, Prediction, Rows};
 use headwater_schema::{Problem, Value};
 
-use crate::OutputRow;
 use crate::bind::Binding;
 use crate::loaded::{Version, read};
+use crate::predict::explain;
 use crate::rows::encode_features;
+use crate::{Explanation, OutputRow};
 
 /// A version that scores rows of its set.
 pub struct Scorer {
@@ -65,6 +66,12 @@ impl Scorer {
     pub fn predict(&self, numbers: &[f64]) -> Result<Prediction, Problem> {
         let rows = Rows::new(numbers, self.contract().inputs.len())?;
         self.version.predictor.predict(rows)
+    }
+
+    /// What each of the inputs added to each score. Refused of models that don't tell.
+    pub fn explain(&self, numbers: &[f64]) -> Result<Vec<Explanation>, Problem> {
+        let rows = Rows::new(numbers, self.contract().inputs.len())?;
+        explain(&self.version, rows)
     }
 
     /// The outputs of rows, by name.

@@ -58,7 +58,7 @@ spec:
   on_demand: [{name: scaled, expression: random.sum_lifetime * context.factor}]
 ";
 
-fn row(customer: u8) -> EntityRequest {
+pub fn row(customer: u8) -> EntityRequest {
     let key = KeyValue::Scalar(Value::string(format!("c{customer}")));
     EntityRequest::from([("customer".to_owned(), key)])
 }

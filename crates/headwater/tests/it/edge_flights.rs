@@ -292,6 +292,7 @@ impl Example {
     fn predict(&self) -> Json {
         let mut request = self.request(None);
         request["deadline_ms"] = json!(30_000);
+        request["explain"] = json!(true);
         let reply = self.server.post_json("/v1/models/late/predict", &request);
         assert_eq!(reply.status, 200, "{}", reply.body);
         let reply = reply.json();
@@ -331,8 +332,13 @@ fn a_bundle_answers_what_the_server_answers_from_rust_and_from_c() {
     let asked = example.request(Some(&there["as_of"])).to_string();
     let here = edge.predict_numbers(&asked).expect("answered");
     assert_bits("from Rust", &here, &want);
-    let said: Json = serde_json::from_str(&edge.predict_json(&asked).unwrap()).unwrap();
+    let mut explained = example.request(Some(&there["as_of"]));
+    explained["explain"] = json!(true);
+    let said = edge.predict_json(&explained.to_string()).unwrap();
+    let said: Json = serde_json::from_str(&said).unwrap();
     assert_eq!(said["outputs"], there["outputs"]);
+    assert_eq!(said["explanations"].as_array().map(Vec::len), Some(ROWS));
+    assert_eq!(said["explanations"], there["explanations"]);
     let requests = example.requests(&there["as_of"]);
     let from_c = asked_from_c(&program, &bundle, &[], &requests);
     assert_bits("from C", &from_c, &want);

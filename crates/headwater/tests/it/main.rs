@@ -19,6 +19,7 @@ mod crash;
 mod damage;
 mod edge;
 mod edge_flights;
+mod edge_models;
 mod feed;
 mod fixtures;
 mod functions;
