@@ -1,10 +1,10 @@
 //! One model in several modes, over the same rows: what each mode answers is compared bit for bit.
 //!
-//! The flights' year is replayed by a clock that is set. Every hour the flights of the hours that follow are predicted over
-//! HTTP while the facts are as they were then; afterwards the same rows are scored by the other modes. A mode gives the
-//! bits of its answers in the order of [`Asked::rows`].
+//! The flights' year is replayed by a clock that is set. Every hour the flights of the hours that follow are predicted while
+//! the facts are as they were then: over HTTP, in this process from a bundle, and by what scores facts as they arrive.
+//! Afterwards the same rows are scored from file to file. A mode gives the bits of its answers in the order of
+//! [`Asked::rows`].
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
@@ -22,15 +22,19 @@ use headwater_api::backend::{NewVersion, ScoreRequest};
 use headwater_api::{Backend, Server, ServerOptions};
 use headwater_batch::{OutputFormat, TableWriter};
 use headwater_env::{Clock, RealClock};
-use headwater_schema::decode::{
-    BodyFormat, DecodeLimits, decode_each, read_record_batches, value_to_json,
-};
-use headwater_schema::{FactBatch, Problem, Value};
+use headwater_schema::decode::{BodyFormat, DecodeLimits, decode_each, read_record_batches};
+use headwater_schema::{FactBatch, Problem};
 use serde_json::{Value as Json, json};
 
 use crate::client::{Client, request};
 use crate::flights::CONTRACTS;
 use crate::{failed, shop};
+
+mod embedded;
+mod streaming;
+
+use embedded::{Embedded, objects};
+use streaming::Streaming;
 
 const HOUR: i64 = 3600 * shop::SECOND;
 /// A flight is predicted at every full hour of so many before it is to leave.
@@ -39,10 +43,11 @@ const HOURS: i64 = 3;
 const REQUEST_ROWS: usize = 1000;
 const KEYS: [&str; 4] = ["tailnum", "carrier", "origin", "dest"];
 const CONTEXT: [&str; 3] = ["sched_dep", "sched_arr", "distance"];
+const MODEL_NAME: &str = "in_all_modes";
 const MODEL: &str = "apiVersion: headwater/v1
 kind: Model
 name: in_all_modes
-spec: {feature_set: flight_delay, deadline: 30s, logging: {share: 0}}
+spec: {feature_set: flight_delay, deadline: 30s, logging: {share: 0}, on: asked}
 ";
 
 /// A clock that says the time that it is set to, and measures as the machine's does.
@@ -73,6 +78,8 @@ struct Asked {
     answers: Vec<u64>,
     requests: usize,
     seconds: f64,
+    embedded: Embedded,
+    streaming: Streaming,
 }
 
 /// What a comparison came to.
@@ -80,8 +87,8 @@ pub struct Compared {
     pub rows: usize,
     /// Answers that differ from those to others: a model that says the same of everything proves nothing.
     pub distinct: usize,
-    /// Rows of bulk scores that aren't, bit for bit, what was answered online.
-    pub bulk_differs: usize,
+    /// For each other mode: its name, and how many of its answers aren't, bit for bit, what was answered online.
+    pub differ: Vec<(&'static str, usize)>,
     pub told: Vec<String>,
 }
 
@@ -92,12 +99,15 @@ pub fn measure(rows: usize) -> Result<(), Problem> {
         println!("{line}");
     }
     println!(
-        "{} rows, {} different answers: {} differ between online and bulk",
-        compared.rows, compared.distinct, compared.bulk_differs
+        "{} rows, {} different answers",
+        compared.rows, compared.distinct
     );
-    match compared.bulk_differs {
-        0 => Ok(()),
-        _ => Err(failed("the modes answer differently")),
+    for (mode, differ) in &compared.differ {
+        println!("{differ} differ between online and {mode}");
+    }
+    match compared.differ.iter().all(|(_, differ)| *differ == 0) {
+        true => Ok(()),
+        false => Err(failed("the modes answer differently")),
     }
 }
 
@@ -111,14 +121,8 @@ pub fn compare(rows: usize) -> Result<Compared, Problem> {
         ..Env::real()
     };
     let engine = open(&env, &example, folder.path())?;
-    let asked = online(&engine, &clock, &example, rows)?;
-    let mut told = vec![format!(
-        "online: {} rows in {} requests over HTTP, one after another, beside the replay: {:.1} s in requests, {:.0} rows/s",
-        asked.answers.len(),
-        asked.requests,
-        asked.seconds,
-        asked.answers.len() as f64 / asked.seconds
-    )];
+    let asked = replay(&engine, &env, &clock, &example, rows)?;
+    let mut told = tell(&asked);
     let start = Instant::now();
     let bulk = bulk(&engine, &env, &asked.rows, folder.path())?;
     let seconds = start.elapsed().as_secs_f64();
@@ -127,20 +131,56 @@ pub fn compare(rows: usize) -> Result<Compared, Problem> {
         bulk.len(),
         bulk.len() as f64 / seconds
     ));
-    if bulk.len() != asked.answers.len() {
-        return Err(failed("a mode lost rows"));
-    }
-    let both = bulk.iter().zip(&asked.answers);
-    let bulk_differs = both.filter(|(bulk, online)| bulk != online).count();
+    let modes = [
+        ("bulk", bulk),
+        ("embedded", asked.embedded.answers),
+        ("streaming", asked.streaming.answers()),
+    ];
+    let differ = modes.map(|(mode, answers)| {
+        if answers.len() != asked.answers.len() {
+            return Err(failed(format!("{mode} lost rows")));
+        }
+        let both = answers.iter().zip(&asked.answers);
+        Ok((
+            mode,
+            both.filter(|(answer, online)| answer != online).count(),
+        ))
+    });
+    let differ = differ.into_iter().collect::<Result<_, _>>()?;
     let mut distinct = asked.answers;
+    let rows = distinct.len();
     distinct.sort_unstable();
     distinct.dedup();
     Ok(Compared {
-        rows: bulk.len(),
+        rows,
         distinct: distinct.len(),
-        bulk_differs,
+        differ,
         told,
     })
+}
+
+/// What each mode of the replay took.
+fn tell(asked: &Asked) -> Vec<String> {
+    let rows = asked.answers.len();
+    let took = |seconds: f64| format!("{seconds:.1} s, {:.0} rows/s", rows as f64 / seconds);
+    let (embedded, streaming) = (&asked.embedded, &asked.streaming);
+    vec![
+        format!(
+            "online: {rows} rows in {} requests over HTTP, one after another, beside the replay: {} in requests",
+            asked.requests,
+            took(asked.seconds)
+        ),
+        format!(
+            "embedded: {rows} rows from {} bundles told of {} facts: {} in calls",
+            embedded.bundles,
+            embedded.told,
+            took(embedded.seconds)
+        ),
+        format!(
+            "streaming: {rows} facts scored as they arrive, from ingestion to the log: {}",
+            took(streaming.seconds)
+        ),
+    ]
 }
 
 /// The flights' project with the model that is shipped with it, and no facts.
@@ -154,7 +194,11 @@ fn open(env: &Env, example: &Path, folder: &Path) -> Result<Arc<Engine>, Problem
             env.files.write_atomic(&copy, &text).map_err(failed)?;
         }
     }
-    for (name, text) in [("headwater.yaml", "name: flights\n"), ("model.yaml", MODEL)] {
+    for (name, text) in [
+        ("headwater.yaml", "name: flights\n"),
+        ("asked.yaml", streaming::CONTRACT),
+        ("model.yaml", MODEL),
+    ] {
         let written = env.files.write_atomic(&folder.join(name), text.as_bytes());
         written.map_err(failed)?;
     }
@@ -167,7 +211,7 @@ fn open(env: &Env, example: &Path, folder: &Path) -> Result<Arc<Engine>, Problem
         aliases: vec!["live".to_owned()],
         ..NewVersion::default()
     };
-    engine.add_model("in_all_modes", file.map_err(failed)?, &live)?;
+    engine.add_model(MODEL_NAME, file.map_err(failed)?, &live)?;
     Ok(Arc::new(engine))
 }
 
@@ -252,9 +296,10 @@ fn leaving(flights: &RecordBatch) -> Result<&TimestampMicrosecondArray, Problem>
     times.ok_or_else(|| failed("no times of departure"))
 }
 
-/// Replays the year and asks every hour, over HTTP.
-fn online(
+/// Replays the year, and asks every hour what can be asked while it is that hour.
+fn replay(
     engine: &Arc<Engine>,
+    env: &Env,
     clock: &SetClock,
     example: &Path,
     rows_max: usize,
@@ -272,11 +317,16 @@ fn online(
     let mut facts = Recordings::read(engine, example)?;
     let flights = schedule(example)?;
     let leaves = leaving(&flights)?;
+    let mut embedded = Embedded::new(env, &flights);
+    let mut streaming = Streaming::default();
     let mut asking = Asking::default();
     let mut now = leaves.values()[0].div_euclid(HOUR) * HOUR - HOUR;
     while asking.answers.len() < rows_max && now < leaves.values()[leaves.len() - 1] {
         clock.now.store(now, Ordering::SeqCst);
-        shop::ingest(engine, facts.take_until(now).into_iter().map(Ok))?;
+        let news = facts.take_until(now);
+        embedded.tell(&news)?;
+        shop::ingest(engine, news.into_iter().map(Ok))?;
+        embedded.renew(engine, now)?;
         let first = leaves.values().partition_point(|t| *t <= now);
         let end = leaves
             .values()
@@ -284,12 +334,18 @@ fn online(
         let end = end.min(first + rows_max - asking.answers.len());
         for from in (first..end).step_by(REQUEST_ROWS) {
             let rows = flights.slice(from, REQUEST_ROWS.min(end - from));
-            asking.ask(&mut client, &rows, now)?;
+            let (entities, context) = (
+                json!(objects(&rows, &KEYS)),
+                json!(objects(&rows, &CONTEXT)),
+            );
+            asking.ask(&mut client, &rows, now, (&entities, &context))?;
+            embedded.ask(&entities, &context)?;
+            streaming.ask(engine, &rows, now)?;
         }
         now += HOUR;
     }
     runtime.shutdown_timeout(Duration::from_secs(5));
-    asking.finish()
+    asking.finish(embedded, streaming)
 }
 
 /// What has been asked.
@@ -303,20 +359,16 @@ struct Asking {
 }
 
 impl Asking {
-    fn ask(&mut self, client: &mut Client, rows: &RecordBatch, now: i64) -> Result<(), Problem> {
-        let objects = |names: &[&str]| -> Vec<BTreeMap<String, Json>> {
-            let object = |row: usize| {
-                let members = names.iter().filter_map(|name| {
-                    let value = Value::from_array(rows.column_by_name(name)?, row);
-                    Some((name.to_string(), value_to_json(&value)))
-                });
-                members.collect()
-            };
-            (0..rows.num_rows()).map(object).collect()
-        };
-        let body = json!({"entities": objects(&KEYS), "context": objects(&CONTEXT), "deadline_ms": 30_000});
-        let path = "/v1/models/in_all_modes/predict";
-        let bytes = request(path, "application/json", &body.to_string());
+    fn ask(
+        &mut self,
+        client: &mut Client,
+        rows: &RecordBatch,
+        now: i64,
+        (entities, context): (&Json, &Json),
+    ) -> Result<(), Problem> {
+        let body = json!({"entities": entities, "context": context, "deadline_ms": 30_000});
+        let path = format!("/v1/models/{MODEL_NAME}/predict");
+        let bytes = request(&path, "application/json", &body.to_string());
         let sent = Instant::now();
         let reply = client.call(&bytes)?;
         self.seconds += sent.elapsed().as_secs_f64();
@@ -342,8 +394,8 @@ impl Asking {
         Ok(())
     }
 
-    /// The rows with their cursors.
-    fn finish(self) -> Result<Asked, Problem> {
+    /// The rows with their cursors, beside what the others said of them.
+    fn finish(self, embedded: Embedded, streaming: Streaming) -> Result<Asked, Problem> {
         let schema = self
             .rows
             .first()
@@ -366,6 +418,8 @@ impl Asking {
             answers: self.answers,
             requests: self.rows.len(),
             seconds: self.seconds,
+            embedded,
+            streaming,
         })
     }
 }
@@ -385,7 +439,7 @@ fn bulk(
     table.finish()?;
     env.files.write_atomic(&file, &bytes).map_err(failed)?;
     let request = ScoreRequest {
-        model: "in_all_modes".to_owned(),
+        model: MODEL_NAME.to_owned(),
         inclusive: Some(true),
         ..ScoreRequest::default()
     };
@@ -409,7 +463,8 @@ mod tests {
     #[test]
     fn every_mode_gives_the_same_bits() {
         let compared = compare(6000).expect("compared");
-        assert_eq!((compared.rows, compared.bulk_differs), (6000, 0));
+        let differ = [("bulk", 0), ("embedded", 0), ("streaming", 0)];
+        assert_eq!((compared.rows, &compared.differ[..]), (6000, &differ[..]));
         assert!(compared.distinct > 1000, "{}", compared.distinct);
     }
 }
