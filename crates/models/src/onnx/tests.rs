@@ -222,7 +222,8 @@ fn what_is_not_served_is_refused_by_name() {
         change(model.graph.as_mut().unwrap());
         refused(&model)
     };
-    let cases: [(&dyn Fn(&mut GraphProto), &str, &str); 9] = [
+    type Change<'a> = &'a dyn Fn(&mut GraphProto);
+    let cases: [(Change<'_>, &str, &str); 9] = [
         (
             &|g| g.initializer[0].dims = vec![3, 2],
             "model-unsupported",
