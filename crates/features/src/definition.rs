@@ -3,11 +3,14 @@
 use std::collections::BTreeMap;
 
 use headwater_schema::Problem;
+use headwater_schema::contract::nearest;
 use headwater_schema::yaml::YamlDocument;
 use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 
+use crate::forms::{Forms, read_by_form};
 use crate::model::ModelSpec;
 
 /// The version that every definition names.
@@ -185,7 +188,7 @@ pub struct FeatureSpec {
 }
 
 /// One quantile, or a list of them.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 #[serde(untagged)]
 pub enum QuantileSpec {
     One(f64),
@@ -209,7 +212,7 @@ pub enum Stale {
 }
 
 /// A window: a width such as `24h`, `lifetime`, or a map that names its mode.
-#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 #[serde(untagged)]
 pub enum WindowSpec {
     Width(String),
@@ -350,7 +353,7 @@ pub struct LabelSpec {
 }
 
 /// How facts find their rows.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 #[serde(untagged)]
 pub enum MatchSpec {
     /// By an entity, whose keys are columns of the contract and of the rows.
@@ -361,15 +364,67 @@ pub enum MatchSpec {
     Renamed(BTreeMap<String, String>),
 }
 
+read_by_form!(QuantileSpec, WindowSpec, MatchSpec);
+
+impl Forms for QuantileSpec {
+    const EXPECTED: &'static str = "a number between 0 and 1, or a list of them";
+    type List = Vec<f64>;
+    type Map = IgnoredAny;
+
+    fn of_number(number: f64) -> Option<Self> {
+        Some(Self::One(number))
+    }
+
+    fn of_list(list: Vec<f64>) -> Option<Self> {
+        Some(Self::Many(list))
+    }
+}
+
+impl Forms for WindowSpec {
+    const EXPECTED: &'static str =
+        "a width as in `24h`, `lifetime`, or a map that names its mode as in `{rows: 3}`";
+    type List = IgnoredAny;
+    type Map = WindowMap;
+
+    fn of_text(text: &str) -> Option<Self> {
+        Some(Self::Width(text.to_owned()))
+    }
+
+    fn of_map(map: WindowMap) -> Option<Self> {
+        Some(Self::Mode(Box::new(map)))
+    }
+}
+
+impl Forms for MatchSpec {
+    const EXPECTED: &'static str =
+        "an entity, a list of columns, or a map of the contract's columns to those of the rows";
+    type List = Vec<String>;
+    type Map = BTreeMap<String, String>;
+
+    fn of_text(text: &str) -> Option<Self> {
+        Some(Self::Entity(text.to_owned()))
+    }
+
+    fn of_list(list: Vec<String>) -> Option<Self> {
+        Some(Self::Columns(list))
+    }
+
+    fn of_map(map: BTreeMap<String, String>) -> Option<Self> {
+        Some(Self::Renamed(map))
+    }
+}
+
 /// Reads a document as a definition.
 pub fn read<Spec: DeserializeOwned>(document: &YamlDocument) -> Result<Definition<Spec>, Problem> {
     let definition: Definition<Spec> =
         serde_path_to_error::deserialize(&document.value).map_err(|error| {
             let pointer = pointer_of(error.path());
+            let said = error.inner().to_string();
+            let hint = meant(&said).unwrap_or_else(|| "`headwater schema --out DIR` writes JSON Schemas that editors check files against".to_owned());
             Problem::user("invalid-definition", "the definition is wrong")
                 .field(error.path().to_string())
-                .detail(error.inner())
-                .hint("`headwater schema --out DIR` writes JSON Schemas that editors check files against")
+                .detail(said)
+                .hint(hint)
                 .at(document.locate(&pointer))
         })?;
     if definition.api_version != API_VERSION {
@@ -383,6 +438,17 @@ pub fn read<Spec: DeserializeOwned>(document: &YamlDocument) -> Result<Definitio
     }
     check_name(&definition.name).map_err(|p| p.field("name").at(document.locate("/name")))?;
     Ok(definition)
+}
+
+/// What was probably meant by a word that serde doesn't expect; it says which it does.
+fn meant(said: &str) -> Option<String> {
+    let unknown = ["unknown field", "unknown variant"];
+    if !unknown.iter().any(|words| said.starts_with(words)) {
+        return None;
+    }
+    let mut quoted = said.split('`').skip(1).step_by(2);
+    let near = nearest(quoted.next()?, quoted)?;
+    Some(format!("did you mean `{near}`?"))
 }
 
 /// Names of definitions and features: they stand in full names, file names and expressions.

@@ -1,6 +1,6 @@
 //! Entity keys from requests: by the entity's name, or by its key columns where they say it all.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use headwater_schema::contract::suggest;
@@ -80,7 +80,7 @@ pub fn entity_key_for<'a>(
 }
 
 /// Reads key values that came as text (from a URL, a command line) as the types of the entity's keys.
-pub fn read_as_typed(entity: &Entity, asked: &mut EntityRequest) {
+fn read_as_typed(entity: &Entity, asked: &mut EntityRequest) {
     for key in &entity.keys {
         let value = match asked.get_mut(entity.name.as_ref()) {
             Some(KeyValue::Columns(columns)) => columns.get_mut(key.name.as_ref()),
@@ -89,6 +89,33 @@ pub fn read_as_typed(entity: &Entity, asked: &mut EntityRequest) {
         };
         if let Some(value) = value {
             *value = from_text(value, &key.data_type);
+        }
+    }
+}
+
+/// The same of every entity that a request names, itself or by key columns alone. A column whose name entities of
+/// several types share stays text.
+pub fn read_all_as_typed<'a>(
+    entities: impl Iterator<Item = &'a Entity>,
+    asked: &mut EntityRequest,
+) {
+    // None: of several types.
+    let mut columns: BTreeMap<&str, Option<&DataType>> = BTreeMap::new();
+    let mut names = HashSet::new();
+    for entity in entities {
+        read_as_typed(entity, asked);
+        names.insert(entity.name.as_ref());
+        for key in &entity.keys {
+            let known = columns.entry(&key.name).or_insert(Some(&key.data_type));
+            *known = known.filter(|known| **known == key.data_type);
+        }
+    }
+    for (name, value) in asked {
+        let data_type = columns.get(name.as_str()).copied().flatten();
+        if let (KeyValue::Scalar(value), Some(data_type), false) =
+            (value, data_type, names.contains(name.as_str()))
+        {
+            *value = from_text(value, data_type);
         }
     }
 }

@@ -16,6 +16,7 @@ mod entity;
 mod entity_request;
 mod evaluate;
 mod expression;
+mod forms;
 mod function;
 mod label;
 mod lineage;
@@ -37,7 +38,7 @@ pub use catalog::{
 pub use chain::{CHAIN_DEPTH_MAX, Upstream};
 pub use definition::{API_VERSION, Definition, Storage, json_schemas, read as read_definition};
 pub use documents::{DefinitionDocument, DefinitionKind, Documents, definition_hash};
-pub use entity::{check_entity_names, entity_key, entity_key_for, entity_names, read_as_typed};
+pub use entity::{check_entity_names, entity_key, entity_key_for, entity_names, read_all_as_typed};
 pub use entity_request::{EntityRequest, KeyValue, entity_request, key_value};
 pub use evaluate::{ForwardPlan, LatestFeature, Picked, PlacedFact, Read, ReadPlan, Said};
 pub use expression::{EXPRESSION_CHARACTERS_MAX, Expression};

@@ -16,6 +16,7 @@ use crate::documents::definition_hash;
 use crate::set::{FeatureSet, Place, SetInput};
 use crate::window::duration;
 
+mod forms;
 mod on;
 mod push;
 mod traffic;
@@ -80,7 +81,7 @@ pub struct CachingSpec {
 }
 
 /// Inputs in the order of the model's own, or by their names.
-#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 #[serde(untagged)]
 pub enum InputsSpec {
     Listed(Vec<String>),
@@ -104,7 +105,7 @@ pub struct FallbackSpec {
 }
 
 /// Outputs that are always the same.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 #[serde(untagged)]
 pub enum Constant {
     Number(f64),
@@ -112,7 +113,7 @@ pub enum Constant {
 }
 
 /// One output: a number, or one for each of its places.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 #[serde(untagged)]
 pub enum ConstantOutput {
     One(f64),

@@ -12,7 +12,7 @@ use headwater_env::{Env, FileLock};
 use headwater_facts::{
     AppendRequest, Appended, Change, EmbeddedFactLog, FactLog, FactLogOptions, Mends,
 };
-use headwater_features::{Catalog, read_as_typed};
+use headwater_features::{Catalog, read_all_as_typed};
 use headwater_schema::contract::suggest;
 use headwater_schema::decode::{BodyFormat, DecodeLimits, Decoded, decode, decode_each};
 use headwater_schema::{Contract, FactBatch, Problem, Sequence};
@@ -359,9 +359,7 @@ impl Engine {
 
     /// Reads key values that came as text as the types of the keys they name.
     pub fn read_keys_as_typed(&self, asked: &mut EntityRequest) {
-        for entity in self.catalog().entities() {
-            read_as_typed(entity, asked);
-        }
+        read_all_as_typed(self.catalog().entities().map(|e| &**e), asked);
     }
 
     /// What is counted of feature reads.

@@ -5,20 +5,38 @@ use std::sync::Arc;
 
 use headwater_schema::{Contract, DataType, Field, Problem};
 use schemars::JsonSchema;
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 
 use crate::Expression;
 use crate::built_in::PREDICTION;
 use crate::catalog::{Catalog, Entity, unknown};
 use crate::compile::source::condition;
+use crate::forms::{Forms, read_by_form};
 use crate::set::FeatureSet;
 
 /// The facts that a model scores as they arrive: a contract, or more said of it.
-#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 #[serde(untagged)]
 pub enum OnSpec {
     Contract(String),
     Facts(OnFactsSpec),
+}
+
+read_by_form!(OnSpec);
+
+impl Forms for OnSpec {
+    const EXPECTED: &'static str = "a contract, or a map as in `{contract: payment, where: …}`";
+    type List = IgnoredAny;
+    type Map = OnFactsSpec;
+
+    fn of_text(text: &str) -> Option<Self> {
+        Some(Self::Contract(text.to_owned()))
+    }
+
+    fn of_map(map: OnFactsSpec) -> Option<Self> {
+        Some(Self::Facts(map))
+    }
 }
 
 /// Facts of a contract.

@@ -53,7 +53,9 @@ fn what_is_wrong_is_told_where_it_stands() {
         ("50ms", "1h", 9, "out of range"),
         ("warn", "perhaps", 10, "perhaps"),
         ("0.5}\n", "1.5}\n", 11, "between 0 and 1"),
-        ("logging", "loging", 11, "loging"),
+        ("logging", "loging", 11, "did you mean `logging`?"),
+        ("alias: stable", "alia: stable", 8, "did you mean `alias`?"),
+        ("constant: 0.5", "constant: {p: no}", 8, "a list of numbers"),
         ("max_age: 5m", "max_age: 5", 12, "5"),
         (
             "by: customer",
@@ -81,6 +83,34 @@ fn what_is_wrong_is_told_where_it_stands() {
         let at = problem.location.as_ref().unwrap();
         assert_eq!(at.line, first + line, "{new}: {problem}");
         assert!(problem.to_string().contains(said), "{new}: {problem}");
+    }
+    for (on, field, said) in [
+        (
+            "{contrat: purchase}",
+            "on.contrat",
+            "did you mean `contract`?",
+        ),
+        (
+            "{contract: purchase, wher: amount > 1}",
+            "on.wher",
+            "did you mean `where`?",
+        ),
+        (
+            "{contract: purchase, keys: [customer]}",
+            "on.keys",
+            "a sequence, expected a map",
+        ),
+        ("{where: amount > 1}", "on", "missing field `contract`"),
+        ("[purchase]", "on", "expected a contract, or a map"),
+        ("purchse", "on", "did you mean `purchase`?"),
+    ] {
+        let problems = compile(&format!("{MODEL}  on: {on}\n")).unwrap_err();
+        let problem = &problems[0];
+        let at = problem.location.as_ref().unwrap();
+        assert_eq!(at.line, first + 14, "{on}: {problem}");
+        let field = format!("spec.{field}");
+        assert_eq!(problem.field.as_deref(), Some(field.as_str()), "{on}");
+        assert!(problem.to_string().contains(said), "{on}: {problem}");
     }
     let twice = compile(&format!("{MODEL}{MODEL}")).unwrap_err();
     assert_eq!(twice[0].code, "name-clash");

@@ -12,7 +12,7 @@ use headwater_schema::{Problem, human_bytes};
 use serde_json::{Value as Json, json};
 
 use super::facts::entity;
-use super::features::entity_json;
+use super::features::{entity_json, read_keys_as_typed};
 use super::remote::Remote;
 use super::{Context, Failure, print};
 
@@ -56,7 +56,10 @@ pub fn run(context: &Context, arguments: &BundleArguments) -> Result<(), Failure
     }
     let rows = entities.len();
     let bytes = match context.remote()? {
-        Some(remote) => from_server(&remote, arguments, &entities)?,
+        Some(remote) => {
+            read_keys_as_typed(&remote, &mut entities)?;
+            from_server(&remote, arguments, &entities)?
+        }
         None => from_data(context, arguments, entities)?,
     };
     // Read as a device will read it.

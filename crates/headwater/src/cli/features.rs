@@ -8,11 +8,13 @@ use headwater_api::backend::{
     ContextRow, EntityRequest, FeaturesReply, FeaturesRequest, KeyValue, Names,
 };
 use headwater_api::value_to_json;
-use headwater_schema::Problem;
+use headwater_features::{Entity, read_all_as_typed};
 use headwater_schema::time::format_timestamp;
+use headwater_schema::{DataType, Field, Problem, Value};
 use serde_json::{Value as Json, json};
 
 use super::facts::{entity, known_at, known_at_text, time};
+use super::remote::Remote;
 use super::{Context, Failure, print};
 
 #[derive(Subcommand)]
@@ -29,7 +31,8 @@ pub struct GetArguments {
     /// A feature's full name, as in plane_delays.mean_delay_2h; may be repeated.
     #[arg(long)]
     feature: Vec<String>,
-    /// As in plane=N14228 or route=origin:EWR,dest:IAH; once per entity that the features need.
+    /// As in plane=N14228 or route=origin:EWR,dest:IAH; once per entity that the features need. Integers and bools are read as
+    /// such where the key is one.
     #[arg(long, required = true)]
     entity: Vec<String>,
     /// The event time to read at; now by default.
@@ -68,6 +71,8 @@ pub fn run(context: &Context, verb: FeaturesVerb) -> Result<(), Failure> {
     };
     let reply = match context.remote()? {
         Some(remote) => {
+            let mut request = request;
+            read_keys_as_typed(&remote, &mut request.entities)?;
             let body = request_json(&request).to_string();
             remote.post("/v1/features", "application/json", body.as_bytes())?
         }
@@ -104,6 +109,55 @@ pub fn read(engine: &Engine, mut request: FeaturesRequest) -> Result<FeaturesRep
         engine.read_keys_as_typed(entities);
     }
     engine.features(&request)
+}
+
+/// Reads key values that came as text as the types of the keys they name, which the server knows: in requests an integer has
+/// no quotes.
+pub fn read_keys_as_typed(remote: &Remote, asked: &mut [EntityRequest]) -> Result<(), Problem> {
+    let untyped = |value: &Value| match value {
+        Value::String(text) => text.parse::<i64>().is_ok() || text.parse::<bool>().is_ok(),
+        _ => false,
+    };
+    let mut keys = asked.iter().flat_map(EntityRequest::values);
+    let any = keys.any(|key| match key {
+        KeyValue::Scalar(value) => untyped(value),
+        KeyValue::Columns(columns) => columns.values().any(untyped),
+    });
+    if !any {
+        return Ok(());
+    }
+    let told = remote.get("/v1/registry/entities", &[])?;
+    let entities: Vec<Entity> = told
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(described)
+        .collect();
+    for row in asked {
+        read_all_as_typed(entities.iter(), row);
+    }
+    Ok(())
+}
+
+/// An entity as the registry tells of it. Of the types that keys have, those that text isn't read as are left as text.
+fn described(told: &Json) -> Entity {
+    let text = |json: &Json| json.as_str().unwrap_or_default().to_owned();
+    let key = |key: &Json| {
+        let types = [DataType::Int64, DataType::Bool];
+        let same = types.into_iter().find(|t| key["type"] == t.to_string());
+        Field::new(text(&key["name"]), same.unwrap_or(DataType::String))
+    };
+    Entity {
+        name: text(&told["name"]).into(),
+        keys: told["keys"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .map(key)
+            .collect(),
+        owner: None,
+        description: None,
+    }
 }
 
 /// The entities of a row as requests name them.

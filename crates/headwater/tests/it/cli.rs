@@ -143,6 +143,24 @@ fn mistakes_in_definitions_are_named_with_their_place_and_how_to_mend_them() {
             "a hopping window needs `every`",
         ),
         (
+            "windows: [1h]",
+            "windows: [{hoping: 1h}]",
+            "shop.yaml:17:",
+            "did you mean `hopping`?",
+        ),
+        (
+            "windows: [1h]",
+            "windows: [3600]",
+            "shop.yaml:17:",
+            "expected a width",
+        ),
+        (
+            "aggregate: max",
+            "agregate: max",
+            "shop.yaml:17:",
+            "did you mean `aggregate`?",
+        ),
+        (
             "aggregate: max",
             "aggregate: maximum",
             "shop.yaml:17:",

@@ -44,6 +44,7 @@ mod score;
 mod streaming;
 mod traffic;
 mod training_set;
+mod typed_keys;
 mod values;
 mod windows;
 
