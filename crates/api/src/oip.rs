@@ -4,7 +4,7 @@
 //! A model is one of `/v1/models`: the same versions, deadline, fallbacks and prediction facts.
 
 pub(crate) mod answer;
-mod body;
+pub(crate) mod body;
 mod calls;
 mod compression;
 mod error;

@@ -16,10 +16,10 @@ use headwater_schema::{Micros, Problem, Sequence};
 use crate::segment::{Segment, file_problem};
 
 pub(crate) mod columns;
-mod entry;
+pub(crate) mod entry;
 mod read;
 mod remote;
-mod rest;
+pub(crate) mod rest;
 mod restored;
 mod run;
 mod store;

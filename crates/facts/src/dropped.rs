@@ -78,6 +78,12 @@ impl Dropped {
     }
 }
 
+/// What retention let go, as bytes of the file say it, to be told.
+#[cfg(feature = "fuzz")]
+pub(crate) fn read_newest(bytes: &[u8]) -> Result<BTreeMap<String, Micros>, Problem> {
+    read(Path::new(FILE), bytes).map(|stored| stored.newest)
+}
+
 fn read(path: &Path, bytes: &[u8]) -> Result<Stored, Problem> {
     let stored: Stored = serde_json::from_slice(bytes).map_err(|e| {
         Problem::external("log-corrupt", format!("{} can't be read", path.display()))

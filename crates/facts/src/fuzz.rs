@@ -5,10 +5,15 @@ use std::sync::Arc;
 
 use headwater_env::Env;
 use headwater_schema::decode::RejectedRow;
-use headwater_schema::{FactBatch, Problem, RemovedFacts, SequencedBatch};
+use headwater_schema::{FactBatch, Position, Problem, RemovedFacts, SequencedBatch};
 
+use crate::archive::entry::{ArchivedFile, ArchivedObject, Entry, FORMAT};
+use crate::archive::rest::{RestWriter, read_rest};
 use crate::frame::{self, Correction, Frame, HEADER_BYTES, Verdict};
 use crate::group::MARK_BYTES;
+use crate::index::KnownId;
+use crate::index::entries;
+use crate::segment::Segment;
 use crate::{Fault, QuarantineQuery, QuarantinedRow};
 
 const FOLDER: &str = "/log";
@@ -141,4 +146,99 @@ pub fn read_log(
     let (_, reader, _) = crate::log::open(&env, folder, SEGMENT_BYTES_MAX, None)?;
     reader.quarantined(&QuarantineQuery::waiting("every".into(), usize::MAX))?;
     reader.read(1, usize::MAX)
+}
+
+/// What an archive keeps of a segment beside its Parquet files: its entry, and its records without their facts.
+pub fn sample_archive(batch: &FactBatch) -> Result<(Vec<u8>, Vec<u8>), Problem> {
+    let mut rest = RestWriter::default();
+    for body in sample_log(batch).bodies {
+        let frame = frame::decode(&body)?;
+        let layout = matches!(&frame, Frame::Facts(_)).then_some(0);
+        rest.push(&frame, layout)?;
+    }
+    let rest = rest.into_bytes();
+    let object = |path: &str| ArchivedObject {
+        path: path.to_owned(),
+        bytes: rest.len() as u64,
+        checksum: 7,
+    };
+    let file = |day| ArchivedFile {
+        contract: batch.contract.to_string(),
+        day,
+        layout: 0,
+        object: object("contract=every/day=2026-01-31/1-0.parquet"),
+        rows: batch.len() as u64,
+        first_sequence: 1,
+        last_sequence: batch.len() as u64,
+        time_min: 0,
+        time_max: 1,
+    };
+    let mut segment = Segment::new(Path::new(FOLDER).into(), 1);
+    segment.next_sequence = 1 + batch.len() as u64;
+    let entry = Entry {
+        format: FORMAT,
+        segment,
+        rest: object("_headwater/segments/1.rest"),
+        facts: vec![file(Some(20_484))],
+        corrections: vec![file(None)],
+    };
+    Ok((entry.to_bytes()?, rest))
+}
+
+/// Reads an archive's entry; how many objects it names.
+pub fn read_archive_entry(bytes: &[u8]) -> Result<usize, Problem> {
+    let entry = Entry::from_bytes(bytes)?;
+    let again = Entry::from_bytes(&entry.to_bytes()?)?;
+    let named = |entry: &Entry| (entry.first_sequence(), entry.last_sequence());
+    match named(&entry) == named(&again) {
+        true => Ok(again.objects().count()),
+        false => Err(Problem::internal("fuzz", "an entry reads otherwise")),
+    }
+}
+
+/// Reads an archive's records; how many there are.
+pub fn read_archive_rest(bytes: &[u8]) -> Result<usize, Problem> {
+    read_rest(bytes).map(|records| records.len())
+}
+
+/// Reads what is kept of facts that retention let go; of how many contracts.
+pub fn read_dropped(bytes: &[u8]) -> Result<usize, Problem> {
+    crate::dropped::read_newest(bytes).map(|newest| newest.len())
+}
+
+/// Entries of the index: of an id, of an entity's facts, of removals.
+pub fn sample_index() -> Vec<Vec<u8>> {
+    let known = KnownId {
+        sequence: 7,
+        payload: u64::MAX,
+        ingest_time: -1,
+        older: 3,
+    };
+    let positions = [(i64::MIN, 1), (-1, 9), (-1, 3), (i64::MAX, u64::MAX)];
+    let positions = positions.map(|(time, sequence)| Position::new(time, sequence));
+    vec![
+        entries::encode_known(&known),
+        entries::encode_positions(&positions),
+        entries::encode_removals(&[(1, 2), (7, 7), (9, u64::MAX)]),
+    ]
+}
+
+/// Reads bytes as entries of the index of each kind. Whatever is read can be written and reads the same.
+pub fn read_index(bytes: &[u8]) -> bool {
+    let positions = |bytes: &[u8]| {
+        let mut found = Vec::new();
+        entries::decode_positions(bytes, &mut found);
+        found
+    };
+    let removals = |bytes: &[u8]| {
+        let mut found = Vec::new();
+        entries::decode_removals(bytes, &mut found);
+        found
+    };
+    let (placed, removed) = (positions(bytes), removals(bytes));
+    let known = entries::decode_known(bytes);
+    let known_again = known.map(|known| entries::decode_known(&entries::encode_known(&known)));
+    positions(&entries::encode_positions(&placed)) == placed
+        && removals(&entries::encode_removals(&removed)) == removed
+        && known_again.is_none_or(|again| again == known)
 }

@@ -18,7 +18,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use crate::{IndexSpec, Lookup};
 
-mod entries;
+pub(crate) mod entries;
 mod gathered;
 mod id_filter;
 mod write;

@@ -11,6 +11,7 @@ mod models;
 mod mutate;
 mod sql;
 mod stored;
+mod tensors;
 mod text;
 
 pub use bundles::sample as sample_bundle;
@@ -47,15 +48,22 @@ pub const TARGETS: &[Target] = &[
     stored::FRAME,
     stored::SEGMENT,
     stored::SIDECAR,
+    stored::ARCHIVE_ENTRY,
+    stored::ARCHIVE_REST,
+    stored::DROPPED,
+    stored::INDEX,
     messages::APPEND,
     messages::READ,
     messages::ONLINE,
+    tensors::MESSAGES,
+    tensors::BODIES,
     models::LIGHTGBM,
     models::XGBOOST,
     models::UBJSON,
     models::CATBOOST,
     models::LINEAR,
     bundles::BUNDLE,
+    bundles::JOURNAL,
     models::RULES,
 ];
 

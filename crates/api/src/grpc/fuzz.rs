@@ -1,4 +1,5 @@
-//! What is read of gRPC's messages, for fuzzing: bytes in, what was understood out. Behind the feature `fuzz`.
+//! What is read of gRPC's messages, and of the inference protocol's bodies, for fuzzing: bytes in, what was understood out.
+//! Behind the feature `fuzz`.
 
 use axum::body::Bytes;
 use headwater_schema::Problem;
@@ -8,11 +9,14 @@ use prost::Message;
 use super::proto::feast::serving::GetOnlineFeaturesRequest;
 use super::proto::headwater::append_request::Body;
 use super::proto::headwater::{AppendRequest, ReadRequest};
-use super::{facts, feast, features};
-use crate::backend::FeaturesRequest;
+use super::proto::inference::ModelInferRequest;
+use super::{facts, feast, features, inference};
+use crate::backend::{FeaturesRequest, InputRows};
 use crate::error::malformed;
 use crate::feast::features_request;
 use crate::limits::Limits;
+use crate::oip::body::{self, Inference};
+use crate::oip::tensor::rows;
 
 /// Facts of an `AppendRequest`, as they go on to be decoded.
 pub struct Appended {
@@ -57,4 +61,28 @@ pub fn get_online_features(bytes: &[u8], limits: &Limits) -> Result<FeaturesRequ
     let request: GetOnlineFeaturesRequest = message(bytes)?;
     let question = feast::question(request)?;
     features_request(question.names, &question.entities, limits).map_err(|e| e.0)
+}
+
+/// `inference.ModelInferRequest`: the rows that its tensors make.
+pub fn infer(bytes: &[u8], limits: &Limits) -> Result<InputRows, Problem> {
+    let request: ModelInferRequest = message(bytes)?;
+    let asked = inference::question(&request, limits).map_err(|e| e.0)?;
+    Ok(asked.0.rows)
+}
+
+/// The body of an inference over HTTP whose JSON has so many bytes, before raw tensors; none: all of it is JSON.
+pub fn infer_body(
+    bytes: &[u8],
+    json_bytes: Option<usize>,
+    limits: &Limits,
+) -> Result<InputRows, Problem> {
+    let bytes = Bytes::copy_from_slice(bytes);
+    let asked = body::read(&bytes, json_bytes, limits).map_err(|e| e.0)?;
+    rows(asked.tensors, limits.entities_max)
+}
+
+/// The body of one that is a raw tensor and nothing else.
+pub fn infer_raw(bytes: &[u8], columns: usize, limits: &Limits) -> Result<InputRows, Problem> {
+    let asked = Inference::of_raw(bytes, columns, limits).map_err(|e| e.0)?;
+    rows(asked.tensors, limits.entities_max)
 }

@@ -190,29 +190,40 @@ impl Service {
         request_id: String,
         request: proto::ModelInferRequest,
     ) -> Result<proto::ModelInferResponse, ApiError> {
-        let limits = &self.0.limits;
         let raw = !request.raw_input_contents.is_empty();
-        check(&request.parameters)?;
-        let asked_outputs = request.outputs.iter();
-        let asked_outputs = asked_outputs.map(|output: &InferRequestedOutputTensor| {
-            check(&output.parameters)?;
-            Ok(output.name.as_str())
-        });
-        let asked_outputs: Vec<&str> = asked_outputs.collect::<Result<_, ApiError>>()?;
-        let deadline = deadline(&request.parameters)?;
-        let tensors = tensors(&request.inputs, &request.raw_input_contents, limits)?;
+        let (asked, asked_outputs) = question(&request, &self.0.limits)?;
         let asked = PredictRequest {
-            model: request.model_name.clone(),
-            version: named(&request.model_version).map(str::to_owned),
-            rows: rows(tensors, limits.entities_max)?,
-            deadline,
             request_id,
-            ..PredictRequest::default()
+            ..asked
         };
         let reply = ask(&self.0, asked).await?;
         let tensors = outputs(&reply, &asked_outputs)?;
         Ok(answer(&reply, request.id.clone(), tensors, raw))
     }
+}
+
+/// What a request asks, with its tensors read, and the outputs that it names.
+pub(super) fn question<'a>(
+    request: &'a proto::ModelInferRequest,
+    limits: &Limits,
+) -> Result<(PredictRequest, Vec<&'a str>), ApiError> {
+    check(&request.parameters)?;
+    let asked_outputs = request.outputs.iter();
+    let asked_outputs = asked_outputs.map(|output: &InferRequestedOutputTensor| {
+        check(&output.parameters)?;
+        Ok(output.name.as_str())
+    });
+    let asked_outputs: Vec<&str> = asked_outputs.collect::<Result<_, ApiError>>()?;
+    let deadline = deadline(&request.parameters)?;
+    let tensors = tensors(&request.inputs, &request.raw_input_contents, limits)?;
+    let asked = PredictRequest {
+        model: request.model_name.clone(),
+        version: named(&request.model_version).map(str::to_owned),
+        rows: rows(tensors, limits.entities_max)?,
+        deadline,
+        ..PredictRequest::default()
+    };
+    Ok((asked, asked_outputs))
 }
 
 /// What the tensors of an answer are, raw where those of the request were.

@@ -130,7 +130,14 @@ impl Entry {
     }
 
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, Problem> {
-        read_versioned(bytes)
+        let entry: Self = read_versioned(bytes)?;
+        let (first, next) = (entry.segment.first_sequence, entry.segment.next_sequence);
+        match (1..=next).contains(&first) {
+            true => Ok(entry),
+            false => Err(unreadable(format!(
+                "a segment begins at the sequence {first} and ends before {next}"
+            ))),
+        }
     }
 }
 

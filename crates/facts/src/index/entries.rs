@@ -5,7 +5,7 @@ use headwater_schema::Position;
 use super::KnownId;
 use super::gathered::Removal;
 
-pub(super) fn encode_known(known: &KnownId) -> Vec<u8> {
+pub(crate) fn encode_known(known: &KnownId) -> Vec<u8> {
     let parts = [
         known.sequence,
         known.payload,
@@ -15,7 +15,7 @@ pub(super) fn encode_known(known: &KnownId) -> Vec<u8> {
     parts.iter().flat_map(|part| part.to_be_bytes()).collect()
 }
 
-pub(super) fn decode_known(bytes: &[u8]) -> Option<KnownId> {
+pub(crate) fn decode_known(bytes: &[u8]) -> Option<KnownId> {
     let number = |at: usize| {
         let part = bytes.get(at..at + 8)?;
         Some(u64::from_be_bytes(part.try_into().ok()?))
@@ -29,7 +29,7 @@ pub(super) fn decode_known(bytes: &[u8]) -> Option<KnownId> {
     })
 }
 
-pub(super) fn encode_positions(positions: &[Position]) -> Vec<u8> {
+pub(crate) fn encode_positions(positions: &[Position]) -> Vec<u8> {
     let mut out = Vec::with_capacity(positions.len() * 6);
     let (mut time, mut sequence) = (0i64, 0u64);
     for position in positions {
@@ -43,7 +43,7 @@ pub(super) fn encode_positions(positions: &[Position]) -> Vec<u8> {
     out
 }
 
-pub(super) fn decode_positions(mut bytes: &[u8], found: &mut Vec<Position>) {
+pub(crate) fn decode_positions(mut bytes: &[u8], found: &mut Vec<Position>) {
     let (mut time, mut sequence) = (0i64, 0u64);
     while let (Some(a), Some(b)) = (get(&mut bytes), get(&mut bytes)) {
         time = time.wrapping_add(unzigzag(a));
@@ -52,7 +52,7 @@ pub(super) fn decode_positions(mut bytes: &[u8], found: &mut Vec<Position>) {
     }
 }
 
-pub(super) fn encode_removals(removals: &[Removal]) -> Vec<u8> {
+pub(crate) fn encode_removals(removals: &[Removal]) -> Vec<u8> {
     let mut out = Vec::with_capacity(removals.len() * 6);
     for (sequence, at) in removals {
         put(&mut out, *sequence);
@@ -61,7 +61,7 @@ pub(super) fn encode_removals(removals: &[Removal]) -> Vec<u8> {
     out
 }
 
-pub(super) fn decode_removals(mut bytes: &[u8], found: &mut Vec<Removal>) {
+pub(crate) fn decode_removals(mut bytes: &[u8], found: &mut Vec<Removal>) {
     while let (Some(sequence), Some(after)) = (get(&mut bytes), get(&mut bytes)) {
         found.push((sequence, sequence.saturating_add(after)));
     }

@@ -1,7 +1,9 @@
-//! Bundles: whatever opens also answers. Each input is tried as it is, and with the checksums that its sections should
-//! have, so that what is behind them is reached.
+//! Bundles and their journals: whatever opens also answers. Each input is tried as it is, and with the checksums that its
+//! sections or records should have, so that what is behind them is reached.
 
 use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::LazyLock;
 
 use headwater_edge::{Bundle, Edge, Head};
 use headwater_env::Env;
@@ -153,6 +155,89 @@ fn resealed(input: &[u8]) -> Vec<u8> {
         hasher.update(payload);
         let checksum = hasher.finalize().to_le_bytes();
         bytes[at + 6..at + HEADER].copy_from_slice(&checksum);
+        at = end;
+    }
+    bytes
+}
+
+/// Bytes of a journal before its first record, and of a record before its payload.
+const JOURNAL_START: usize = 21;
+const RECORD: usize = 8;
+const JOURNAL_PATH: &str = "/journal";
+
+static SAMPLE: LazyLock<Vec<u8>> = LazyLock::new(|| sample().to_bytes().expect("a bundle"));
+
+/// The sample's journal, with facts, revisions of them and what was taken back.
+fn journal() -> Vec<u8> {
+    let (env, _, _) = Env::simulated(1);
+    let path = Path::new(JOURNAL_PATH);
+    let edge = Edge::open_with(env.clone(), &SAMPLE, Some(path)).expect("opens");
+    let rows = [
+        r#"[{"id": "n1", "who": "ada", "amount": 2.5, "time": "2026-01-31T10:50:00Z"}]"#,
+        r#"[{"id": "n1", "who": "bob", "amount": 3.5, "time": "2026-01-31T10:51:00Z"}]"#,
+    ];
+    for (revise, rows) in rows.iter().enumerate() {
+        let added = edge.add_facts("every", rows.as_bytes(), revise > 0);
+        assert_eq!(added.expect("told").accepted, 1);
+    }
+    edge.retract("every", vec!["n1".into()])
+        .expect("taken back");
+    drop(edge);
+    env.files.read(path).expect("a journal")
+}
+
+pub const JOURNAL: Target = Target {
+    name: "journal",
+    seeds: || vec![journal()],
+    words: &[
+        "HWJOURNL\u{1}",
+        "\u{0}\u{0}\u{0}\u{0}",
+        "\u{3}",
+        "[\"every\",[\"n1\"]]",
+    ],
+    run: |input| {
+        let plain = open_journal(input);
+        let sealed = open_journal(&with_checksums(input));
+        plain || sealed
+    },
+};
+
+/// Whether a journal opens; if so, it opens again as it was left, and the same is known.
+fn open_journal(input: &[u8]) -> bool {
+    let (env, _, _) = Env::simulated(1);
+    let path = Path::new(JOURNAL_PATH);
+    env.files.write_atomic(path, input).expect("written");
+    let told = || {
+        let edge = Edge::open_with(env.clone(), &SAMPLE, Some(path)).ok()?;
+        let rows = ["ada", "bob"].map(|who| {
+            let person = KeyValue::Scalar(Value::string(who));
+            EntityRequest::from([("person".to_owned(), person)])
+        });
+        let read = edge.features(&rows, &[], Some(1_769_856_000_000_000));
+        Some(format!("{:?}", read.map(|read| read.rows)))
+    };
+    let Some(first) = told() else {
+        return false;
+    };
+    assert_eq!(told(), Some(first), "opened again it says otherwise");
+    true
+}
+
+/// The journal with the checksums that its records should have, as far as there are records.
+fn with_checksums(input: &[u8]) -> Vec<u8> {
+    let mut bytes = input.to_vec();
+    let mut at = JOURNAL_START;
+    while let Some(length) = bytes.get(at..at + 4) {
+        let length = [length[0], length[1], length[2], length[3]];
+        let end = (at + RECORD).saturating_add(u32::from_le_bytes(length) as usize);
+        let Some(payload) = bytes.get(at + RECORD..end) else {
+            break;
+        };
+        let mut hasher = crc32fast::Hasher::new();
+        hasher.update(&length);
+        hasher.update(payload);
+        let checksum = hasher.finalize().to_le_bytes();
+        bytes[at + 4..at + RECORD].copy_from_slice(&checksum);
         at = end;
     }
     bytes

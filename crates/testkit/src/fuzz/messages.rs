@@ -20,7 +20,8 @@ use prost::Message;
 
 use super::{Target, documents, text};
 
-static LIMITS: LazyLock<Limits> = LazyLock::new(|| Limits {
+/// Small, so that inputs reach them.
+pub(super) static LIMITS: LazyLock<Limits> = LazyLock::new(|| Limits {
     entities_max: 8,
     features_max: 8,
     ..Limits::default()

@@ -3,7 +3,10 @@
 use std::sync::LazyLock;
 
 use headwater_aggregate::EntityState;
-use headwater_facts::fuzz::{read_frame, read_log, sample_log};
+use headwater_facts::fuzz::{
+    read_archive_entry, read_archive_rest, read_dropped, read_frame, read_index, read_log,
+    sample_archive, sample_index, sample_log,
+};
 use headwater_features::{CompiledView, Documents, ReadPlan, Registry, prepare};
 use headwater_schema::codec::{decode_batch, decode_value, encode_batch, encode_value};
 use headwater_schema::yaml::YamlDocument;
@@ -238,6 +241,49 @@ pub const SIDECAR: Target = Target {
         };
         let found: Vec<Vec<u8>> = batches.iter().map(|b| stored(b)).collect();
         assert_eq!(found, LOG.1);
+        true
+    },
+};
+
+pub const ARCHIVE_ENTRY: Target = Target {
+    name: "archive_entry",
+    seeds: || vec![archive().0],
+    words: &[
+        "{",
+        "}",
+        "\"next_sequence\":0",
+        "18446744073709551615",
+        "\"format\":1",
+        "null",
+    ],
+    run: |input| read_archive_entry(input).is_ok(),
+};
+
+pub const ARCHIVE_REST: Target = Target {
+    name: "archive_rest",
+    seeds: || vec![archive().1],
+    words: &["HWREST\u{1}", "\u{0}\u{0}\u{0}\u{0}", "\"l\":0"],
+    run: |input| read_archive_rest(input).is_ok(),
+};
+
+fn archive() -> (Vec<u8>, Vec<u8>) {
+    sample_archive(&documents::batch()).expect("a sample")
+}
+
+pub const DROPPED: Target = Target {
+    name: "dropped",
+    seeds: || vec![br#"{"version":1,"newest":{"every":1769855000000000,"other":-1}}"#.to_vec()],
+    words: &["{", "}", "\"newest\":", "null", "\"version\":1"],
+    run: |input| read_dropped(input).is_ok(),
+};
+
+/// Any bytes are entries, as far as they go.
+pub const INDEX: Target = Target {
+    name: "index",
+    seeds: sample_index,
+    words: &["\u{0}"],
+    run: |input| {
+        assert!(read_index(input), "what was read reads otherwise");
         true
     },
 };
