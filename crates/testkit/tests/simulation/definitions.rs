@@ -25,7 +25,7 @@ schema:
       - {property: headwater.eventTime, value: time}
       - {property: headwater.factId, value: id}
       - {property: headwater.timeUnit, value: us}
-RETENTION
+MEMORY
   - name: transfer
     properties:
       - {name: id, logicalType: string, required: true}
@@ -37,7 +37,7 @@ RETENTION
       - {property: headwater.eventTime, value: time}
       - {property: headwater.factId, value: id}
       - {property: headwater.timeUnit, value: us}
-RETENTION
+MEMORY
 ---
 apiVersion: headwater/v1
 kind: Entity
@@ -150,11 +150,22 @@ spec:
     - {name: sum, aggregate: sum, of: amount, windows: [lifetime]}
 ";
 
-/// A set of definitions, of which the facts are kept for some seconds or for ever.
-pub fn definitions(variant: u8, retention: Option<i64>) -> String {
-    let property = "      - {property: headwater.retention, value: ";
-    let retention = retention.map(|seconds| format!("{property}{seconds}s}}\n"));
-    let contracts = CONTRACTS.replace("RETENTION\n", &retention.unwrap_or_default());
+/// How long something is remembered, in seconds; none: for ever.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Memory {
+    pub facts: Option<i64>,
+    /// Of the ids of facts that were taken.
+    pub ids: Option<i64>,
+}
+
+/// A set of definitions.
+pub fn definitions(variant: u8, memory: Memory) -> String {
+    let property = |name: &str, seconds: Option<i64>| {
+        let line = |seconds| format!("      - {{property: headwater.{name}, value: {seconds}s}}\n");
+        seconds.map(line).unwrap_or_default()
+    };
+    let kept = property("retention", memory.facts) + &property("dedupWindow", memory.ids);
+    let contracts = CONTRACTS.replace("MEMORY\n", &kept);
     let views = match variant {
         0 => [SPENDING, LARGE, LEDGER].concat(),
         1 => [SPENDING_LESS, LEDGER].concat(),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use headwater_aggregate::Outcome;
 use headwater_aggregate::oracle::{OracleFact, evaluate};
-use headwater_schema::{Cursor, DataType, Position, Sequence, Value};
+use headwater_schema::{Cursor, DataType, Micros, Position, Sequence, Value};
 
 use crate::definitions::ViewModel;
 use crate::steps::{Contract, Fact};
@@ -36,6 +36,7 @@ pub struct Answer {
 pub struct Known {
     pub fact: Fact,
     pub sequence: Sequence,
+    pub arrived: Micros,
     pub removed_at: Option<Sequence>,
     /// From where on its id is another fact's or nobody's, though it was never removed: it was gone by then.
     forgotten_at: Option<Sequence>,
@@ -49,8 +50,11 @@ pub struct Model {
     pub last: Sequence,
     /// The oldest sequence that is kept; 0 for 1.
     pub first: Sequence,
-    /// The newest fact that lives, or lived when its retention let it go, under each id.
-    live: BTreeMap<(Contract, u16), usize>,
+    /// For how long after its arrival the id of a fact is its own; none: for ever.
+    window: Option<Micros>,
+    /// The facts that live, or lived when their retention let them go, under each id, the newest last: several where an id
+    /// came again after the window.
+    live: BTreeMap<(Contract, u16), Vec<usize>>,
     /// The first sequence that each view has seen, by its text: that which was kept when its states were begun.
     begun: BTreeMap<&'static str, Sequence>,
     /// Where groups of requests ended: a torn write never leaves a part of one.
@@ -63,14 +67,23 @@ fn same(a: &Fact, b: &Fact) -> bool {
 }
 
 impl Model {
-    /// Takes requests that are written together, as the log should.
-    pub fn take_group(&mut self, requests: &[Request]) -> Vec<Answer> {
-        let answers = requests.iter().map(|request| self.take(request)).collect();
+    /// Of a log that remembers ids for `window` after they came; none: for ever.
+    pub fn new(window: Option<Micros>) -> Self {
+        Self {
+            window,
+            ..Self::default()
+        }
+    }
+
+    /// Takes requests that are written together, as the log should at that moment.
+    pub fn take_group(&mut self, requests: &[Request], now: Micros) -> Vec<Answer> {
+        let taken = requests.iter().map(|request| self.take(request, now));
+        let answers = taken.collect();
         self.ends.push(self.last);
         answers
     }
 
-    fn take(&mut self, request: &Request) -> Answer {
+    fn take(&mut self, request: &Request, now: Micros) -> Answer {
         let before = self.clone();
         let mut answer = Answer::default();
         match request {
@@ -80,7 +93,7 @@ impl Model {
                 revise,
             } => {
                 for fact in facts {
-                    self.take_fact(fact, *revise, &mut answer);
+                    self.take_fact(fact, *revise, now, &mut answer);
                 }
                 if *all_or_nothing && answer.conflicts > 0 {
                     *self = before;
@@ -92,16 +105,9 @@ impl Model {
             }
             Request::Retract(ids) => {
                 for id in ids {
-                    let key = (Contract::Purchase, *id);
-                    let known = self.live.get(&key).copied();
-                    match known.filter(|index| self.is_kept(*index)) {
-                        None => answer.unknown += 1,
-                        Some(index) => {
-                            self.live.remove(&key);
-                            self.last += 1;
-                            self.facts[index].removed_at = Some(self.last);
-                            answer.accepted += 1;
-                        }
+                    match self.retract((Contract::Purchase, *id)) {
+                        true => answer.accepted += 1,
+                        false => answer.unknown += 1,
                     }
                 }
             }
@@ -110,33 +116,72 @@ impl Model {
         answer
     }
 
-    fn take_fact(&mut self, fact: &Fact, revise: bool, answer: &mut Answer) {
+    /// Takes back the newest fact that lives under an id; false where there is none any more.
+    fn retract(&mut self, key: (Contract, u16)) -> bool {
+        let Some(index) = self.newest(key).filter(|index| self.is_kept(*index)) else {
+            return false;
+        };
+        self.last += 1;
+        self.facts[index].removed_at = Some(self.last);
+        self.pop(key);
+        // Of one below it that is gone nothing is known.
+        if self.newest(key).is_some_and(|below| !self.is_kept(below)) {
+            self.forget(key);
+        }
+        true
+    }
+
+    fn take_fact(&mut self, fact: &Fact, revise: bool, now: Micros, answer: &mut Answer) {
         let key = (fact.contract, fact.id);
-        let known = self.live.get(&key).copied();
-        match known {
-            Some(index) if same(&self.facts[index].fact, fact) => answer.duplicates += 1,
-            Some(_) if !revise => answer.conflicts += 1,
-            _ => {
-                self.last += 1;
-                if let Some(index) = known {
-                    let kept = self.is_kept(index);
-                    let known = &mut self.facts[index];
-                    let place = if kept {
-                        &mut known.removed_at
-                    } else {
-                        &mut known.forgotten_at
-                    };
-                    *place = Some(self.last);
-                }
-                self.live.insert(key, self.facts.len());
-                self.facts.push(Known {
-                    fact: *fact,
-                    sequence: self.last,
-                    removed_at: None,
-                    forgotten_at: None,
-                });
-                answer.accepted += 1;
+        if let Some(newest) = self.newest(key) {
+            let known = &self.facts[newest];
+            let recent = self
+                .window
+                .is_none_or(|window| now - known.arrived <= window);
+            if same(&known.fact, fact) && (revise || recent) {
+                answer.duplicates += 1;
+                return;
             }
+            if recent && !revise {
+                answer.conflicts += 1;
+                return;
+            }
+        }
+        self.last += 1;
+        match self.newest(key).filter(|_| revise) {
+            Some(index) if self.is_kept(index) => {
+                self.facts[index].removed_at = Some(self.last);
+                self.pop(key);
+            }
+            // What is gone can't be replaced any more.
+            Some(_) => self.forget(key),
+            None => {}
+        }
+        self.live.entry(key).or_default().push(self.facts.len());
+        self.facts.push(Known {
+            fact: *fact,
+            sequence: self.last,
+            arrived: now,
+            removed_at: None,
+            forgotten_at: None,
+        });
+        answer.accepted += 1;
+    }
+
+    fn newest(&self, key: (Contract, u16)) -> Option<usize> {
+        self.live
+            .get(&key)
+            .and_then(|living| living.last().copied())
+    }
+
+    fn pop(&mut self, key: (Contract, u16)) {
+        self.live.get_mut(&key).and_then(Vec::pop);
+    }
+
+    /// An id is nobody's from the last sequence on.
+    fn forget(&mut self, key: (Contract, u16)) {
+        for index in self.live.remove(&key).unwrap_or_default() {
+            self.facts[index].forgotten_at = Some(self.last);
         }
     }
 
@@ -190,11 +235,13 @@ impl Model {
     }
 
     fn note_living(&mut self) {
-        let living = self.facts.iter().enumerate();
-        let living = living.filter(|(_, k)| k.removed_at.is_none() && k.forgotten_at.is_none());
-        self.live = living
-            .map(|(i, k)| ((k.fact.contract, k.fact.id), i))
-            .collect();
+        self.live.clear();
+        for (index, known) in self.facts.iter().enumerate() {
+            if known.removed_at.is_none() && known.forgotten_at.is_none() {
+                let key = (known.fact.contract, known.fact.id);
+                self.live.entry(key).or_default().push(index);
+            }
+        }
     }
 
     /// What a feature should be.

@@ -2,7 +2,7 @@
 
 use headwater_env::{Random, SeededRandom};
 
-use crate::definitions::VARIANTS;
+use crate::definitions::{Memory, VARIANTS};
 use crate::model::Request;
 
 /// A fact to send.
@@ -90,8 +90,7 @@ pub struct Settings {
     pub segment_bytes_max: u64,
     pub checkpoint_facts: u64,
     pub sync: headwater::Sync,
-    /// Seconds that facts are kept; none: for ever.
-    pub retention: Option<i64>,
+    pub memory: Memory,
     /// Seconds that facts stay in the log once they are archived; none: there is no archive.
     pub archive: Option<i64>,
 }
@@ -241,7 +240,10 @@ pub fn script(seed: u64) -> (Settings, Vec<Step>) {
             headwater::Sync::Interval,
             headwater::Sync::Never,
         ]),
-        retention: dice.kept.then(|| dice.pick(&[2, 15, 60])),
+        memory: Memory {
+            facts: dice.kept.then(|| dice.pick(&[2, 15, 60])),
+            ids: dice.one_in(3).then(|| dice.pick(&[1, 5, 20])),
+        },
         archive: dice.one_in(3).then(|| dice.pick(&[0, 20])),
     };
     let length = 20 + dice.below(60);

@@ -14,9 +14,9 @@ use headwater_env::{
 use headwater_facts::FactLog;
 use headwater_features::FeatureStore;
 use headwater_schema::time::Duration as Span;
-use headwater_schema::{Problem, Sequence};
+use headwater_schema::{Micros, Problem, Sequence};
 
-use crate::definitions::{ViewModel, definitions, views};
+use crate::definitions::{Memory, ViewModel, definitions, views};
 use crate::model::{Model, Request, SECOND};
 use crate::steps::{Contract, IndexFate, Settings, Step, StoreFate};
 use crate::store::{Gate, MixedFiles, SimulatedStore};
@@ -36,14 +36,14 @@ pub struct World {
     /// Whether anything has failed since the last start; what was to be filled then may wait for the next.
     troubled: bool,
     config: Config,
-    retention: Option<i64>,
+    memory: Memory,
     always: bool,
     folder: tempfile::TempDir,
     store: Arc<SimulatedStore>,
     engine: Option<Engine>,
     model: Model,
-    /// Groups that failed last and may be in the log all the same.
-    maybe: Vec<Vec<Request>>,
+    /// The group that failed last, and when: it may be in the log all the same.
+    maybe: Option<(Micros, Vec<Request>)>,
     /// Rows in quarantine that were acknowledged.
     quarantined: [usize; 2],
     views: Vec<ViewModel>,
@@ -91,7 +91,7 @@ impl World {
             env.files.write_atomic(&path, text.as_bytes()).unwrap();
         };
         write("headwater.yaml", "name: simulated\n");
-        write("all.yaml", &definitions(0, settings.retention));
+        write("all.yaml", &definitions(0, settings.memory));
         let loaded = Project::load(&env, &project).unwrap_or_else(|p| panic!("{p:?}"));
         let data = folder.path().join("data");
         apply_project(&env, &loaded, &data).unwrap_or_else(|p| panic!("{p:?}"));
@@ -116,13 +116,13 @@ impl World {
             faults: Faults::default(),
             troubled: false,
             config,
-            retention: settings.retention,
+            memory: settings.memory,
             always: settings.sync == headwater::Sync::Always,
             folder,
             store: Arc::default(),
             engine: None,
-            model: Model::default(),
-            maybe: Vec::new(),
+            model: Model::new(settings.memory.ids.map(|seconds| seconds * SECOND)),
+            maybe: None,
             quarantined: [0; 2],
             views: views(0),
             changed: false,
@@ -175,10 +175,10 @@ impl World {
         self.try_open()
             .expect("what was acknowledged can be opened");
         let last = self.engine().facts_log().last_sequence();
-        for group in std::mem::take(&mut self.maybe) {
-            if last > self.model.last {
-                self.model.take_group(&group);
-            }
+        if let Some((at, group)) = self.maybe.take()
+            && last > self.model.last
+        {
+            self.model.take_group(&group, at);
         }
         if power_cut && !self.always {
             self.quarantined = [0; 2];
@@ -215,7 +215,11 @@ impl World {
         if first <= before.max(1) {
             return;
         }
-        let kept = self.retention.expect("nothing goes that is kept for ever") * SECOND;
+        let kept = self
+            .memory
+            .facts
+            .expect("nothing goes that is kept for ever")
+            * SECOND;
         let gone = self
             .model
             .facts
@@ -251,7 +255,7 @@ impl World {
     fn apply(&mut self, variant: u8) {
         let file = DefinitionFile {
             file: "all.yaml".into(),
-            text: definitions(variant, self.retention),
+            text: definitions(variant, self.memory),
         };
         let (documents, catalog) = read_definitions(&[file]).unwrap_or_else(|p| panic!("{p:?}"));
         let applied = self.engine().apply(&documents, &Arc::new(catalog), None);
@@ -365,7 +369,7 @@ impl World {
         drop(self.engine.take());
         self.files.crash();
         // Of facts that are gone an older copy of the states may have seen none.
-        let whole = self.retention.is_none() || !self.changed;
+        let whole = self.memory.facts.is_none() || !self.changed;
         self.store = Arc::new(match store {
             StoreFate::Kept(kept) => self.store.crashed(kept),
             StoreFate::Older(part) if whole => self.store.older(part),

@@ -161,7 +161,7 @@ impl World {
     /// From which event time on every fact that a view has seen is kept.
     fn kept_from(&self, view: &ViewModel) -> Micros {
         let log = self.engine().facts_log();
-        let retention = self.retention.unwrap_or(0) * SECOND;
+        let retention = self.memory.facts.unwrap_or(0) * SECOND;
         let kept_from = view.contracts.iter().map(|contract| {
             let promised = log.newest(name(*contract)).map(|newest| newest - retention);
             let dropped = log.newest_dropped(name(*contract)).map(|newest| newest + 1);

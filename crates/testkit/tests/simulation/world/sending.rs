@@ -6,7 +6,7 @@ use std::time::Duration;
 use headwater::api::backend::{IngestOptions, IngestReply, RetractReply};
 use headwater::schema::decode::BodyFormat;
 use headwater_env::Faults;
-use headwater_schema::Problem;
+use headwater_schema::{Micros, Problem};
 use serde_json::json;
 
 use super::{WAIT, World, name};
@@ -64,8 +64,15 @@ fn ingested(reply: IngestReply, malformed: bool) -> Answer {
 }
 
 impl World {
+    /// The moment at which the log takes what is sent now: the clock's, unless that was turned back.
+    fn moment(&self) -> Micros {
+        let newest = self.engine().facts_log().stats().newest_arrival;
+        self.env.clock.now().max(newest.unwrap_or(Micros::MIN))
+    }
+
     /// Sends a request; the answer must be the model's, or an error while something is broken.
     pub(super) fn send(&mut self, request: &Request, malformed: bool) {
+        let now = self.moment();
         let sent = match request {
             Request::Retract(ids) => {
                 let ids = ids.iter().map(u16::to_string).collect();
@@ -103,7 +110,7 @@ impl World {
             }
             self.quarantined[facts[0].contract as usize] += 1;
         }
-        self.judge(std::slice::from_ref(request), vec![sent]);
+        self.judge(std::slice::from_ref(request), vec![sent], now);
     }
 
     /// Hands a request over and doesn't wait.
@@ -139,6 +146,7 @@ impl World {
     /// Sends requests at once. While the first has been written and not yet answered the others gather, and are
     /// written together; `then` goes wrong before they are.
     pub(super) fn send_group(&mut self, requests: &[Request], then: Option<Faults>) {
+        let now = self.moment();
         let (told, answers) = channel();
         let mut found: Vec<Told> = Vec::new();
         self.gate.close();
@@ -175,29 +183,29 @@ impl World {
         self.tell(codes.collect::<Vec<_>>());
         if held {
             let rest = found.split_off(1);
-            self.judge(&requests[..1], found);
-            self.judge(&requests[1..], rest);
+            self.judge(&requests[..1], found, now);
+            self.judge(&requests[1..], rest, now);
         } else {
             for (request, answer) in requests.iter().zip(found) {
-                self.judge(std::slice::from_ref(request), vec![answer]);
+                self.judge(std::slice::from_ref(request), vec![answer], now);
             }
         }
     }
 
     /// Compares the answers to requests that were written together with the model's.
-    fn judge(&mut self, group: &[Request], answers: Vec<Result<Answer, Problem>>) {
+    fn judge(&mut self, group: &[Request], answers: Vec<Result<Answer, Problem>>, now: Micros) {
         let answers: Result<Vec<Answer>, Problem> = answers.into_iter().collect();
         match answers {
             Ok(answers) => {
-                let expected = self.model.take_group(group);
+                let expected = self.model.take_group(group, now);
                 assert_eq!(answers, expected, "the answers to {group:?}");
-                self.maybe.clear();
+                self.maybe = None;
             }
             Err(problem) => {
                 let codes = ["disk-full", "file", "log-poisoned"];
                 assert!(codes.contains(&problem.code), "{problem:?}");
                 if problem.code != "log-poisoned" {
-                    self.maybe = vec![group.to_vec()];
+                    self.maybe = Some((now, group.to_vec()));
                 }
             }
         }
