@@ -95,3 +95,40 @@ fn unreadable(path: &Path) -> Problem {
     Problem::external("position", format!("{} can't be read", path.display()))
         .hint("delete it to go on from the newest fact; what arrived before isn't looked at then")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn positions_as_they_were_first_written_are_read_and_others_refused() {
+        let (env, _, _) = Env::simulated(1);
+        let folder = Path::new("/positions");
+        let positions = Positions::new(&env, folder);
+        let put = |text: &str| {
+            let path = folder.join("model-fraud.json");
+            env.files.write_atomic(&path, text.as_bytes()).unwrap();
+            positions.read("model-fraud")
+        };
+        assert_eq!(positions.read("model-fraud").unwrap(), None);
+        // The bytes of the first version, kept for ever.
+        let first = r#"{"format":"headwater-position/1","sequence":18446744073709551615}"#;
+        assert_eq!(put(first).unwrap(), Some(Sequence::MAX));
+        positions.write("model-fraud", Sequence::MAX).unwrap();
+        let written = env.files.read(&folder.join("model-fraud.json")).unwrap();
+        assert_eq!(written, first.as_bytes());
+        for damaged in [
+            "",
+            "{}",
+            r#"{"format":"headwater-position/2","sequence":1}"#,
+            r#"{"format":"headwater-position/1","sequence":-1}"#,
+        ] {
+            let problem = put(damaged).unwrap_err();
+            assert_eq!(problem.code, "position", "{damaged}");
+            assert!(problem.hint.contains("delete it"), "{problem}");
+        }
+        assert_eq!(positions.names(), ["model-fraud"]);
+        positions.remove("model-fraud").unwrap();
+        assert_eq!(positions.read("model-fraud").unwrap(), None);
+    }
+}

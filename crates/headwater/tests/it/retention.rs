@@ -388,3 +388,84 @@ fn what_lies_before_the_kept_facts_is_refused_not_empty() {
         assert!(refused.body.contains(words), "{}", refused.body);
     }
 }
+
+/// Purchases in the two hours before the `number`-th, as they were known.
+fn two_hours(shop: &Shop, number: u64, known_at: Option<&Value>) -> Reply {
+    let mut request = json!({"features": ["spending.purchases_2h"], "entities": [{"customer": "ada"}],
+        "as_of": number * HOUR});
+    if let Some(known_at) = known_at {
+        request["known_at"] = known_at.clone();
+    }
+    shop.server().post_json("/v1/features", &request)
+}
+
+#[test]
+fn corrections_reach_the_facts_that_are_kept_and_no_others() {
+    let retention = "      - {property: headwater.retention, value: 18d}\n";
+    let mut shop = Shop::new("", retention);
+    let kept_from = shop.listed()[0];
+    let send = |shop: &Shop, query: &str, number: u64, amount: u64| {
+        let path = format!("/v1/facts/purchase{query}");
+        shop.server()
+            .post_json(&path, &json!([fact(number, amount)]))
+            .json()
+    };
+    // A fact that is gone can't be taken back, and what it contributed stays.
+    let ids = json!({"fact_ids": ["p0", "p1"]});
+    let reply = shop
+        .server()
+        .post_json("/v1/facts/purchase/retract", &ids)
+        .json();
+    assert_eq!(
+        (&reply["retracted"], &reply["unknown"]),
+        (&json!(0), &json!(["p0", "p1"]))
+    );
+    assert_eq!(shop.values(&SUMS, None), shop.sums());
+    // Its id is known on: sent again it is no second fact.
+    assert_eq!(send(&shop, "", 0, amount(0))["duplicates"], 1);
+    let conflict = send(&shop, "", 0, 7);
+    assert_eq!(
+        (&conflict["accepted"], &conflict["rejected"][0]["row"]),
+        (&json!(0), &json!(0))
+    );
+    assert_eq!(shop.values(&SUMS, None), shop.sums());
+    // Nor can it be replaced: its revision is a fact beside what it contributed, however old.
+    let revised = send(&shop, "?revise=true", 0, 7);
+    assert_eq!(revised["accepted"], 1, "{revised}");
+    shop.amounts.push(Some(7));
+    assert_eq!(shop.values(&SUMS, None), shop.sums());
+
+    // A moment before the kept facts is refused after corrections as before them, whatever is known of it.
+    let number = 220;
+    assert!(number > kept_from + 5);
+    let before = json!(revised["sequence"]);
+    let sequence = shop.retract(number);
+    for known_at in [None, Some(&before), Some(&sequence)] {
+        for gone in [1, kept_from - 1, kept_from] {
+            let refused = two_hours(&shop, gone, known_at);
+            assert_eq!(refused.status, 410, "{gone} {known_at:?}: {}", refused.body);
+            assert!(refused.body.contains("past-retention"), "{}", refused.body);
+        }
+    }
+    let told = |shop: &Shop, number: u64, known_at: Option<&Value>| {
+        let reply = two_hours(shop, number, known_at);
+        assert_eq!(reply.status, 200, "{number} {known_at:?}: {}", reply.body);
+        reply.json()["rows"][0]["values"][0].clone()
+    };
+    // A kept fact is moved before them: it is no longer where it was, and where it is now nothing can be told.
+    let moved =
+        json!([{"id": "p230", "customer": "ada", "amount": amount(230), "time": 10 * HOUR}]);
+    let reply = shop
+        .server()
+        .post_json("/v1/facts/purchase?revise=true", &moved);
+    assert_eq!(reply.json()["accepted"], 1, "{}", reply.body);
+    for _ in 0..2 {
+        assert_eq!(told(&shop, number, None), 1);
+        assert_eq!(told(&shop, number, Some(&before)), 2);
+        assert_eq!(told(&shop, 230, None), 1);
+        assert_eq!(told(&shop, 230, Some(&sequence)), 2);
+        assert_eq!(two_hours(&shop, 10, None).status, 410);
+        assert_eq!(shop.values(&SUMS, None), shop.sums());
+        shop.restart();
+    }
+}

@@ -274,6 +274,18 @@ fn what_is_written_is_read_as_the_same_value_everywhere() {
         }
     }
 
+    // SQL tells the same.
+    let columns = COLUMNS.map(|(name, _)| format!("\"{name}\"")).join(", ");
+    let sql = format!("SELECT {columns} FROM first ORDER BY id");
+    let told = server.post_json("/v1/query", &json!({"sql": sql, "limit": 1000}));
+    assert_eq!(told.status, 200, "{}", told.body);
+    let told = told.json();
+    for (row, fact) in sent.iter().enumerate() {
+        for (place, (name, _)) in COLUMNS.iter().enumerate() {
+            assert_eq!(told["rows"][row][place], fact[*name], "{name} in SQL");
+        }
+    }
+
     // A table of CSV is a file of facts.
     let lines = ids.iter().map(|id| format!("{id},2030-01-01T00:00:00Z\n"));
     project.write(
