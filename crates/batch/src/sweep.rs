@@ -27,6 +27,8 @@ mod held;
 mod results;
 mod rows;
 mod stop;
+#[cfg(test)]
+mod stopped;
 mod values;
 
 pub(crate) use few::{ENTITIES_MAX, Few};
@@ -148,7 +150,8 @@ impl Sweep<'_> {
         source: usize,
         end: Sequence,
     ) -> Result<impl Iterator<Item = Result<PreparedFacts, Problem>> + 'a, Problem> {
-        let rows = rows_of(self, view, source, end)?;
+        // The log that is read here hears a word to stop itself.
+        let rows = rows_of(self, view, source, end, &Stop::default())?;
         Ok(rows.filter_map(|rows| match rows {
             Ok(Rows::Facts(facts)) => Some(Ok(facts)),
             Ok(Rows::Removed(..)) => None,
@@ -173,6 +176,7 @@ impl Sweep<'_> {
             sweep: &self.with_memory(self.options.memory_bytes_max / 2),
             plan,
             spill,
+            stop,
         };
         let mut moments = (0u64..).zip(moments);
         if plan.view().is_chained() {
@@ -200,6 +204,7 @@ struct Pass<'a> {
     sweep: &'a Sweep<'a>,
     plan: &'a ReadPlan,
     spill: Arc<Spill>,
+    stop: &'a Stop,
 }
 
 impl Pass<'_> {
@@ -254,6 +259,7 @@ impl Pass<'_> {
         let mut until = Position::MIN;
         let (mut known_first, mut known_last) = (end, 0);
         for (row, moment) in moments {
+            self.stop.check()?;
             let Moment { key, cursor } = moment?;
             earliest = Some(earliest.map_or(cursor.as_of, |at| at.min(cursor.as_of)));
             until = until.max(cursor.until);
@@ -269,22 +275,24 @@ impl Pass<'_> {
         let keys = gathering.few(ENTITIES_MAX);
         let keys = keys.filter(|_| known_first >= known_last);
         let known_at = known_last;
+        let oldest = earliest.and_then(|at| self.plan.oldest(&Cursor::inclusive(at)));
         let few = keys.map(|keys| Few {
             keys,
+            from: oldest.map_or(Position::MIN, Position::before),
             until,
             known_at,
         });
         let found = few.map(|few| sweep.facts_of_few(view, &few)).transpose()?;
         if let Some(found) = found.flatten() {
             for facts in found {
-                results.check()?;
+                self.stop.check()?;
                 gathering.facts(facts)?;
             }
             return gathering.read(results);
         }
         for index in 0..view.sources.len() {
-            for rows in rows_of(sweep, view, index, end)? {
-                results.check()?;
+            for rows in rows_of(sweep, view, index, end, self.stop)? {
+                self.stop.check()?;
                 match rows? {
                     Rows::Facts(facts) => gathering.facts(facts)?,
                     Rows::Removed(kept, since) => gathering.removed(&kept, &since)?,

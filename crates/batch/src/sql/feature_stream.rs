@@ -279,6 +279,7 @@ impl Scan {
         };
         let few = named.clone().map(|keys| Few {
             keys,
+            from: Position::before(bounds.time_min),
             until: Position::new(bounds.time_max, Sequence::MAX),
             known_at: end,
         });

@@ -14,7 +14,9 @@ const FACTS_MAX: usize = 16_384;
 /// Entities, and which of their facts to find.
 pub(crate) struct Few {
     pub keys: Vec<EntityKey>,
-    /// The first place of the total order that is left out.
+    /// The first place of the total order that counts: what lies before what all windows reach back to isn't looked for.
+    pub from: Position,
+    /// The first place that is left out.
     pub until: Position,
     /// Facts that don't count here are left out, too.
     pub known_at: Sequence,
@@ -44,7 +46,7 @@ impl Sweep<'_> {
                     contract: source.contract.clone(),
                     key_columns: source.key_columns.clone(),
                     key: key.clone(),
-                    from: Position::MIN,
+                    from: few.from,
                     until: few.until,
                     known_at: few.known_at,
                     newest: Some(left + 1),

@@ -247,9 +247,30 @@ impl<'a, 'r> Reading<'a, 'r> {
     fn read(&mut self, known: &Known<'_>, moments: &[&Asked]) -> Result<(), Problem> {
         let newest = known.newest();
         let knows_all = |m: &&Asked| newest.is_none_or(|newest| newest <= m.cursor.known_at);
-        if !moments.iter().all(knows_all) {
-            return self.read_past(known, moments);
+        if moments.iter().all(knows_all) {
+            return self.read_present(known, moments.iter().copied());
         }
+        // A row of a request that was logged knows less than there is now, and yet all that lies before it.
+        let changes = known.changes();
+        let knows_before =
+            |m: &&Asked| newest_before(&changes, m.cursor.until) <= m.cursor.known_at;
+        let moments = moments.iter().copied();
+        let (present, past): (Vec<_>, Vec<_>) = moments.partition(knows_before);
+        if !present.is_empty() {
+            self.read_present(known, present.into_iter())?;
+        }
+        match past.is_empty() {
+            true => Ok(()),
+            false => self.read_past(known, &past),
+        }
+    }
+
+    /// Reads moments that know all that ever became of what lies before them.
+    fn read_present<'m>(
+        &mut self,
+        known: &Known<'_>,
+        moments: impl Iterator<Item = &'m Asked>,
+    ) -> Result<(), Problem> {
         match known.in_order() {
             true => self.forward.begin(known.facts.iter().copied()),
             false => {
@@ -270,7 +291,7 @@ impl<'a, 'r> Reading<'a, 'r> {
         Ok(())
     }
 
-    /// The same where some moments don't know all facts.
+    /// Reads moments that don't.
     fn read_past(&mut self, known: &Known<'_>, moments: &[&Asked]) -> Result<(), Problem> {
         let layout = &self.plan.view().layout;
         let state = known.state_with_past(layout);
@@ -305,6 +326,23 @@ impl<'a> Known<'a> {
         let sequences = self.facts.iter().map(|fact| fact.position.sequence);
         let removed = self.removed.iter().map(|(_, _, since)| *since);
         sequences.chain(removed).max()
+    }
+
+    /// In the order of their positions, facts and the sequence that last changed anything up to each.
+    fn changes(&self) -> Vec<(Position, Sequence)> {
+        let came = self.facts.iter().map(|f| (f.position, f.position.sequence));
+        let went = self
+            .removed
+            .iter()
+            .map(|(_, position, since)| (*position, *since));
+        let mut changes: Vec<_> = came.chain(went).collect();
+        changes.sort_unstable();
+        let mut newest = 0;
+        for (_, since) in &mut changes {
+            newest = newest.max(*since);
+            *since = newest;
+        }
+        changes
     }
 
     /// Whether all facts count, once each, and come in the order of their positions.
@@ -345,4 +383,10 @@ impl<'a> Known<'a> {
         }
         state
     }
+}
+
+/// The sequence that last changed anything before a position.
+fn newest_before(changes: &[(Position, Sequence)], until: Position) -> Sequence {
+    let before = changes.partition_point(|(position, _)| *position < until);
+    before.checked_sub(1).map_or(0, |last| changes[last].1)
 }

@@ -45,11 +45,6 @@ impl Results {
         }
     }
 
-    /// A problem once nobody waits for them any more.
-    pub(super) fn check(&self) -> Result<(), Problem> {
-        self.stop.check()
-    }
-
     /// From now on latest values are read from these facts, which are held until the rows have left, or [`Results::settle`] is called.
     pub(super) fn read_from(&mut self, facts: &Arc<[InputBatch]>) {
         self.held.read_from(facts);

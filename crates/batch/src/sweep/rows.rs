@@ -40,10 +40,11 @@ pub(super) fn rows_of<'a>(
     view: &'a CompiledView,
     index: usize,
     end: Sequence,
+    stop: &Stop,
 ) -> Result<Stream<'a, Rows>, Problem> {
     let source = &view.sources[index];
     let any = keys_only(source);
-    let raw = raw_rows(sweep, source, source.needed(), end)?;
+    let raw = raw_rows(sweep, source, source.needed(), end, stop)?;
     Ok(Box::new(raw.map(move |raw| match raw? {
         Raw::Facts(rows) => Ok(Rows::Facts(prepare_rows(source, rows)?)),
         Raw::Removed(rows, removed_at) => removed(&any, rows, removed_at),
@@ -75,13 +76,14 @@ fn raw_rows<'a>(
     source: &'a CompiledSource,
     needed: BTreeSet<usize>,
     end: Sequence,
+    stop: &Stop,
 ) -> Result<Stream<'a, Raw>, Problem> {
     match &source.upstream {
         None => {
             let contract = sweep.contract(&source.contract)?;
-            Ok(Box::new(LogRows::new(sweep.facts, contract, end)))
+            Ok(Box::new(LogRows::new(sweep.facts, contract, end, stop)))
         }
-        Some(upstream) => chained_rows(sweep, upstream, needed, end),
+        Some(upstream) => chained_rows(sweep, upstream, needed, end, stop),
     }
 }
 
@@ -92,11 +94,12 @@ fn chained_rows<'a>(
     upstream: &'a Upstream,
     needed: BTreeSet<usize>,
     end: Sequence,
+    stop: &Stop,
 ) -> Result<Stream<'a, Raw>, Problem> {
     let above = &upstream.view.sources[upstream.source];
     let needed_above = upstream.needed_above(&needed);
     let any = keys_only(above);
-    let raw = |needed: BTreeSet<usize>| raw_rows(sweep, above, needed, end);
+    let raw = |needed: BTreeSet<usize>| raw_rows(sweep, above, needed, end, stop);
     let plan = ReadPlan::new(upstream.view.clone(), upstream.features(&needed));
     let kept = raw(needed_above.clone())?.filter_map(|raw| match raw {
         Ok(Raw::Facts(rows)) => Some(keep(above, rows)),
@@ -104,7 +107,7 @@ fn chained_rows<'a>(
         Err(problem) => Some(Err(problem)),
     });
     let moments = kept.flat_map(move |kept| moments_at(kept, end));
-    let mut swept = sweep.swept(&plan, Box::new(moments), &Stop::default())?;
+    let mut swept = sweep.swept(&plan, Box::new(moments), stop)?;
     Ok(Box::new(raw(needed_above)?.map(move |raw| match raw? {
         Raw::Facts(rows) => {
             let kept = keep(above, rows)?;
@@ -160,17 +163,19 @@ struct LogRows<'a> {
     contract: Arc<Contract>,
     next: Sequence,
     end: Sequence,
+    stop: Stop,
     read: VecDeque<Arc<SequencedBatch>>,
     waiting: VecDeque<Raw>,
 }
 
 impl<'a> LogRows<'a> {
-    fn new(facts: &'a dyn FactLog, contract: Arc<Contract>, end: Sequence) -> Self {
+    fn new(facts: &'a dyn FactLog, contract: Arc<Contract>, end: Sequence, stop: &Stop) -> Self {
         Self {
             next: facts.first_sequence(),
             facts,
             contract,
             end,
+            stop: stop.clone(),
             read: VecDeque::new(),
             waiting: VecDeque::new(),
         }
@@ -191,6 +196,7 @@ impl<'a> LogRows<'a> {
             if self.next > self.end {
                 return Ok(None);
             }
+            self.stop.check()?;
             self.read = self.facts.read(self.next, READ_FACTS)?.into();
             match self.read.back() {
                 Some(last) => self.next = last.last_sequence() + 1,
