@@ -14,7 +14,6 @@ use headwater_schema::decode::{
 };
 use headwater_schema::infer::SeenColumns;
 use headwater_schema::{Contract, DataType, Field, Problem};
-use serde_json::{Value as Json, json};
 
 use crate::columns::hint_of;
 use crate::compact::{batch_bytes, compact};
@@ -30,7 +29,6 @@ type Sink<'a> = dyn FnMut(RecordBatch) -> Result<(), Problem> + 'a;
 
 /// Reads a spine, part by part.
 pub struct SpineReader {
-    time: Option<String>,
     wanted: Vec<Field>,
     /// Columns of numbers of any type.
     numbers: Vec<String>,
@@ -52,11 +50,10 @@ struct Text {
 }
 
 impl SpineReader {
-    /// `time` is the column of the rows' moments, where one is read; `wanted` are the columns that have a type of their
-    /// own. A time among them is RFC 3339 with an offset, or integer microseconds.
-    pub fn new(time: Option<&str>, wanted: Vec<Field>) -> Self {
+    /// `wanted` are the columns that have a type of their own. A time among them is RFC 3339 with an offset, or integer
+    /// microseconds.
+    pub fn new(wanted: Vec<Field>) -> Self {
         Self {
-            time: time.map(str::to_owned),
             wanted,
             numbers: Vec::new(),
             seen: SeenColumns::default(),
@@ -126,11 +123,9 @@ impl SpineReader {
                 column.data_type = DataType::Float64;
             }
         }
-        let time = self.time.as_deref();
-        let time = time.filter(|time| columns.iter().any(|c| *c.name == **time));
         Ok(Text {
             columns: columns.len(),
-            contract: contract_of(columns, time)?,
+            contract: Contract::of_rows(columns),
             rows: 0,
         })
     }
@@ -145,13 +140,15 @@ impl SpineReader {
             return Err(Problem::internal("spine", "a part came before its columns"));
         };
         let limits = DecodeLimits::files();
+        let wanted = std::mem::take(&mut self.wanted);
         let (first, mut rows) = (text.rows, 0);
         let mut take = |decoded: Decoded| {
-            let batch = text_rows(decoded, first, text.columns, &text.contract)?;
+            let batch = text_rows(decoded, first, &text, &wanted)?;
             rows += batch.num_rows();
             self.push(batch, sink)
         };
         decode_each(&text.contract, format, part, &limits, CHUNK_ROWS, &mut take)?;
+        self.wanted = wanted;
         text.rows += rows;
         self.text = Some(text);
         Ok(())
@@ -223,16 +220,29 @@ fn empty() -> Problem {
 fn text_rows(
     decoded: Decoded,
     first: usize,
-    columns: usize,
-    contract: &Contract,
+    text: &Text,
+    wanted: &[Field],
 ) -> Result<RecordBatch, Problem> {
     if let Some(wrong) = decoded.rejected.first() {
         let problem = Problem::user("wrong-spine-row", "a row of the spine is wrong")
             .detail(format!("row {}: {}", first + wrong.row, wrong.reason));
         let field = wrong.field.as_ref();
-        let index = field.and_then(|field| contract.field_index(field));
-        let hint = match index {
-            Some(index) => hint_of(&contract.fields[index].data_type),
+        // Of a value within another, the column's name comes first.
+        let columns = &text.contract.fields[..text.columns];
+        let column = field.and_then(|field| {
+            let inside = |name: &str| {
+                let rest = field.strip_prefix(name)?;
+                (rest.is_empty() || rest.starts_with(['.', '['])).then_some(())
+            };
+            columns.iter().find(|c| inside(&c.name).is_some())
+        });
+        let is_wanted = |name: &str| wanted.iter().any(|w| *w.name == *name);
+        let hint = match column {
+            Some(column) if is_wanted(&column.name) => hint_of(&column.data_type),
+            Some(column) => format!(
+                "all its rows together are read as {}: write the column as text in every row, mend the row, or leave the column out",
+                column.data_type
+            ),
             None => "mend the row, or leave it out".into(),
         };
         let problem = problem.hint(hint);
@@ -248,58 +258,7 @@ fn text_rows(
         )
         .hint("give every row the same columns"));
     }
-    let own: Vec<usize> = (0..columns).collect();
+    let own: Vec<usize> = (0..text.columns).collect();
     let rows = decoded.batch.columns.project(&own);
     rows.map_err(|e| Problem::internal("spine", "columns can't be picked").detail(e))
-}
-
-/// The spine's columns as a contract; where none is its time, one that no row has stands in for it.
-fn contract_of(mut columns: Vec<Field>, time: Option<&str>) -> Result<Contract, Problem> {
-    let property = |column: &Field| -> Json {
-        let logical = match column.data_type {
-            DataType::Bool => "boolean",
-            DataType::Int64 => "integer",
-            DataType::Float64 => "number",
-            DataType::Timestamp => "timestamp",
-            DataType::Date => "date",
-            _ => "string",
-        };
-        json!({"name": column.name, "logicalType": logical, "required": time == Some(column.name.as_ref())})
-    };
-    let stand_in = match time {
-        Some(_) => None,
-        None => {
-            let mut name = "no_time".to_owned();
-            while columns.iter().any(|c| *c.name == *name) {
-                name.push('_');
-            }
-            columns.push(Field::new(name.as_str(), DataType::Timestamp));
-            Some(name)
-        }
-    };
-    let event_time = time.or(stand_in.as_deref());
-    let document = json!({
-        "kind": "DataContract", "apiVersion": "v3.1.0", "id": "spine", "version": "1.0.0", "status": "active",
-        "schema": [{
-            "name": "spine",
-            "properties": columns.iter().map(property).collect::<Vec<_>>(),
-            "customProperties": [
-                {"property": "headwater.eventTime", "value": event_time},
-                {"property": "headwater.timeUnit", "value": "us"},
-            ],
-        }],
-    });
-    let parsed = Contract::parse_documents(&document, &|_| None);
-    let wrong = |detail: String| {
-        Problem::user("wrong-spine", "the spine's columns can't be read").detail(detail)
-    };
-    let contracts = parsed
-        .map_err(|problems| wrong(problems.first().map(Problem::to_string).unwrap_or_default()))?;
-    let mut contracts = contracts.into_iter();
-    let none = || wrong("there are none".into());
-    let mut contract = contracts.next().ok_or_else(none)?;
-    if stand_in.is_some() {
-        contract.fields[contract.event_time].required = false;
-    }
-    Ok(contract)
 }

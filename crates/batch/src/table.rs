@@ -4,10 +4,11 @@
 use std::io::Write;
 use std::sync::Arc;
 
-use arrow::array::RecordBatch;
+use arrow::array::{Array, ArrayRef, RecordBatch, StringArray, new_empty_array};
 use arrow::compute::cast;
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{DataType as ArrowType, SchemaRef, TimeUnit};
 use arrow::ipc::writer::StreamWriter;
+use arrow::util::display::{ArrayFormatter, FormatOptions};
 use headwater_schema::decode::value_to_json;
 use headwater_schema::{DataType, Problem, Value};
 use parquet::arrow::ArrowWriter;
@@ -110,7 +111,35 @@ impl<'a> TableWriter<'a> {
     }
 }
 
-fn readable(name: &str, arrow: &arrow::datatypes::DataType) -> Result<DataType, Problem> {
+/// Writes values of a type that the project has none for, of which it would lose something: text that stands for itself.
+fn shown(column: &ArrayRef) -> Result<Option<ArrayRef>, Problem> {
+    let nanos = |zone: &str| ArrowType::Timestamp(TimeUnit::Nanosecond, Some(zone.into()));
+    let column = match column.data_type() {
+        ArrowType::Timestamp(TimeUnit::Nanosecond, Some(_)) => {
+            cast(column, &nanos("UTC")).map_err(failed)?
+        }
+        ArrowType::Timestamp(_, None)
+        | ArrowType::UInt64
+        | ArrowType::Decimal256(..)
+        | ArrowType::Time32(_)
+        | ArrowType::Time64(_)
+        | ArrowType::Null => column.clone(),
+        _ => return Ok(None),
+    };
+    let options = FormatOptions::default();
+    let formatter = ArrayFormatter::try_new(&column, &options).map_err(failed)?;
+    let cell = |row: usize| -> Result<Option<String>, Problem> {
+        let value = column.is_valid(row) && *column.data_type() != ArrowType::Null;
+        let text = value.then(|| formatter.value(row).try_to_string());
+        text.transpose().map_err(failed)
+    };
+    let texts = (0..column.len()).map(cell);
+    Ok(Some(Arc::new(texts.collect::<Result<StringArray, _>>()?)))
+}
+
+fn readable(name: &str, arrow: &ArrowType) -> Result<DataType, Problem> {
+    let shown_type = shown(&new_empty_array(arrow))?;
+    let arrow = shown_type.as_ref().map_or(arrow, |s| s.data_type());
     DataType::from_arrow(arrow).map_err(|e| {
         Problem::user(
             "unsupported-column",
@@ -125,9 +154,10 @@ fn csv(rows: &RecordBatch) -> Result<String, Problem> {
     let mut columns = Vec::with_capacity(rows.num_columns());
     for (field, column) in rows.schema().fields().iter().zip(rows.columns()) {
         let plain = readable(field.name(), field.data_type())?.to_arrow();
-        columns.push(match *column.data_type() == plain {
-            true => Arc::clone(column),
-            false => cast(column, &plain).map_err(failed)?,
+        columns.push(match shown(column)? {
+            Some(shown) => shown,
+            None if *column.data_type() == plain => Arc::clone(column),
+            None => cast(column, &plain).map_err(failed)?,
         });
     }
     let mut text = String::new();

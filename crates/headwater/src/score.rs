@@ -286,7 +286,7 @@ impl By<'_> {
         let texts = texts.map(|input| Field::new(input.name.as_str(), DataType::String));
         let numbers = inputs.iter().filter(|input| !input.is_text);
         let numbers = numbers.map(|input| input.name.clone()).collect();
-        let mut reader = SpineReader::new(None, texts.collect()).with_numbers(numbers);
+        let mut reader = SpineReader::new(texts.collect()).with_numbers(numbers);
         if format.is_text() {
             parts_of(rows, format, &mut |part| {
                 work.stop.check()?;

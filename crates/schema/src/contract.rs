@@ -138,6 +138,41 @@ impl FieldSpec {
 }
 
 impl Contract {
+    /// What rows that are no facts look like. Nothing is required of them, integer times are microseconds, and their event
+    /// time is a column of its own behind theirs, which no row has.
+    pub fn of_rows(columns: Vec<Field>) -> Self {
+        let mut time = "no_time".to_owned();
+        while columns.iter().any(|c| *c.name == *time) {
+            time.push('_');
+        }
+        let event_time = columns.len();
+        let columns = columns.into_iter();
+        let columns = columns.chain([Field::new(time, DataType::Timestamp)]);
+        let fields: Vec<FieldSpec> = columns
+            .map(|c| FieldSpec::new(c.name, c.data_type))
+            .collect();
+        Self {
+            name: "rows".into(),
+            version: semver::Version::new(1, 0, 0),
+            document_id: String::new(),
+            owner: None,
+            description: None,
+            tags: Vec::new(),
+            status: String::new(),
+            schema: schema_of(&fields),
+            fields,
+            event_time,
+            fact_id: Vec::new(),
+            time_unit: Some(TimeUnit::Micros),
+            time_zone: None,
+            dedup_window: None,
+            retention: None,
+            freshness: None,
+            not_enforced: Vec::new(),
+            source: serde_json::Value::Null,
+        }
+    }
+
     /// All contracts of an ODCS document, one per schema object, or all that is wrong with it.
     /// `locate` gives the place of a JSON pointer, where the document came from a file.
     pub fn parse_documents(

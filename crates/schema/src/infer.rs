@@ -1,6 +1,7 @@
 //! A first contract from sample rows: types, what is required, the event time, the fact id. Every
 //! guess is a comment in the document, for a person to confirm.
 
+mod exact;
 mod profile;
 mod write;
 
@@ -34,7 +35,8 @@ pub fn infer_contract(name: &str, format: BodyFormat, sample: &[u8]) -> Result<S
     Ok(write::document(name, &row, &guess, left_out))
 }
 
-/// The columns of rows and their types, in the order in which they first occur. Rows come in parts, and all are looked at.
+/// The columns of rows, in the order in which they first occur, and the types in which every value keeps what it says. Rows
+/// come in parts, and all are looked at.
 pub struct SeenColumns(Profile);
 
 impl Default for SeenColumns {
@@ -49,7 +51,7 @@ impl SeenColumns {
     }
 
     pub fn fields(&self) -> Vec<Field> {
-        let field = |(name, seen): &(String, Profile)| Field::new(name.as_str(), seen.data_type());
+        let field = |(name, seen): &(String, Profile)| Field::new(name.as_str(), seen.exact_type());
         self.0.members.iter().map(field).collect()
     }
 }

@@ -84,7 +84,7 @@ pub(super) struct Taking<'a> {
 impl Taking<'_> {
     pub fn take(&self, file: &Arc<dyn ReadFile>, format: BodyFormat) -> Result<Spine, Problem> {
         let shape = self.shape;
-        let mut reader = SpineReader::new(Some(shape.time_column()), shape.wanted());
+        let mut reader = SpineReader::new(shape.wanted());
         let mut taken: Option<Taken> = None;
         let mut sink = |rows: RecordBatch| {
             self.stop.check()?;

@@ -12,6 +12,7 @@ mod apply;
 mod archive;
 mod backfill;
 mod bounded;
+mod carried;
 mod chained;
 mod cli;
 mod clients;

@@ -517,6 +517,44 @@ fn rows_know_what_had_arrived_by_then_and_facts_see_what_came_before_them() {
     project.run_ok(&set);
     let text = std::fs::read_to_string(project.path().join("t.csv")).unwrap();
     assert!(text.contains(",purchase,f0,0\n"), "{text}");
+    let counts = |text: &str| -> Vec<String> {
+        let last = text
+            .lines()
+            .skip(1)
+            .map(|line| line.rsplit(',').next().unwrap().to_owned());
+        last.collect()
+    };
+    let timed = counts(&text);
+    // The time is the fact's, and needn't be said; where others say theirs it is null.
+    for (file, spine) in [
+        ("f.csv", "customer,fact_contract,fact_id\nada,purchase,f0\nada,purchase,f57\n".to_owned()),
+        (
+            "f.ndjson",
+            ["f0", "f57"]
+                .map(|id| format!("{{\"customer\":\"ada\",\"fact_contract\":\"purchase\",\"fact_id\":\"{id}\"}}\n"))
+                .concat(),
+        ),
+        (
+            "g.csv",
+            "customer,as_of,fact_contract,fact_id\nada,,purchase,f0\nada,21000000,purchase,f57\nada,21000000,,\n".to_owned(),
+        ),
+    ] {
+        project.write(file, spine);
+        let mut asked = set;
+        asked[4] = file;
+        project.run_ok(&asked);
+        let text = std::fs::read_to_string(project.path().join("t.csv")).unwrap();
+        assert_eq!(counts(&text)[..2], timed, "{file}: {text}");
+    }
+    project.write(
+        "s.csv",
+        "customer,as_of,fact_contract,fact_id\nada,,purchase,f0\nada,,,\n",
+    );
+    let said = project.run_fails(&set);
+    assert!(
+        said.contains("has no time") && said.contains("row 1"),
+        "{said}"
+    );
     project.write(
         "s.csv",
         "customer,as_of,fact_contract,fact_id\nada,9,purchase,f57\n",

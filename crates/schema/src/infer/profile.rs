@@ -1,13 +1,15 @@
 //! What a sample shows of one column, and what that suggests.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use arrow::array::{Array, RecordBatch};
 
+use super::exact::{Numbers, is_finer_than_times};
 use crate::contract::is_usable_name;
 use crate::decode::{CsvCell, Kind, Scanner, Syntax};
 use crate::time::{TimeUnit, TimeZone, parse_date, parse_timestamp};
-use crate::{DataType, Value};
+use crate::{DataType, Field, Value};
 
 /// Distinct values that are remembered, to tell ids from others.
 const DISTINCT_MAX: usize = 100_000;
@@ -33,8 +35,8 @@ pub struct Profile {
     greatest: i64,
     distinct: HashSet<String>,
     repeats: bool,
-    /// Whether values are let go once they are counted: which are ids isn't asked.
-    only_counts: bool,
+    /// What its numbers need, where values are counted and let go: which are ids isn't asked.
+    numbers: Option<Numbers>,
     /// The type that the sample itself declares.
     declared: Option<DataType>,
     pub items: Option<Box<Profile>>,
@@ -46,14 +48,14 @@ impl Profile {
     /// A profile of types alone, whose memory doesn't grow with the rows.
     pub fn of_types() -> Self {
         Self {
-            only_counts: true,
+            numbers: Some(Numbers::default()),
             ..Self::default()
         }
     }
 
     fn below(&self) -> Self {
         Self {
-            only_counts: self.only_counts,
+            numbers: self.numbers.as_ref().map(|_| Numbers::default()),
             ..Self::default()
         }
     }
@@ -91,7 +93,9 @@ impl Profile {
     fn observe_text(&mut self, text: &str) {
         self.texts += 1;
         let utc = TimeZone::utc();
-        if parse_timestamp(text, None).is_ok() {
+        if self.numbers.is_some() && is_finer_than_times(text) {
+            // A time would lose some of it.
+        } else if parse_timestamp(text, None).is_ok() {
             self.instants += 1;
         } else if parse_timestamp(text, Some(&utc)).is_ok() {
             self.local_times += 1;
@@ -113,13 +117,13 @@ impl Profile {
             self.greatest.max(value)
         };
         self.integers += 1;
-        if !self.only_counts {
+        if self.numbers.is_none() {
             self.remember(&value.to_string());
         }
     }
 
     fn remember(&mut self, text: &str) {
-        let keeps = !self.only_counts && self.distinct.len() < DISTINCT_MAX;
+        let keeps = self.numbers.is_none() && self.distinct.len() < DISTINCT_MAX;
         if keeps && !self.distinct.insert(text.to_owned()) {
             self.repeats = true;
         }
@@ -140,6 +144,9 @@ impl Profile {
             }
             Kind::Number => {
                 let number = scanner.number()?;
+                if let Some(numbers) = &mut self.numbers {
+                    numbers.see(number.text);
+                }
                 match number.text.parse() {
                     Ok(value) if number.is_whole => self.observe_integer(value),
                     _ => self.floats += 1,
@@ -185,13 +192,21 @@ impl Profile {
         let text = cell.text.as_ref();
         // `007` is a code and no number, and so are `+49` and digits that no integer holds: a float would lose some.
         let digits = text.strip_prefix('-').unwrap_or(text);
+        let leads = |with: fn(&u8) -> bool| digits.as_bytes().get(1).is_some_and(with);
         let is_code = digits.starts_with('0') && text.len() > 1 && !text.contains('.')
+            || digits.starts_with('0') && leads(u8::is_ascii_digit)
             || text.starts_with('+')
             || text.parse::<i64>().is_err() && digits.bytes().all(|b| b.is_ascii_digit());
         match (text, text.parse::<i64>()) {
             ("true" | "false", _) => self.bools += 1,
-            (_, Ok(value)) if !is_code => self.observe_integer(value),
-            _ if !is_code && text.parse::<f64>().is_ok() => self.floats += 1,
+            (_, Ok(value)) if !is_code => {
+                self.numbers.iter_mut().for_each(|n| n.see(text));
+                self.observe_integer(value);
+            }
+            _ if !is_code && text.parse::<f64>().is_ok() => {
+                self.numbers.iter_mut().for_each(|n| n.see_cell(text));
+                self.floats += 1;
+            }
             _ => self.observe_text(text),
         }
     }
@@ -242,6 +257,27 @@ impl Profile {
             () if all(self.instants) || all(self.local_times) => DataType::Timestamp,
             () if all(self.dates) => DataType::Date,
             () => DataType::String,
+        }
+    }
+
+    /// The type in which every value that was seen keeps what it says; string where the rows have none in common.
+    pub fn exact_type(&self) -> DataType {
+        let some = self.present > 0;
+        if some && self.is_list() {
+            let items = self.items.as_ref();
+            let item = items.map_or(DataType::String, |items| items.exact_type());
+            return DataType::List(Arc::new(item));
+        }
+        if self.is_object() && !self.is_mixed() {
+            let member = |(name, m): &(String, Self)| Field::new(name.as_str(), m.exact_type());
+            return DataType::Struct(self.members.iter().map(member).collect());
+        }
+        let plain = self.data_type();
+        match (&self.numbers, self.local_times) {
+            // Of which zone isn't said.
+            (Some(_), 1..) if plain == DataType::Timestamp => DataType::String,
+            (Some(numbers), _) if plain == DataType::Float64 => numbers.data_type(),
+            _ => plain,
         }
     }
 
