@@ -18,6 +18,8 @@ pub(crate) const ZERO_MAX: f64 = 1e-35f32 as f64;
 const COLUMN: u32 = (1 << 24) - 1;
 /// A missing value goes right.
 const MISSING_RIGHT: u32 = 1 << 24;
+/// With `EQUAL`: a missing value counts as equal.
+const MISSING_MEMBER: u32 = MISSING_RIGHT;
 /// What isn't a category (below zero, too large) goes right.
 const INVALID_RIGHT: u32 = 1 << 25;
 /// A category of the set goes right.

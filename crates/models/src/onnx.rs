@@ -1,13 +1,25 @@
-//! Models in ONNX, the exchange format of neural networks: which files are of it, and who runs them.
+//! Models in ONNX, an exchange format of neural networks and classical models: which files are of it, and who runs them.
 
+#[cfg(feature = "onnx")]
+mod attributes;
+#[cfg(feature = "onnx")]
+mod classical;
 #[cfg(feature = "onnx")]
 mod graph;
 #[cfg(feature = "onnx")]
 mod network;
 #[cfg(feature = "onnx")]
 mod operators;
+#[cfg(feature = "onnx")]
+mod rewrite;
+#[cfg(feature = "onnx")]
+mod steps;
 #[cfg(all(test, feature = "onnx"))]
 mod tests;
+#[cfg(feature = "onnx")]
+mod transform;
+#[cfg(feature = "onnx")]
+mod trees;
 
 use headwater_schema::Problem;
 
@@ -29,7 +41,18 @@ pub(crate) fn looks_like(bytes: &[u8]) -> bool {
 
 #[cfg(feature = "onnx")]
 pub(crate) fn load(bytes: &[u8]) -> Result<Box<dyn Predictor>, Problem> {
-    network::load(bytes)
+    use crate::load::corrupt;
+    use tract_onnx::prelude::Framework;
+    let proto = tract_onnx::onnx().proto_model_for_read(&mut &*bytes);
+    let proto = proto.map_err(|e| corrupt(e.root_cause()))?;
+    let graph = proto.graph.as_ref();
+    let graph = graph.ok_or_else(|| corrupt("It has no graph"))?;
+    if operators::are_classical(graph) {
+        return classical::load(&proto, graph, bytes.len());
+    }
+    let proto = rewrite::rewritten(&proto)?;
+    let graph = proto.graph.as_ref().unwrap_or(graph);
+    network::load(&proto, graph, bytes.len())
 }
 
 /// A build for small devices can leave the engine of networks out.

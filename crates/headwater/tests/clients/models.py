@@ -1,4 +1,4 @@
-"""Trains small models with LightGBM, XGBoost and CatBoost over a grid of what they can do, and writes each with rows
+"""Trains small models with LightGBM, XGBoost and CatBoost, and exports some in ONNX, over a grid of what they can do, and writes each with rows
 and with what its package predicts, for the example `compare` of `headwater-models` to hold to.
 
 usage: models.py FOLDER [FAMILY...]
@@ -316,7 +316,12 @@ def pandas_cases(root):
     return 12
 
 
-FAMILIES = {'lightgbm': lightgbm_cases, 'xgboost': xgboost_cases, 'catboost': catboost_cases, 'frames': pandas_cases}
+def onnx_cases(root):
+    import onnx_models
+    return onnx_models.onnx_cases(root)
+
+
+FAMILIES = {'lightgbm': lightgbm_cases, 'xgboost': xgboost_cases, 'catboost': catboost_cases, 'frames': pandas_cases, 'onnx': onnx_cases}
 
 
 def main():

@@ -72,6 +72,7 @@ impl<'a> Splits<'a> {
                 let test = Test::Equal {
                     value,
                     member_right: true,
+                    missing_member: false,
                 };
                 Ok((column, test))
             }

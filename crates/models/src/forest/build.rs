@@ -3,8 +3,8 @@
 use headwater_schema::Problem;
 
 use super::{
-    CATEGORY, EQUAL, Forest, INVALID_RIGHT, MEMBER_RIGHT, MISSING_RIGHT, Node, SPECIAL, Tree,
-    ZERO_MISSING,
+    CATEGORY, EQUAL, Forest, INVALID_RIGHT, MEMBER_RIGHT, MISSING_MEMBER, MISSING_RIGHT, Node,
+    SPECIAL, Tree, ZERO_MISSING,
 };
 use crate::limits::{LEAF_VALUES_MAX, NODES_MAX, TREE_DEPTH_MAX, TREES_MAX, at_most};
 use crate::load::corrupt;
@@ -25,8 +25,12 @@ pub(crate) enum Test {
         missing_right: bool,
         invalid_right: bool,
     },
-    /// Whether the value is this one.
-    Equal { value: f64, member_right: bool },
+    /// Whether the value is this one; or missing, where that is to count as equal.
+    Equal {
+        value: f64,
+        member_right: bool,
+        missing_member: bool,
+    },
 }
 
 #[derive(Debug, Clone)]
@@ -229,7 +233,14 @@ impl Builder {
             Test::Equal {
                 value,
                 member_right,
-            } => (*value, flag(*member_right, MEMBER_RIGHT) | EQUAL | SPECIAL),
+                missing_member,
+            } => (
+                *value,
+                flag(*member_right, MEMBER_RIGHT)
+                    | flag(*missing_member, MISSING_MEMBER)
+                    | EQUAL
+                    | SPECIAL,
+            ),
         };
         Ok(Node {
             threshold,

@@ -26,7 +26,9 @@ fn test() -> impl Strategy<Value = Test> {
             missing_right: flags[1],
             invalid_right: flags[2],
         }),
-        1 => (value(), any::<bool>()).prop_map(|(value, member_right)| Test::Equal { value, member_right }),
+        1 => (value(), any::<bool>(), any::<bool>()).prop_map(|(value, member_right, missing_member)| {
+            Test::Equal { value, member_right, missing_member }
+        }),
     ]
 }
 
@@ -130,7 +132,15 @@ fn goes_left(test: &Test, value: f64) -> bool {
         Test::Equal {
             value: wanted,
             member_right,
-        } => (value == *wanted) != *member_right,
+            missing_member,
+        } => {
+            let member = if value.is_nan() {
+                *missing_member
+            } else {
+                value == *wanted
+            };
+            member != *member_right
+        }
     }
 }
 

@@ -2,8 +2,8 @@
 //! walk waits for memory and for comparisons; these wait at the same time, and none of them branches.
 
 use super::{
-    CATEGORY, COLUMN, EQUAL, Forest, INVALID_RIGHT, MEMBER_RIGHT, MISSING_RIGHT, Node, SPECIAL,
-    Tree, ZERO_MAX, ZERO_MISSING,
+    CATEGORY, COLUMN, EQUAL, Forest, INVALID_RIGHT, MEMBER_RIGHT, MISSING_MEMBER, MISSING_RIGHT,
+    Node, SPECIAL, Tree, ZERO_MAX, ZERO_MISSING,
 };
 use crate::Rows;
 
@@ -192,7 +192,8 @@ impl Forest {
     fn special_right(&self, node: &Node, value: f64) -> bool {
         let has = |flag: u32| node.column & flag != 0;
         if has(EQUAL) {
-            return (value == node.threshold) == has(MEMBER_RIGHT);
+            let member = value == node.threshold || (value.is_nan() && has(MISSING_MEMBER));
+            return member == has(MEMBER_RIGHT);
         }
         if has(CATEGORY) {
             if value.is_nan() {

@@ -7,6 +7,7 @@ use tract_onnx::pb;
 use tract_onnx::pb::tensor_shape_proto::dimension::Value as Dimension;
 use tract_onnx::prelude::*;
 
+use super::attributes::Kind;
 use crate::Input;
 use crate::limits::{INPUTS_MAX, NAME_BYTES_MAX, at_most};
 use crate::load::{corrupt, unsupported};
@@ -36,9 +37,34 @@ impl Feed {
         }
     }
 
+    /// How classical operators keep its numbers; none where they don't take such.
+    pub fn kind(&self) -> Option<Kind> {
+        match self.data_type {
+            DatumType::F32 => Some(Kind::Single),
+            DatumType::F64 => Some(Kind::Double),
+            DatumType::Bool | DatumType::I32 | DatumType::I64 => Some(Kind::Whole),
+            _ => None,
+        }
+    }
+
+    /// Its part of a row.
+    pub fn part<'a>(&self, row: &'a [f64]) -> &'a [f64] {
+        &row[self.first..self.first + self.columns()]
+    }
+
+    /// Refuses a number that isn't whole, where the graph takes whole ones.
+    pub fn whole(&self, number: f64) -> Result<i64, Problem> {
+        whole(number).ok_or_else(|| {
+            Problem::user("model-input", "A model's input has the wrong type")
+                .field(&self.name)
+                .detail("The model takes whole numbers here")
+                .hint("Give the model's feature the type that it was trained with")
+        })
+    }
+
     /// Its part of a row; none where a whole number is missing, which has no NaN.
     pub fn tensor(&self, row: &[f64]) -> Result<Option<Tensor>, Problem> {
-        let numbers = &row[self.first..self.first + self.columns()];
+        let numbers = self.part(row);
         let shape = self.shape();
         let failed =
             |e| Problem::internal("model-failed", "A row can't be given to a network").detail(e);
@@ -56,14 +82,8 @@ impl Feed {
         if numbers.iter().any(|n| n.is_nan()) {
             return Ok(None);
         }
-        let whole = numbers.iter().map(|n| whole(*n));
-        let whole: Option<Vec<i64>> = whole.collect();
-        let whole = whole.ok_or_else(|| {
-            Problem::user("model-input", "A model's input has the wrong type")
-                .field(&self.name)
-                .detail("The network takes whole numbers here")
-                .hint("Give the model's feature the type that it was trained with")
-        })?;
+        let whole = numbers.iter().map(|n| self.whole(*n));
+        let whole = whole.collect::<Result<Vec<i64>, Problem>>()?;
         let tensor = Tensor::from_shape(&shape, &whole).map_err(failed)?;
         let tensor = tensor.cast_to_dt(self.data_type).map_err(failed)?;
         Ok(Some(tensor.into_owned()))

@@ -1,8 +1,8 @@
 //! Neural networks in ONNX, run by tract.
 //!
 //! A graph is fixed, when it is loaded, to one row at a time: matrix products of another height may add in another
-//! order, and a row's answer is to be the same bits alone and in any batch. Trees in ONNX aren't read here: their own
-//! packages' files are, exactly.
+//! order, and a row's answer is to be the same bits alone and in any batch. Classical models, which tract knows few operators of, are
+//! beside, in `classical`.
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -35,8 +35,12 @@ impl fmt::Debug for Network {
     }
 }
 
-pub(super) fn load(bytes: &[u8]) -> Result<Box<dyn Predictor>, Problem> {
-    unpanicked(|| read(bytes))
+pub(super) fn load(
+    proto: &pb::ModelProto,
+    graph: &pb::GraphProto,
+    file_bytes: usize,
+) -> Result<Box<dyn Predictor>, Problem> {
+    unpanicked(|| read(proto, graph, file_bytes))
         .unwrap_or_else(|| Err(corrupt("Its graph doesn't hold together")))
         .map(|network| Box::new(network) as Box<dyn Predictor>)
 }
@@ -46,21 +50,18 @@ fn unpanicked<T>(run: impl FnOnce() -> T) -> Option<T> {
     catch_unwind(AssertUnwindSafe(run)).ok()
 }
 
-fn read(bytes: &[u8]) -> Result<Network, Problem> {
+fn read(
+    proto: &pb::ModelProto,
+    graph: &pb::GraphProto,
+    file_bytes: usize,
+) -> Result<Network, Problem> {
     let onnx = tract_onnx::onnx().with_ignore_value_info(true);
-    let proto = onnx
-        .proto_model_for_read(&mut &*bytes)
-        .map_err(|e| corrupt(root(&e)))?;
-    let graph = proto
-        .graph
-        .as_ref()
-        .ok_or_else(|| corrupt("It has no graph"))?;
-    operators::check(&proto, graph)?;
-    weigh(graph, bytes.len())?;
+    operators::check(proto, graph)?;
+    weigh(graph, file_bytes)?;
     let feeds = feeds(graph)?;
-    let inputs = inputs(&proto, &feeds)?;
+    let inputs = inputs(proto, &feeds)?;
     let refused = |e: TractError| unsupported(format!("The graph can't be run: {}", root(&e)));
-    let mut model = onnx.model_for_proto_model(&proto).map_err(refused)?;
+    let mut model = onnx.model_for_proto_model(proto).map_err(refused)?;
     for (place, feed) in feeds.iter().enumerate() {
         let fact = InferenceFact::dt_shape(feed.data_type, feed.shape());
         model.set_input_fact(place, fact).map_err(refused)?;
@@ -81,7 +82,7 @@ fn read(bytes: &[u8]) -> Result<Network, Problem> {
         feeds,
         plan: model.into_runnable().map_err(refused)?,
         // The file's weights, and what they are packed to.
-        bytes: 2 * bytes.len(),
+        bytes: 2 * file_bytes,
     };
     // What only shows when it runs is told now, not to whoever asks first.
     let (row, mut out) = (vec![0.0; columns(&network.feeds)], vec![0.0; scores]);
@@ -125,7 +126,10 @@ fn outputs(graph: &pb::GraphProto, model: &TypedModel) -> Result<Vec<Output>, Pr
 }
 
 fn is_number(data_type: DatumType) -> bool {
-    data_type.is_float() || data_type.is_integer() || data_type == bool::datum_type()
+    // Whole numbers that are places or sizes are dimensions to tract.
+    data_type.is_float()
+        || data_type.is_integer()
+        || [bool::datum_type(), DatumType::TDim].contains(&data_type)
 }
 
 /// The innermost cause, which names what is wrong; what surrounds it are places in tract.

@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use headwater_schema::Problem;
 use tract_onnx::pb;
 
+use super::rewrite::is_rewritten;
 use crate::limits::{NODES_MAX, at_most};
 use crate::load::{corrupt, unsupported};
 
@@ -123,8 +124,97 @@ const NEURAL: [&str; 104] = [
 /// Of the domain of classical models, those that scikit-learn's networks are converted with.
 const CLASSICAL: [&str; 3] = ["ArrayFeatureExtractor", "LinearRegressor", "Normalizer"];
 
-/// Refuses a graph with an operator that isn't served.
+/// Of graphs that are run by our own engine of trees: the operators around trees and linear models. Sorted.
+const AROUND_TREES: [&str; 22] = [
+    "Add",
+    "ArrayFeatureExtractor",
+    "Cast",
+    "Concat",
+    "Div",
+    "Exp",
+    "FeatureVectorizer",
+    "Flatten",
+    "Gather",
+    "Identity",
+    "Imputer",
+    "LinearClassifier",
+    "LinearRegressor",
+    "Mul",
+    "Normalizer",
+    "OneHotEncoder",
+    "Reshape",
+    "Scaler",
+    "Sigmoid",
+    "Slice",
+    "Sub",
+    "ZipMap",
+];
+const TREES: [&str; 2] = ["TreeEnsembleClassifier", "TreeEnsembleRegressor"];
+
+/// Refuses a network with an operator that isn't served.
 pub(super) fn check(proto: &pb::ModelProto, graph: &pb::GraphProto) -> Result<(), Problem> {
+    refuse_others(
+        proto,
+        graph,
+        |node| {
+            let name = node.op_type.as_str();
+            match is_classical(node) {
+                true => CLASSICAL.contains(&name),
+                false => is_neural(node) && NEURAL.binary_search(&name).is_ok(),
+            }
+        },
+        "Export the model without them",
+    )
+}
+
+/// The same of a classical model.
+pub(super) fn check_classical(
+    proto: &pb::ModelProto,
+    graph: &pb::GraphProto,
+) -> Result<(), Problem> {
+    let of_new_trees = graph.node.iter().any(|node| node.op_type == "TreeEnsemble");
+    let hint = match of_new_trees {
+        true => {
+            "Export trees for version 3 of ai.onnx.ml, or give the file that their own package saves"
+        }
+        false => {
+            "Export the model without them, or give the file that the trees' own package saves (LightGBM, XGBoost, CatBoost)"
+        }
+    };
+    refuse_others(proto, graph, is_around_trees, hint)
+}
+
+/// Whether a graph is run by our own engine: what has an operator that networks don't have, or none that only they have.
+pub(super) fn are_classical(graph: &pb::GraphProto) -> bool {
+    let only = |node: &pb::NodeProto| {
+        let name = node.op_type.as_str();
+        is_classical(node) && !CLASSICAL.contains(&name) && !is_rewritten(node)
+    };
+    graph.node.iter().any(only)
+        || (graph.node.iter().any(is_classical) && graph.node.iter().all(is_around_trees))
+}
+
+fn is_around_trees(node: &pb::NodeProto) -> bool {
+    let name = node.op_type.as_str();
+    (is_classical(node) && TREES.contains(&name))
+        || ((is_classical(node) || is_neural(node)) && AROUND_TREES.binary_search(&name).is_ok())
+}
+
+fn is_classical(node: &pb::NodeProto) -> bool {
+    node.domain == "ai.onnx.ml"
+}
+
+fn is_neural(node: &pb::NodeProto) -> bool {
+    ["", "ai.onnx"].contains(&node.domain.as_str())
+}
+
+/// Names the operators that aren't served.
+fn refuse_others(
+    proto: &pb::ModelProto,
+    graph: &pb::GraphProto,
+    is_served: impl Fn(&pb::NodeProto) -> bool,
+    hint: &str,
+) -> Result<(), Problem> {
     at_most("nodes", graph.node.len(), NODES_MAX)?;
     if proto.opset_import.is_empty() {
         return Err(corrupt("It doesn't say of which version its operators are"));
@@ -151,19 +241,5 @@ pub(super) fn check(proto: &pb::ModelProto, graph: &pb::GraphProto) -> Result<()
         ""
     };
     let named: Vec<String> = refused.into_iter().take(NAMED_MAX).collect();
-    let of_trees = named.iter().any(|name| name.contains("TreeEnsemble"));
-    let problem = unsupported(format!("The operators {}{more}", named.join(", ")));
-    Err(match of_trees {
-        true => problem.hint("Give the file that the trees' own package saves (LightGBM, XGBoost, CatBoost): it is read exactly"),
-        false => problem.hint("Export the model without them; scale inputs in features or in its first layer"),
-    })
-}
-
-fn is_served(node: &pb::NodeProto) -> bool {
-    let name = node.op_type.as_str();
-    match node.domain.as_str() {
-        "" | "ai.onnx" => NEURAL.binary_search(&name).is_ok(),
-        "ai.onnx.ml" => CLASSICAL.contains(&name),
-        _ => false,
-    }
+    Err(unsupported(format!("The operators {}{more}", named.join(", "))).hint(hint))
 }

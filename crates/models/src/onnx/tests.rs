@@ -5,18 +5,18 @@ use proptest::prelude::*;
 use prost::Message;
 use tract_onnx::pb::tensor_shape_proto::{Dimension, dimension};
 use tract_onnx::pb::{
-    GraphProto, ModelProto, NodeProto, OperatorSetIdProto, StringStringEntryProto, TensorProto,
-    TensorShapeProto, TypeProto, ValueInfoProto, type_proto,
+    AttributeProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, StringStringEntryProto,
+    TensorProto, TensorShapeProto, TypeProto, ValueInfoProto, type_proto,
 };
 
 use crate::{Format, LoadOptions, Predictor, Rows, load};
 
-const FLOAT: i32 = 1;
-const INT64: i32 = 7;
-const DOUBLE: i32 = 11;
+pub(super) const FLOAT: i32 = 1;
+pub(super) const INT64: i32 = 7;
+pub(super) const DOUBLE: i32 = 11;
 
 /// A tensor's name, type and columns a row; `None` is one number without a second axis.
-fn value(name: &str, elem_type: i32, columns: Option<i64>) -> ValueInfoProto {
+pub(super) fn value(name: &str, elem_type: i32, columns: Option<i64>) -> ValueInfoProto {
     let fixed = |n| Dimension {
         value: Some(dimension::Value::DimValue(n)),
         ..Dimension::default()
@@ -40,7 +40,7 @@ fn value(name: &str, elem_type: i32, columns: Option<i64>) -> ValueInfoProto {
     }
 }
 
-fn weights(name: &str, dims: &[i64], floats: &[f32]) -> TensorProto {
+pub(super) fn weights(name: &str, dims: &[i64], floats: &[f32]) -> TensorProto {
     TensorProto {
         name: name.into(),
         dims: dims.to_vec(),
@@ -50,7 +50,7 @@ fn weights(name: &str, dims: &[i64], floats: &[f32]) -> TensorProto {
     }
 }
 
-fn node(op_type: &str, input: &[&str], output: &str) -> NodeProto {
+pub(super) fn node(op_type: &str, input: &[&str], output: &str) -> NodeProto {
     NodeProto {
         op_type: op_type.into(),
         input: input.iter().map(|i| (*i).to_owned()).collect(),
@@ -60,7 +60,7 @@ fn node(op_type: &str, input: &[&str], output: &str) -> NodeProto {
     }
 }
 
-fn model(graph: GraphProto) -> ModelProto {
+pub(super) fn model(graph: GraphProto) -> ModelProto {
     ModelProto {
         ir_version: 8,
         producer_name: "by hand".into(),
@@ -108,16 +108,16 @@ fn by_hand(x: [f64; 2]) -> f64 {
     2.0 * a - b + 0.5 * c
 }
 
-fn loaded(model: &ModelProto) -> Box<dyn Predictor> {
+pub(super) fn loaded(model: &ModelProto) -> Box<dyn Predictor> {
     load(&model.encode_to_vec(), &LoadOptions::default()).unwrap()
 }
 
-fn refused(model: &ModelProto) -> (&'static str, String) {
+pub(super) fn refused(model: &ModelProto) -> (&'static str, String) {
     let problem = load(&model.encode_to_vec(), &LoadOptions::default()).unwrap_err();
     (problem.code, problem.to_string())
 }
 
-fn predict(model: &dyn Predictor, rows: &[f64]) -> Vec<f64> {
+pub(super) fn predict(model: &dyn Predictor, rows: &[f64]) -> Vec<f64> {
     let rows = Rows::new(rows, model.contract().inputs.len()).unwrap();
     model.predict(rows).unwrap().outputs
 }
@@ -216,6 +216,40 @@ fn columns_are_named_by_the_file_or_after_their_inputs() {
 }
 
 #[test]
+fn scalers_and_maps_around_a_network_are_taken() {
+    let mut scaled = network();
+    let graph = scaled.graph.as_mut().unwrap();
+    let floats = |name: &str, floats: &[f32]| AttributeProto {
+        name: name.into(),
+        r#type: 6,
+        floats: floats.to_vec(),
+        ..AttributeProto::default()
+    };
+    let of_classical = |node| NodeProto {
+        domain: "ai.onnx.ml".into(),
+        ..node
+    };
+    graph.node[0].input[0] = "scaled".into();
+    let scaler = NodeProto {
+        attribute: vec![floats("offset", &[1.0, -2.0]), floats("scale", &[0.5])],
+        ..of_classical(node("Scaler", &["x"], "scaled"))
+    };
+    graph.node.insert(0, scaler);
+    graph
+        .node
+        .push(of_classical(node("ZipMap", &["score"], "map")));
+    graph.output = vec![value("map", FLOAT, None)];
+    scaled.opset_import.push(OperatorSetIdProto {
+        domain: "ai.onnx.ml".into(),
+        version: 3,
+    });
+    let model = loaded(&scaled);
+    assert_eq!(model.contract().outputs[0].name, "map");
+    let answer = predict(model.as_ref(), &[3.0, 8.0]);
+    assert_eq!(answer, [by_hand([1.0, 5.0])]);
+}
+
+#[test]
 fn what_is_not_served_is_refused_by_name() {
     let refuse = |change: &dyn Fn(&mut GraphProto)| {
         let mut model = network();
@@ -236,11 +270,11 @@ fn what_is_not_served_is_refused_by_name() {
         ),
         (
             &|g| {
-                g.node[2].op_type = "TreeEnsembleRegressor".into();
+                g.node[2].op_type = "SVMRegressor".into();
                 g.node[2].domain = "ai.onnx.ml".into();
             },
             "model-unsupported",
-            "`TreeEnsembleRegressor` of ai.onnx.ml",
+            "`SVMRegressor` of ai.onnx.ml",
         ),
         (
             &|g| g.initializer[0].data_location = Some(1),
