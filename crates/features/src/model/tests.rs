@@ -98,7 +98,7 @@ fn what_is_wrong_is_told_where_it_stands() {
         (
             "{contract: purchase, keys: [customer]}",
             "on.keys",
-            "a sequence, expected a map",
+            "sequence, expected a map",
         ),
         ("{where: amount > 1}", "on", "missing field `contract`"),
         ("[purchase]", "on", "expected a contract, or a map"),
