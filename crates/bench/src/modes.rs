@@ -39,6 +39,8 @@ use streaming::Streaming;
 const HOUR: i64 = 3600 * shop::SECOND;
 /// A flight is predicted at every full hour of so many before it is to leave.
 const HOURS: i64 = 3;
+/// How long the client may have nothing to ask.
+const IDLE_MS: u64 = 600_000;
 /// Rows of one request.
 const REQUEST_ROWS: usize = 1000;
 const KEYS: [&str; 4] = ["tailnum", "carrier", "origin", "dest"];
@@ -309,7 +311,10 @@ fn replay(
         .build()
         .map_err(failed)?;
     let backend: Arc<dyn Backend> = engine.clone();
-    let options = ServerOptions::open(Config::named("flights").spec.limits);
+    let mut limits = Config::named("flights").spec.limits;
+    // The connection idles while the other modes are asked and bundles are taken.
+    limits.header_ms_max = IDLE_MS;
+    let options = ServerOptions::open(limits);
     let address = SocketAddr::from(([127, 0, 0, 1], 0));
     let server = runtime.block_on(Server::bind(address, backend, options))?;
     let mut client = Client::connect(server.address())?;
