@@ -5,6 +5,7 @@ use std::sync::{Arc, PoisonError};
 use headwater_aggregate::Outcome;
 use headwater_facts::PAST_RETENTION;
 use headwater_features::{ContextRow, EntityRequest, check_entity_names, entity_key};
+use headwater_models::{Encoded, Rows};
 use headwater_schema::{Cursor, Micros, Problem, Value};
 use headwater_serve::{Explanation, OutputRow};
 
@@ -71,8 +72,8 @@ impl Edge {
         context: &[ContextRow],
         as_of: Option<Micros>,
     ) -> Result<Predictions, Problem> {
-        let (mut predictions, numbers) = self.answer(entities, context, as_of)?;
-        predictions.explanations = self.scorer.explain(&numbers)?;
+        let (mut predictions, inputs) = self.answer(entities, context, as_of)?;
+        predictions.explanations = self.scorer.explain(inputs.rows(self.inputs())?)?;
         Ok(predictions)
     }
 
@@ -82,10 +83,10 @@ impl Edge {
         entities: &[EntityRequest],
         context: &[ContextRow],
         as_of: Option<Micros>,
-    ) -> Result<(Predictions, Vec<f64>), Problem> {
+    ) -> Result<(Predictions, Encoded), Problem> {
         let (features, own) = self.read(entities, context, as_of)?;
-        let numbers = self.scorer.encode(&features.rows, &own)?;
-        let predicted = self.scorer.predict(&numbers)?;
+        let inputs = self.scorer.encode(&features.rows, &own)?;
+        let predicted = self.scorer.predict(inputs.rows(self.inputs())?)?;
         let predictions = Predictions {
             outputs: self.scorer.named(&predicted.outputs),
             numbers: predicted.outputs,
@@ -94,13 +95,14 @@ impl Edge {
             warnings: self.scorer.warnings().to_vec(),
             explanations: Vec::new(),
         };
-        Ok((predictions, numbers))
+        Ok((predictions, inputs))
     }
 
     /// What the model says of its own inputs: rows of [`Edge::inputs`] numbers one after another, NaN where one is
     /// missing. Fills `outputs`, which has [`Edge::outputs`] numbers for each row.
     pub fn predict_vectors(&self, numbers: &[f64], outputs: &mut [f64]) -> Result<(), Problem> {
-        let predicted = self.scorer.predict(numbers)?.outputs;
+        let rows = Rows::new(numbers, self.inputs())?;
+        let predicted = self.scorer.predict(rows)?.outputs;
         if predicted.len() != outputs.len() {
             return Err(
                 Problem::user("model-shape", "the place for the answer has another size")

@@ -63,7 +63,7 @@ fn rows(folder: &Path, model: &dyn Predictor) -> Vec<f64> {
     let encode = |row: &Vec<Json>| -> Vec<f64> {
         let pairs = row.iter().zip(inputs);
         pairs
-            .map(|(json, input)| input.encode(&value(json)).unwrap())
+            .map(|(json, input)| input.encode(&value(json), &mut Vec::new()).unwrap())
             .collect()
     };
     rows.iter().flat_map(encode).collect()

@@ -1,8 +1,11 @@
 //! What a model asks for and what it answers: columns by name and kind, the task, scores and outputs.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use headwater_schema::{Problem, Value, value_to_text};
+
+use crate::limits::TEXT_BYTES_MAX;
 
 /// A model's side of the bargain.
 #[derive(Debug, Clone, PartialEq)]
@@ -38,6 +41,8 @@ pub struct Input {
 pub enum InputKind {
     Numeric,
     Categorical(Categories),
+    /// Words, as they were written.
+    Text,
 }
 
 /// How a category becomes a number of the row.
@@ -84,8 +89,17 @@ impl Input {
         }
     }
 
-    /// The number that stands for `value` in a row; a null is NaN, which is how models know what is missing.
-    pub fn encode(&self, value: &Value) -> Result<f64, Problem> {
+    /// Whether its values are texts: a category's name, or words.
+    pub fn is_text(&self) -> bool {
+        matches!(
+            self.kind,
+            InputKind::Text | InputKind::Categorical(Categories::Labels(_))
+        )
+    }
+
+    /// The number that stands for `value` in a row; a null is NaN, which is how models know what is missing. A text is
+    /// put at the end of `texts`, and its place there is the number.
+    pub fn encode(&self, value: &Value, texts: &mut Vec<Arc<str>>) -> Result<f64, Problem> {
         if value.is_null() {
             return Ok(f64::NAN);
         }
@@ -97,13 +111,33 @@ impl Input {
             InputKind::Numeric | InputKind::Categorical(Categories::Codes) => {
                 number(value).ok_or_else(|| self.refuses(value))
             }
+            InputKind::Text => {
+                let Value::String(text) = value else {
+                    return Err(self.refuses(value));
+                };
+                if text.len() > TEXT_BYTES_MAX {
+                    return Err(self.too_long(text.len()));
+                }
+                texts.push(text.clone());
+                Ok((texts.len() - 1) as f64)
+            }
         }
+    }
+
+    fn too_long(&self, bytes: usize) -> Problem {
+        Problem::user("model-input", "A model's input of text is too long")
+            .field(&self.name)
+            .detail(format!(
+                "It has {bytes} bytes; {TEXT_BYTES_MAX} are allowed"
+            ))
+            .hint("Give the part that matters; networks of text read some hundred words")
     }
 
     fn refuses(&self, value: &Value) -> Problem {
         let wanted = match self.kind {
             InputKind::Numeric => "a number",
             InputKind::Categorical(_) => "a category's whole number",
+            InputKind::Text => "a text",
         };
         Problem::user("model-input", "A model's input has the wrong type")
             .field(&self.name)

@@ -24,4 +24,4 @@ mod xgboost;
 
 pub use contract::{Categories, Input, InputKind, ModelContract, Output, Task};
 pub use load::{Format, LoadOptions, load};
-pub use predictor::{Prediction, Predictor, Rows, check_buffer, check_shape};
+pub use predictor::{Encoded, Prediction, Predictor, Rows, check_buffer, check_shape};

@@ -18,6 +18,10 @@ pub const SCORES_MAX: usize = 10_000;
 pub const LEAF_VALUES_MAX: usize = 64_000_000;
 /// Bytes of a name or a category.
 pub const NAME_BYTES_MAX: usize = 4096;
+/// Bytes of a text that a model is given.
+pub const TEXT_BYTES_MAX: usize = 64 << 10;
+/// Tokens of a text that a network reads.
+pub const TOKENS_MAX: usize = 2048;
 /// Numbers in one batch of rows, and in what is answered to it.
 pub const BATCH_VALUES_MAX: usize = 1 << 27;
 

@@ -16,6 +16,8 @@ mod rewrite;
 mod steps;
 #[cfg(all(test, feature = "onnx"))]
 mod tests;
+#[cfg(feature = "text")]
+mod text;
 #[cfg(feature = "onnx")]
 mod transform;
 #[cfg(feature = "onnx")]
@@ -47,6 +49,10 @@ pub(crate) fn load(bytes: &[u8]) -> Result<Box<dyn Predictor>, Problem> {
     let proto = proto.map_err(|e| corrupt(e.root_cause()))?;
     let graph = proto.graph.as_ref();
     let graph = graph.ok_or_else(|| corrupt("It has no graph"))?;
+    #[cfg(feature = "text")]
+    if text::is_text(&proto) {
+        return text::load(&proto, graph, bytes.len());
+    }
     if operators::are_classical(graph) {
         return classical::load(&proto, graph, bytes.len());
     }

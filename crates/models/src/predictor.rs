@@ -1,17 +1,49 @@
 //! The trait of everything that scores rows, and the rows.
 
 use std::fmt;
+use std::sync::Arc;
 
-use headwater_schema::Problem;
+use headwater_schema::{Problem, Value};
 
-use crate::ModelContract;
 use crate::limits::BATCH_VALUES_MAX;
+use crate::{Input, ModelContract};
 
-/// Rows of numbers, one after another, each with the model's inputs in their order. NaN is a missing value.
+/// Rows of numbers, one after another, each with the model's inputs in their order. NaN is a missing value. The number
+/// of an input of text is its place among the texts that the rows come with.
 #[derive(Debug, Clone, Copy)]
 pub struct Rows<'a> {
     values: &'a [f64],
     columns: usize,
+    texts: &'a [Arc<str>],
+}
+
+/// Rows as they are encoded, value by value: numbers, and the texts that some of them stand for.
+#[derive(Debug, Clone, Default)]
+pub struct Encoded {
+    pub numbers: Vec<f64>,
+    pub texts: Vec<Arc<str>>,
+}
+
+impl Encoded {
+    /// With room for so many numbers.
+    pub fn with_capacity(numbers: usize) -> Self {
+        Self {
+            numbers: Vec::with_capacity(numbers),
+            texts: Vec::new(),
+        }
+    }
+
+    /// Adds the next input's value.
+    pub fn push(&mut self, input: &Input, value: &Value) -> Result<(), Problem> {
+        let number = input.encode(value, &mut self.texts)?;
+        self.numbers.push(number);
+        Ok(())
+    }
+
+    /// Rows of `columns` numbers each.
+    pub fn rows(&self, columns: usize) -> Result<Rows<'_>, Problem> {
+        Ok(Rows::new(&self.numbers, columns)?.with_texts(&self.texts))
+    }
 }
 
 impl<'a> Rows<'a> {
@@ -32,7 +64,33 @@ impl<'a> Rows<'a> {
                 ))
                 .hint("Send fewer rows at a time"));
         }
-        Ok(Self { values, columns })
+        Ok(Self {
+            values,
+            columns,
+            texts: &[],
+        })
+    }
+
+    /// The same rows with the texts that their inputs of text stand for.
+    pub fn with_texts(self, texts: &'a [Arc<str>]) -> Self {
+        Self { texts, ..self }
+    }
+
+    pub fn texts(&self) -> &'a [Arc<str>] {
+        self.texts
+    }
+
+    /// The text that a number stands for; none where it is missing.
+    pub fn text(&self, number: f64) -> Result<Option<&'a str>, Problem> {
+        if number.is_nan() {
+            return Ok(None);
+        }
+        let is_place = number >= 0.0 && number.fract() == 0.0;
+        let text = is_place.then(|| self.texts.get(number as usize)).flatten();
+        text.map(|text| Some(text.as_ref())).ok_or_else(|| {
+            Problem::user("model-input", "A model's input of text was given a number")
+                .hint("Give the text itself, or null where it is missing")
+        })
     }
 
     /// One row.

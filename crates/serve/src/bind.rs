@@ -40,6 +40,7 @@ pub(crate) fn inputs(model: &Model, contract: &ModelContract) -> Result<Vec<Inpu
             kind: match input.kind {
                 InputKind::Numeric => "numeric",
                 InputKind::Categorical(_) => "categorical",
+                InputKind::Text => "text",
             }
             .to_owned(),
             source: source(model, place),
@@ -83,6 +84,11 @@ fn refuse_unfit(input: &Input, data_type: &DataType) -> Result<(), Problem> {
             is_number || *data_type == DataType::String
         }
         InputKind::Numeric | InputKind::Categorical(Categories::Codes) => is_number,
+        InputKind::Text => *data_type == DataType::String,
+    };
+    let wanted = match input.kind {
+        InputKind::Text => "text",
+        _ => "a number",
     };
     if fits {
         return Ok(());
@@ -92,7 +98,7 @@ fn refuse_unfit(input: &Input, data_type: &DataType) -> Result<(), Problem> {
         format!("the input `{}` doesn't fit", input.name),
     )
     .detail(format!(
-        "the model takes a number, its feature is {data_type}"
+        "the model takes {wanted}, its feature is {data_type}"
     ))
     .hint("name another feature in the model's `inputs`"))
 }

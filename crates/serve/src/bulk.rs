@@ -11,7 +11,7 @@ use arrow::compute::cast;
 use arrow::datatypes::{DataType as ArrowType, Float64Type, Int64Type};
 use headwater_features::{Catalog, FeatureSet, Place};
 use headwater_models::repository::VersionRecord;
-use headwater_models::{Categories, Input, InputKind, Rows};
+use headwater_models::{Encoded, Input};
 use headwater_schema::{DataType, Problem, Value, value_to_text};
 
 use crate::bind::Binding;
@@ -141,23 +141,21 @@ impl BulkScorer {
         let widest = width.max(answered).max(contract.scores);
         let step = (NUMBERS_MAX / widest.max(1)).clamp(1, rows.max(1));
         let mut columns: Vec<Vec<f64>> = vec![Vec::with_capacity(rows); answered];
-        let mut numbers = Vec::new();
+        let mut encoded = Encoded::default();
         for from in (0..rows).step_by(step) {
             let count = step.min(rows - from);
-            numbers.clear();
-            numbers.resize(count * width, 0.0);
+            encoded.texts.clear();
+            encoded.numbers.clear();
+            encoded.numbers.resize(count * width, 0.0);
             for (place, (input, column)) in contract.inputs.iter().zip(inputs).enumerate() {
                 let part = column.slice(from, count);
-                let cells = numbers[place..].iter_mut().step_by(width);
-                encode(input, &part, cells).map_err(|(row, problem)| {
+                let cells = encoded.numbers[place..].iter_mut().step_by(width);
+                encode(input, &part, cells, &mut encoded.texts).map_err(|(row, problem)| {
                     let detail = format!("row {}: {}", first + from + row, problem.detail);
                     problem.detail(detail)
                 })?;
             }
-            let predicted = self
-                .version
-                .predictor
-                .predict(Rows::new(&numbers, width)?)?;
+            let predicted = self.version.predictor.predict(encoded.rows(width)?)?;
             for row in predicted.outputs.chunks_exact(answered) {
                 for (column, number) in columns.iter_mut().zip(row) {
                     column.push(*number);
@@ -175,6 +173,7 @@ fn encode<'a>(
     input: &Input,
     column: &ArrayRef,
     cells: impl Iterator<Item = &'a mut f64>,
+    texts: &mut Vec<Arc<str>>,
 ) -> Result<(), (usize, Problem)> {
     let failed = |e: arrow::error::ArrowError| {
         (
@@ -186,7 +185,7 @@ fn encode<'a>(
         Ok(plain) if plain != *column.data_type() => cast(column, &plain).map_err(failed)?,
         _ => column.clone(),
     };
-    let is_number = !matches!(input.kind, InputKind::Categorical(Categories::Labels(_)));
+    let is_number = !input.is_text();
     let valid = |row: usize, number: f64| match plain.is_valid(row) {
         true => number,
         false => f64::NAN,
@@ -206,7 +205,9 @@ fn encode<'a>(
         _ => {
             for (row, cell) in cells.enumerate() {
                 let value = Value::from_array(&plain, row);
-                *cell = input.encode(&value).map_err(|problem| (row, problem))?;
+                *cell = input
+                    .encode(&value, texts)
+                    .map_err(|problem| (row, problem))?;
             }
         }
     }
@@ -218,13 +219,14 @@ mod tests {
     use arrow::array::{
         BooleanArray, Float32Array, Int32Array, Int64Array, NullArray, StringArray,
     };
+    use headwater_models::{Categories, InputKind};
     use headwater_schema::array_from_values;
 
     use super::*;
 
     fn numbers(input: &Input, column: &ArrayRef) -> Vec<u64> {
         let mut cells = vec![0.0; column.len()];
-        encode(input, column, cells.iter_mut()).expect("encoded");
+        encode(input, column, cells.iter_mut(), &mut Vec::new()).expect("encoded");
         cells.into_iter().map(f64::to_bits).collect()
     }
 
@@ -232,7 +234,12 @@ mod tests {
     fn naive(input: &Input, column: &ArrayRef, plain: &DataType) -> Vec<u64> {
         let column = cast(column, &plain.to_arrow()).expect("cast");
         let values = (0..column.len()).map(|row| Value::from_array(&column, row));
-        let encoded = values.map(|v| input.encode(&v).expect("encoded").to_bits());
+        let encoded = values.map(|v| {
+            input
+                .encode(&v, &mut Vec::new())
+                .expect("encoded")
+                .to_bits()
+        });
         encoded.collect()
     }
 
@@ -305,7 +312,7 @@ mod tests {
             let nothing: ArrayRef = Arc::new(NullArray::new(2));
             assert_eq!(numbers(&input, &nothing), [f64::NAN.to_bits(); 2]);
             let texts: ArrayRef = Arc::new(StringArray::from(vec![Some("a"), None, Some("b")]));
-            if matches!(input.kind, InputKind::Categorical(Categories::Labels(_))) {
+            if input.is_text() {
                 assert_eq!(
                     numbers(&input, &texts),
                     naive(&input, &texts, &DataType::String)
@@ -313,7 +320,8 @@ mod tests {
                 continue;
             }
             let mut cells = [0.0; 3];
-            let (row, problem) = encode(&input, &texts, cells.iter_mut()).expect_err("a text");
+            let (row, problem) =
+                encode(&input, &texts, cells.iter_mut(), &mut Vec::new()).expect_err("a text");
             assert_eq!((row, problem.code), (0, "model-input"));
         }
     }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use foldhash::fast::FixedState;
 use headwater_env::Env;
 use headwater_features::Caching;
-use headwater_models::{Predictor, Rows};
+use headwater_models::{InputKind, Predictor, Rows};
 use headwater_schema::{Micros, Problem};
 use quick_cache::sync::{Cache, DefaultLifecycle, GuardResult, PlaceholderGuard};
 use quick_cache::{OptionsBuilder, Weighter};
@@ -20,7 +20,7 @@ use crate::ServingSettings;
 /// Bytes that an entry takes beside its numbers, about.
 const ENTRY_BYTES: usize = 160;
 
-/// The version's number, then the bits of each input.
+/// The version's number, then the bits of each input; of a text its length, and at the end its bytes.
 type Key = Vec<u64>;
 type Memory = Cache<Key, Remembered, Weight, FixedState>;
 type Guard<'a> =
@@ -72,10 +72,29 @@ pub(crate) struct Asker<'a> {
 }
 
 impl Asker<'_> {
-    fn key(&self, row: &[f64], key: &mut Key) {
+    fn key(&self, rows: Rows<'_>, row: usize, key: &mut Key) -> Result<(), Problem> {
+        let row = rows.row(row);
         key.clear();
         key.push(self.version);
         key.extend(row.iter().map(|input| input.to_bits()));
+        if rows.texts().is_empty() {
+            return Ok(());
+        }
+        let inputs = self.predictor.contract().inputs.iter();
+        for (place, (input, number)) in inputs.zip(row).enumerate() {
+            if input.kind != InputKind::Text {
+                continue;
+            }
+            if let Some(text) = rows.text(*number)? {
+                key[1 + place] = text.len() as u64;
+                let words = text.as_bytes().chunks(size_of::<u64>());
+                key.extend(words.map(|word| {
+                    let word = word.iter().rev();
+                    word.fold(0, |bits, byte| bits << u8::BITS | u64::from(*byte))
+                }));
+            }
+        }
+        Ok(())
     }
 
     fn work_out(&self, rows: Rows<'_>) -> Result<(Vec<f64>, u64), Problem> {
@@ -149,7 +168,7 @@ impl PredictionCache {
         let (mut own, mut others): (Vec<(usize, Guard<'_>)>, Vec<usize>) = Default::default();
         let mut key = Key::with_capacity(rows.columns() + 1);
         for row in 0..rows.len() {
-            asker.key(rows.row(row), &mut key);
+            asker.key(rows, row, &mut key)?;
             // Nobody waits while others may wait for what they hold.
             match lookup.find(&key, Duration::ZERO) {
                 GuardResult::Value(found) => answered.hit(row, width, &found),
@@ -161,7 +180,7 @@ impl PredictionCache {
             answered.work_out(asker, rows, own, width)?;
         }
         for row in others {
-            asker.key(rows.row(row), &mut key);
+            asker.key(rows, row, &mut key)?;
             answered.joined += 1;
             match lookup.find(&key, asker.patience) {
                 GuardResult::Value(found) => answered.hit(row, width, &found),
@@ -170,7 +189,8 @@ impl PredictionCache {
                     answered.work_out(asker, rows, vec![(row, guard)], width)?;
                 }
                 GuardResult::Timeout => {
-                    let (outputs, _) = asker.work_out(Rows::one(rows.row(row))?)?;
+                    let (outputs, _) =
+                        asker.work_out(Rows::one(rows.row(row))?.with_texts(rows.texts()))?;
                     answered.put(row, width, &outputs);
                 }
             }
@@ -232,7 +252,7 @@ impl Answered {
         } else {
             let picked = own.iter().flat_map(|(row, _)| rows.row(*row));
             let picked: Vec<f64> = picked.copied().collect();
-            asker.work_out(Rows::new(&picked, rows.columns())?)?
+            asker.work_out(Rows::new(&picked, rows.columns())?.with_texts(rows.texts()))?
         };
         for ((row, guard), outputs) in own.into_iter().zip(outputs.chunks_exact(width)) {
             self.put(row, width, outputs);

@@ -3,7 +3,7 @@
 
 use std::sync::{Arc, PoisonError};
 
-use headwater_models::{Categories, Input, InputKind};
+use headwater_models::Input;
 use headwater_schema::Problem;
 
 use crate::Serving;
@@ -28,7 +28,7 @@ pub struct Signature {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SignatureInput {
     pub name: String,
-    /// Whether it is a category by its name, rather than a number.
+    /// Whether it is a text or a category by its name, rather than a number.
     pub is_text: bool,
 }
 
@@ -36,7 +36,7 @@ impl SignatureInput {
     pub(crate) fn of(input: &Input) -> Self {
         Self {
             name: input.name.clone(),
-            is_text: matches!(input.kind, InputKind::Categorical(Categories::Labels(_))),
+            is_text: input.is_text(),
         }
     }
 }

@@ -49,8 +49,11 @@ pub(crate) fn read(bytes: &[u8], format: Option<&str>) -> Result<Box<dyn Predict
     if width == 0 {
         return Err(Problem::user("model-inputs", "the model takes no inputs"));
     }
+    // An input of text takes them for places among the texts.
+    let texts = ["".into(), "warm".into()];
     for value in [f64::NAN, 0.0, 1.0] {
-        predictor.predict(Rows::new(&vec![value; width * WARM_UP_ROWS], width)?)?;
+        let numbers = vec![value; width * WARM_UP_ROWS];
+        predictor.predict(Rows::new(&numbers, width)?.with_texts(&texts))?;
     }
     Ok(predictor)
 }

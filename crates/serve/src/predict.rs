@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use headwater_features::{Catalog, ContextRow, EntityRequest};
-use headwater_models::Rows;
+use headwater_models::{Encoded, Rows};
 use headwater_schema::{Problem, Value};
 
 use crate::bind::Binding;
@@ -111,13 +111,13 @@ pub(crate) fn score(
     for (place, (choice, version)) in versions.into_iter().enumerate() {
         let binding = bound(&version, &fetched.catalog, request)?;
         let rows: Vec<usize> = (0..by_row.len()).filter(|r| by_row[*r] == place).collect();
-        let numbers = numbers(request, fetched, &version, &binding, &rows)?;
+        let inputs = inputs(request, fetched, &version, &binding, &rows)?;
         let part = Part {
             choice,
             version,
             binding,
         };
-        encoded.push((part, rows, numbers));
+        encoded.push((part, rows, inputs));
     }
     let scoring = clock.monotonic_nanos();
     let all = by_row.len();
@@ -134,8 +134,8 @@ pub(crate) fn score(
     if request.asked.explain {
         scored.explanations = vec![Explanation::default(); all];
     }
-    for (part, rows, numbers) in encoded {
-        scored.part(request, &part.version, &rows, &numbers, timed)?;
+    for (part, rows, inputs) in encoded {
+        scored.part(request, &part.version, &rows, &inputs, timed)?;
         scored.parts.push(part);
     }
     if let Some(Timed { counters, start }) = timed {
@@ -171,11 +171,11 @@ impl Scored {
         request: &Request,
         version: &Version,
         places: &[usize],
-        numbers: &[f64],
+        inputs: &Encoded,
         timed: Option<&Timed<'_>>,
     ) -> Result<(), Problem> {
         let contract = version.predictor.contract();
-        let rows = Rows::new(numbers, contract.inputs.len())?;
+        let rows = inputs.rows(contract.inputs.len())?;
         let asker = Asker {
             env: &request.core.env,
             version: version.number,
@@ -203,13 +203,13 @@ impl Scored {
 }
 
 /// The version's inputs of some of the rows.
-fn numbers(
+fn inputs(
     request: &Request,
     fetched: &Fetched,
     version: &Version,
     binding: &Binding,
     rows: &[usize],
-) -> Result<Vec<f64>, Problem> {
+) -> Result<Encoded, Problem> {
     let contract = version.predictor.contract();
     match (&fetched.read, &request.asked.rows) {
         (Some(read), _) => encode_features(contract, binding, &read.features.rows, &read.own, rows),

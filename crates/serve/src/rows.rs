@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use headwater_features::{ContextRow, EntityRequest, Outcome, Place};
-use headwater_models::ModelContract;
+use headwater_models::{Encoded, ModelContract};
 use headwater_schema::{Problem, Value};
 
 use crate::bind::Binding;
@@ -59,8 +59,8 @@ pub(crate) fn encode_features(
     rows: &[Vec<Outcome>],
     context: &[Vec<Value>],
     picked: &[usize],
-) -> Result<Vec<f64>, Problem> {
-    let mut numbers = Vec::with_capacity(picked.len() * contract.inputs.len());
+) -> Result<Encoded, Problem> {
+    let mut encoded = Encoded::with_capacity(picked.len() * contract.inputs.len());
     for &index in picked {
         let row = &rows[index];
         for (input, place) in contract.inputs.iter().zip(&binding.places) {
@@ -71,10 +71,10 @@ pub(crate) fn encode_features(
             let value = value.ok_or_else(|| {
                 Problem::internal("model-inputs", "a row lacks an input of its model")
             })?;
-            numbers.push(input.encode(value)?);
+            encoded.push(input, value)?;
         }
     }
-    Ok(numbers)
+    Ok(encoded)
 }
 
 /// The same of rows that are the model's inputs already.
@@ -82,9 +82,9 @@ pub(crate) fn encode_vectors(
     contract: &ModelContract,
     vectors: &[Vec<Value>],
     picked: &[usize],
-) -> Result<Vec<f64>, Problem> {
+) -> Result<Encoded, Problem> {
     let width = contract.inputs.len();
-    let mut numbers = Vec::with_capacity(picked.len() * width);
+    let mut encoded = Encoded::with_capacity(picked.len() * width);
     for &index in picked {
         let vector = &vectors[index];
         let field = format!("vectors[{index}]");
@@ -100,10 +100,11 @@ pub(crate) fn encode_vectors(
             );
         }
         for (input, value) in contract.inputs.iter().zip(vector) {
-            numbers.push(input.encode(value).map_err(|p| p.field(field.clone()))?);
+            let pushed = encoded.push(input, value);
+            pushed.map_err(|p| p.field(field.clone()))?;
         }
     }
-    Ok(numbers)
+    Ok(encoded)
 }
 
 /// The same of rows that have the model's inputs by their names.
@@ -112,17 +113,17 @@ pub(crate) fn encode_named(
     names: &[String],
     rows: &[Vec<Value>],
     picked: &[usize],
-) -> Result<Vec<f64>, Problem> {
+) -> Result<Encoded, Problem> {
     let places = places(contract, names)?;
-    let mut numbers = Vec::with_capacity(picked.len() * places.len());
+    let mut encoded = Encoded::with_capacity(picked.len() * places.len());
     for &index in picked {
         for (input, place) in contract.inputs.iter().zip(&places) {
             let value = rows[index].get(*place).unwrap_or(&Value::Null);
-            let number = input.encode(value);
-            numbers.push(number.map_err(|p| p.field(format!("inputs.{}", input.name)))?);
+            let pushed = encoded.push(input, value);
+            pushed.map_err(|p| p.field(format!("inputs.{}", input.name)))?;
         }
     }
-    Ok(numbers)
+    Ok(encoded)
 }
 
 /// Where each input of the model is among names; refuses names that aren't just those.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use headwater_features::{Catalog, Outcome};
 use headwater_models::repository::VersionRecord;
-use headwater_models::{ModelContract, Prediction, Rows};
+use headwater_models::{Encoded, ModelContract, Prediction, Rows};
 use headwater_schema::{Problem, Value};
 
 use crate::bind::Binding;
@@ -57,20 +57,18 @@ impl Scorer {
         &self,
         rows: &[Vec<Outcome>],
         context: &[Vec<Value>],
-    ) -> Result<Vec<f64>, Problem> {
+    ) -> Result<Encoded, Problem> {
         let all: Vec<usize> = (0..rows.len()).collect();
         encode_features(self.contract(), &self.binding, rows, context, &all)
     }
 
     /// Scores and outputs of rows of inputs.
-    pub fn predict(&self, numbers: &[f64]) -> Result<Prediction, Problem> {
-        let rows = Rows::new(numbers, self.contract().inputs.len())?;
+    pub fn predict(&self, rows: Rows<'_>) -> Result<Prediction, Problem> {
         self.version.predictor.predict(rows)
     }
 
     /// What each of the inputs added to each score. Refused of models that don't tell.
-    pub fn explain(&self, numbers: &[f64]) -> Result<Vec<Explanation>, Problem> {
-        let rows = Rows::new(numbers, self.contract().inputs.len())?;
+    pub fn explain(&self, rows: Rows<'_>) -> Result<Vec<Explanation>, Problem> {
         explain(&self.version, rows)
     }
 

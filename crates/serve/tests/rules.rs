@@ -111,8 +111,18 @@ fn inputs_take_their_types() {
     let names: Vec<&str> = contract.outputs.iter().map(|o| o.name.as_str()).collect();
     assert_eq!(names, ["points", "by_age", "share", "blocked", "score"]);
     let country = &contract.inputs[3];
-    assert_eq!(country.encode(&Value::string("pt")).unwrap(), 2.0);
-    assert!(country.encode(&Value::string("xx")).unwrap().is_nan());
+    assert_eq!(
+        country
+            .encode(&Value::string("pt"), &mut Vec::new())
+            .unwrap(),
+        2.0
+    );
+    assert!(
+        country
+            .encode(&Value::string("xx"), &mut Vec::new())
+            .unwrap()
+            .is_nan()
+    );
     let refused = |row: [f64; 4]| {
         let problem = model.predict(Rows::one(&row).unwrap()).unwrap_err();
         (problem.code, problem.field.unwrap_or_default())

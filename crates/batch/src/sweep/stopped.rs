@@ -148,7 +148,7 @@ fn swept(view: &str, at: usize) -> (Result<(), &'static str>, usize) {
             spill_limit: SpillLimit::default(),
         },
     };
-    let key = |name: &str| EntityKey::from_values(&[Value::string(name.to_owned())]);
+    let key = |name: &str| EntityKey::from_values(&[Value::string(name)]);
     let moments = (0..7).map(|i| {
         Ok(Moment {
             key: key(&format!("s{i}")),

@@ -21,7 +21,7 @@ fn rows_go_where_catboost_sends_them() {
         (f64::NAN, Value::string("unseen"), 4.25),
         (0.0, Value::Null, 2.25),
     ] {
-        let row = [x, contract.inputs[1].encode(&c).unwrap()];
+        let row = [x, contract.inputs[1].encode(&c, &mut Vec::new()).unwrap()];
         let scores = model.predict(Rows::one(&row).unwrap()).unwrap().scores;
         assert_eq!(scores, [wanted], "{x} {c:?}");
     }

@@ -97,15 +97,27 @@ fn whole(number: f64) -> Option<i64> {
 }
 
 /// The graph's inputs that aren't weights.
-pub(super) fn feeds(graph: &pb::GraphProto) -> Result<Vec<Feed>, Problem> {
+pub(super) fn given(graph: &pb::GraphProto) -> impl Iterator<Item = &pb::ValueInfoProto> {
     let weights = graph.initializer.iter().map(|w| w.name.as_str());
     let weights: BTreeSet<&str> = weights.collect();
-    let given = graph
-        .input
-        .iter()
-        .filter(|i| !weights.contains(i.name.as_str()));
+    let inputs = graph.input.iter();
+    inputs.filter(move |i| !weights.contains(i.name.as_str()))
+}
+
+/// The type of a tensor's numbers.
+pub(super) fn data_type(input: &pb::ValueInfoProto) -> Option<DatumType> {
+    let value = input.r#type.as_ref().and_then(|t| t.value.as_ref());
+    let Some(pb::type_proto::Value::TensorType(tensor)) = value else {
+        return None;
+    };
+    let data_type = pb::tensor_proto::DataType::try_from(tensor.elem_type).ok();
+    data_type.and_then(|t| DatumType::try_from(t).ok())
+}
+
+/// What the graph's inputs are fed with.
+pub(super) fn feeds(graph: &pb::GraphProto) -> Result<Vec<Feed>, Problem> {
     let (mut feeds, mut first) = (Vec::new(), 0_usize);
-    for input in given {
+    for input in given(graph) {
         let mut feed = feed(input)?;
         feed.first = first;
         first = first.saturating_add(feed.columns());
@@ -124,13 +136,11 @@ fn feed(input: &pb::ValueInfoProto) -> Result<Feed, Problem> {
     let Some(pb::type_proto::Value::TensorType(tensor)) = value else {
         return Err(unsupported(format!("The input `{name}` isn't a tensor")));
     };
-    let data_type = pb::tensor_proto::DataType::try_from(tensor.elem_type).ok();
-    let data_type = data_type.and_then(|t| DatumType::try_from(t).ok());
     let is_fed = |t: &DatumType| {
         [DatumType::F32, DatumType::F64, DatumType::Bool].contains(t)
             || (t.is_integer() && !t.is_quantized())
     };
-    let data_type = data_type.filter(is_fed).ok_or_else(|| {
+    let data_type = data_type(input).filter(is_fed).ok_or_else(|| {
         unsupported(format!(
             "The input `{name}` is of a type that rows of numbers don't have"
         ))
@@ -197,8 +207,13 @@ pub(super) fn inputs(proto: &pb::ModelProto, feeds: &[Feed]) -> Result<Vec<Input
     Ok(names.iter().map(|name| Input::numeric(name)).collect())
 }
 
-/// Refuses weights that aren't in the file, or say that they are larger than it.
-pub(super) fn weigh(graph: &pb::GraphProto, file_bytes: usize) -> Result<(), Problem> {
+/// A weight in memory: a float, and once more where it is packed for products of matrices.
+const WEIGHT_BYTES: usize = 2 * size_of::<f32>();
+
+/// The bytes that the weights take in memory, about. Refuses weights that aren't in the file, or say that they are larger
+/// than it.
+pub(super) fn weigh(graph: &pb::GraphProto, file_bytes: usize) -> Result<usize, Problem> {
+    let mut weights = 0_usize;
     let attributes = graph.node.iter().flat_map(|node| &node.attribute);
     let constants = attributes.flat_map(|a| a.t.iter().chain(&a.tensors));
     for tensor in graph.initializer.iter().chain(constants) {
@@ -213,12 +228,13 @@ pub(super) fn weigh(graph: &pb::GraphProto, file_bytes: usize) -> Result<(), Pro
         let elements = dims
             .map(|d| usize::try_from(*d).ok())
             .try_fold(1_usize, |n, d| n.checked_mul(d?));
-        if elements.is_none_or(|n| n > file_bytes) {
-            return Err(corrupt(format!(
+        let elements = elements.filter(|n| *n <= file_bytes).ok_or_else(|| {
+            corrupt(format!(
                 "The weights `{}` are larger than the file",
                 tensor.name
-            )));
-        }
+            ))
+        })?;
+        weights = weights.saturating_add(elements);
     }
-    Ok(())
+    Ok(weights.saturating_mul(WEIGHT_BYTES))
 }

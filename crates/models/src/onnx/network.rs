@@ -46,7 +46,7 @@ pub(super) fn load(
 }
 
 /// What runs in code of others, on a file of others, doesn't take the caller with it.
-fn unpanicked<T>(run: impl FnOnce() -> T) -> Option<T> {
+pub(super) fn unpanicked<T>(run: impl FnOnce() -> T) -> Option<T> {
     catch_unwind(AssertUnwindSafe(run)).ok()
 }
 
@@ -57,7 +57,7 @@ fn read(
 ) -> Result<Network, Problem> {
     let onnx = tract_onnx::onnx().with_ignore_value_info(true);
     operators::check(proto, graph)?;
-    weigh(graph, file_bytes)?;
+    let weights = weigh(graph, file_bytes)?;
     let feeds = feeds(graph)?;
     let inputs = inputs(proto, &feeds)?;
     let refused = |e: TractError| unsupported(format!("The graph can't be run: {}", root(&e)));
@@ -81,8 +81,7 @@ fn read(
         },
         feeds,
         plan: model.into_runnable().map_err(refused)?,
-        // The file's weights, and what they are packed to.
-        bytes: 2 * file_bytes,
+        bytes: weights,
     };
     // What only shows when it runs is told now, not to whoever asks first.
     let (row, mut out) = (vec![0.0; columns(&network.feeds)], vec![0.0; scores]);
@@ -133,7 +132,7 @@ fn is_number(data_type: DatumType) -> bool {
 }
 
 /// The innermost cause, which names what is wrong; what surrounds it are places in tract.
-fn root(error: &TractError) -> String {
+pub(super) fn root(error: &TractError) -> String {
     error.root_cause().to_string()
 }
 

@@ -167,6 +167,31 @@ pub(super) fn check(proto: &pb::ModelProto, graph: &pb::GraphProto) -> Result<()
     )
 }
 
+/// What networks of text have besides: sizes that depend on the number of tokens, and weights in bytes.
+#[cfg(feature = "text")]
+const TEXTUAL: [&str; 10] = [
+    "ConstantOfShape",
+    "DequantizeLinear",
+    "DynamicQuantizeLinear",
+    "Expand",
+    "GatherND",
+    "MatMulInteger",
+    "QuantizeLinear",
+    "Range",
+    "Tile",
+    "Trilu",
+];
+
+/// Refuses a network of text with an operator that isn't served.
+#[cfg(feature = "text")]
+pub(super) fn check_text(proto: &pb::ModelProto, graph: &pb::GraphProto) -> Result<(), Problem> {
+    let is_served = |node: &pb::NodeProto| {
+        let name = node.op_type.as_str();
+        is_neural(node) && (NEURAL.binary_search(&name).is_ok() || TEXTUAL.contains(&name))
+    };
+    refuse_others(proto, graph, is_served, "Export the model without them")
+}
+
 /// The same of a classical model.
 pub(super) fn check_classical(
     proto: &pb::ModelProto,

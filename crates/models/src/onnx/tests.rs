@@ -40,6 +40,46 @@ pub(super) fn value(name: &str, elem_type: i32, columns: Option<i64>) -> ValueIn
     }
 }
 
+/// A tensor of one text's tokens, whose number isn't known, with so many numbers for each.
+pub(super) fn tokens(name: &str, elem_type: i32, numbers: Option<i64>) -> ValueInfoProto {
+    let mut value = value(name, elem_type, None);
+    let some = TypeProto {
+        value: Some(type_proto::Value::TensorType(type_proto::Tensor {
+            elem_type,
+            shape: Some(TensorShapeProto {
+                dim: ["batch", "tokens"]
+                    .map(|name| dimension::Value::DimParam(name.into()))
+                    .into_iter()
+                    .chain(numbers.map(dimension::Value::DimValue))
+                    .map(|value| Dimension {
+                        value: Some(value),
+                        ..Dimension::default()
+                    })
+                    .collect(),
+            }),
+        })),
+        ..TypeProto::default()
+    };
+    value.r#type = Some(some);
+    value
+}
+
+pub(super) fn graph(
+    input: Vec<ValueInfoProto>,
+    initializer: Vec<TensorProto>,
+    node: Vec<NodeProto>,
+    output: Vec<ValueInfoProto>,
+) -> GraphProto {
+    GraphProto {
+        name: "network".into(),
+        input,
+        initializer,
+        node,
+        output,
+        ..GraphProto::default()
+    }
+}
+
 pub(super) fn weights(name: &str, dims: &[i64], floats: &[f32]) -> TensorProto {
     TensorProto {
         name: name.into(),

@@ -61,7 +61,7 @@ proptest! {
                 let value = values.get(&format!("c{who}")).copied().unwrap_or(1.0);
                 let row = [Value::Float(value), Value::Float(value), Value::Int((*more).into())];
                 let inputs = model.contract().inputs.iter().zip(&row);
-                let row: Vec<f64> = inputs.map(|(i, v)| i.encode(v).unwrap()).collect();
+                let row: Vec<f64> = inputs.map(|(i, v)| i.encode(v, &mut Vec::new()).unwrap()).collect();
                 let wanted = model.predict(Rows::one(&row).unwrap()).unwrap().outputs;
                 prop_assert_eq!(outputs[0].1[0].to_bits(), wanted[0].to_bits());
                 match known.insert(row.iter().map(|v| v.to_bits()).collect::<Vec<_>>()) {

@@ -1,5 +1,4 @@
 //! Trees in ONNX by hand and at random, against a descent by the words of the format.
-#![expect(clippy::unwrap_used, reason = "tests stop loudly")]
 
 use proptest::prelude::*;
 use tract_onnx::pb::{
@@ -385,7 +384,8 @@ fn two_classes_of_one_score_are_answered_as_onnx_runtime_does() {
         more
     };
     // What ONNX Runtime 1.32 answered to 0 and to 1.
-    let cases: [(&Trees, Vec<AttributeProto>, [[f32; 3]; 2]); 8] = [
+    type Case<'a> = (&'a Trees, Vec<AttributeProto>, [[f32; 3]; 2]);
+    let cases: [Case<'_>; 8] = [
         (
             &positive,
             vec![],
