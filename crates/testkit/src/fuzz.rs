@@ -62,6 +62,7 @@ pub const TARGETS: &[Target] = &[
     models::UBJSON,
     models::CATBOOST,
     models::LINEAR,
+    models::ONNX,
     bundles::BUNDLE,
     bundles::JOURNAL,
     models::RULES,

@@ -36,14 +36,37 @@ fn run(input: &[u8], format: Format) -> bool {
     }
 }
 
-/// Rules refuse rows that don't have their types, so each row is tried alone first.
+/// Rules refuse rows that don't have their types.
 fn run_rules(input: &[u8]) -> bool {
-    let Ok(model) = load_rules(input) else {
-        return false;
+    match load_rules(input) {
+        Ok(model) => {
+            try_rows_that_fit(model.as_ref());
+            true
+        }
+        Err(_) => false,
+    }
+}
+
+/// Graphs refuse fractions where they take whole numbers.
+fn run_onnx(input: &[u8]) -> bool {
+    let options = LoadOptions {
+        format: Some(Format::Onnx),
+        ..LoadOptions::default()
     };
-    let inputs = model.contract().inputs.len();
-    if inputs > INPUTS_MAX {
-        return true;
+    match load(input, &options) {
+        Ok(model) => {
+            try_rows_that_fit(model.as_ref());
+            true
+        }
+        Err(_) => false,
+    }
+}
+
+/// Of a model that refuses some rows: each is tried alone first.
+fn try_rows_that_fit(model: &dyn Predictor) {
+    let (inputs, scores) = (model.contract().inputs.len(), model.contract().scores);
+    if inputs > INPUTS_MAX || scores > SCORES_MAX {
+        return;
     }
     let values: Vec<f64> = VALUES.iter().copied().cycle().take(inputs * 19).collect();
     let rows = values.chunks_exact(inputs);
@@ -60,7 +83,6 @@ fn run_rules(input: &[u8]) -> bool {
         let same = a.to_bits() == b.to_bits() || (a.is_nan() && b.is_nan());
         assert!(same, "output {place} is {a} alone and {b} in a batch");
     }
-    true
 }
 
 fn try_rows(model: &dyn Predictor) {
@@ -176,6 +198,32 @@ pub const LINEAR: Target = Target {
         "\"missing\":1",
     ],
     run: |input| run(input, Format::Linear),
+};
+
+pub const ONNX: Target = Target {
+    name: "onnx",
+    seeds: || {
+        vec![
+            include_bytes!("../../../models/src/onnx/small_trees.onnx").to_vec(),
+            include_bytes!("../../../models/src/onnx/small_network.onnx").to_vec(),
+        ]
+    },
+    words: &[
+        "BRANCH_EQ",
+        "BRANCH_GTE",
+        "LOGISTIC",
+        "SOFTMAX",
+        "TreeEnsembleRegressor",
+        "OneHotEncoder",
+        "Normalizer",
+        "Reshape",
+        "Gather",
+        "Softmax",
+        "ai.onnx.ml",
+        "\u{8}\u{7}",
+        "\u{0}\u{0}\u{0}\u{7f}",
+    ],
+    run: run_onnx,
 };
 
 pub const RULES: Target = Target {
