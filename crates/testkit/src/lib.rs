@@ -14,4 +14,4 @@ pub mod project;
 pub mod server;
 
 pub use project::TempProject;
-pub use server::{Reply, ServerProcess, call, call_with};
+pub use server::{Client, Reply, ServerProcess, call, call_with};

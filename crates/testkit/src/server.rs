@@ -128,27 +128,52 @@ pub fn call(method: &str, url: &str, media_type: Option<&str>, body: &[u8]) -> R
 
 /// One call with headers.
 pub fn call_with(method: &str, url: &str, headers: &[(&str, &str)], body: &[u8]) -> Reply {
-    let agent: ureq::Agent = ureq::Agent::config_builder()
-        .timeout_global(Some(Duration::from_secs(60)))
-        .http_status_as_error(false)
-        .build()
-        .into();
-    let mut request = ureq::http::Request::builder().method(method).uri(url);
-    for (name, value) in headers {
-        request = request.header(*name, *value);
+    Client::default().call(method, url, headers, body)
+}
+
+/// A client that keeps its connections, for loads.
+pub struct Client(ureq::Agent);
+
+impl Default for Client {
+    fn default() -> Self {
+        let config = ureq::Agent::config_builder()
+            .timeout_global(Some(Duration::from_secs(60)))
+            .http_status_as_error(false);
+        Self(config.build().into())
     }
-    let request = request.body(body.to_vec()).expect("a request");
-    let mut answer = agent.run(request).expect("an answer");
-    let media_type = answer
-        .headers()
-        .get("content-type")
-        .and_then(|t| t.to_str().ok());
-    let media_type = media_type.unwrap_or_default().to_owned();
-    let bytes = answer.body_mut().read_to_vec().expect("a body");
-    Reply {
-        status: answer.status().as_u16(),
-        media_type,
-        body: String::from_utf8_lossy(&bytes).into_owned(),
-        bytes,
+}
+
+impl Client {
+    /// One call; what keeps it from being answered at all is an error.
+    pub fn try_call(
+        &self,
+        method: &str,
+        url: &str,
+        headers: &[(&str, &str)],
+        body: &[u8],
+    ) -> Result<Reply, ureq::Error> {
+        let mut request = ureq::http::Request::builder().method(method).uri(url);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let mut answer = self.0.run(request.body(body.to_vec())?)?;
+        let media_type = answer
+            .headers()
+            .get("content-type")
+            .and_then(|t| t.to_str().ok());
+        let media_type = media_type.unwrap_or_default().to_owned();
+        let bytes = answer.body_mut().read_to_vec()?;
+        Ok(Reply {
+            status: answer.status().as_u16(),
+            media_type,
+            body: String::from_utf8_lossy(&bytes).into_owned(),
+            bytes,
+        })
+    }
+
+    /// One call, which has to be answered.
+    pub fn call(&self, method: &str, url: &str, headers: &[(&str, &str)], body: &[u8]) -> Reply {
+        let answer = self.try_call(method, url, headers, body);
+        answer.expect("an answer")
     }
 }
