@@ -17,6 +17,7 @@ use headwater_stream::{Filled, Processor};
 use crate::Engine;
 use crate::data::{check_planned_on, write_registry};
 use crate::indexes::indexes;
+use crate::models::too_many;
 
 impl Engine {
     /// What applying definitions would change.
@@ -26,7 +27,10 @@ impl Engine {
             contracts: counts.map(|(name, stats)| (name, stats.facts)).collect(),
             facts_per_second: self.filler.rate.facts_per_second(),
         };
-        plan(&self.catalog(), wanted, &log)
+        let mut plan = plan(&self.catalog(), wanted, &log);
+        let (serving, webhooks) = (self.serving.settings(), self.webhooks.settings());
+        plan.problems.extend(too_many(wanted, serving, webhooks));
+        plan
     }
 
     /// Puts definitions in force, given as documents and what they compile to: all of them or, where

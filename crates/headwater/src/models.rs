@@ -5,12 +5,12 @@ use std::sync::Arc;
 use headwater_api::backend::{ContextRow, EntityRequest, Names, NewVersion};
 use headwater_env::Env;
 use headwater_facts::{AppendRequest, Change, FactLog};
-use headwater_features::Catalog;
+use headwater_features::{Catalog, Model};
 use headwater_models::repository::ModelRepository;
 use headwater_schema::{Cursor, FactBatch, Problem, Sequence};
 use headwater_serve::{
     FeatureSource, FeaturesRead, Positions, PredictReply, PredictRequest, PredictionSink, Serving,
-    ServingStats,
+    ServingSettings, ServingStats,
 };
 use headwater_stream::{Pipeline, Processor};
 use serde_json::Value as Json;
@@ -20,7 +20,10 @@ use crate::data::DataFolder;
 use crate::reader::Reader;
 use crate::training_set::feature_definitions;
 use crate::webhooks::{Source, Webhooks};
-use crate::{Config, Engine};
+use crate::{Config, Engine, WebhookSettings};
+
+/// Models that are named where there are too many.
+const NAMED_MAX: usize = 5;
 
 /// Features as live reads give them.
 struct LiveFeatures {
@@ -169,6 +172,41 @@ pub(crate) fn start_telling(
         }
     }));
     (webhooks, told)
+}
+
+/// Refuses definitions with more models that score arriving facts, or are posted to a server, than have a thread.
+pub(crate) fn too_many(
+    catalog: &Catalog,
+    serving: &ServingSettings,
+    webhooks: &WebhookSettings,
+) -> Vec<Problem> {
+    let refuse = |what: &str, which: fn(&Model) -> bool, most: usize, setting: &str| {
+        let named = catalog.models().filter(|model| which(model));
+        let named: Vec<&str> = named.map(|model| model.name.as_ref()).collect();
+        let over = named.get(most..).filter(|over| !over.is_empty())?;
+        let shown = over[..over.len().min(NAMED_MAX)].join("`, `");
+        let more = if over.len() > NAMED_MAX { ", …" } else { "" };
+        let problem = Problem::user("limit", format!("too many models {what}"))
+            .detail(format!(
+                "{} of at most {most}; beyond them `{shown}`{more}",
+                named.len()
+            ))
+            .hint(format!("declare fewer, or raise `{setting}`"));
+        Some(problem)
+    };
+    let streams = refuse(
+        "score facts as they arrive",
+        |model| model.on.is_some(),
+        serving.stream_models_max,
+        "serving.stream_models_max",
+    );
+    let hooks = refuse(
+        "have a webhook",
+        |model| model.webhook.is_some(),
+        webhooks.models_max,
+        "webhooks.models_max",
+    );
+    streams.into_iter().chain(hooks).collect()
 }
 
 impl Engine {

@@ -11,6 +11,7 @@ use headwater_schema::yaml::YamlDocument;
 
 use crate::Config;
 use crate::fixture::{FixtureTest, is_test};
+use crate::models::too_many;
 
 /// The file that makes a folder a project.
 pub const PROJECT_FILE: &str = "headwater.yaml";
@@ -47,6 +48,10 @@ impl Project {
         }
         let (tests, documents) = sort_documents(documents);
         let catalog = Catalog::compile(&documents);
+        if let Ok(catalog) = &catalog {
+            let (serving, webhooks) = (&config.spec.serving, &config.spec.webhooks);
+            problems.extend(too_many(catalog, serving, webhooks));
+        }
         let tests = match &catalog {
             Ok(catalog) => read_tests(&tests, catalog, &mut problems),
             // Tests of definitions that are wrong would only repeat what is wrong with them.

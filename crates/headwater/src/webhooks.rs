@@ -28,7 +28,7 @@ use delivery::{body, post};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct WebhookSettings {
-    /// Models with a webhook, each with a thread; of more, the last by name aren't sent.
+    /// Models with a webhook, each with a thread; more are refused when definitions are applied.
     pub models_max: usize,
     /// Predictions that are posted together, about.
     pub batch_predictions_max: usize,
@@ -107,6 +107,10 @@ impl Webhooks {
         };
         webhooks.refresh();
         webhooks
+    }
+
+    pub fn settings(&self) -> &WebhookSettings {
+        &self.source.settings
     }
 
     /// Brings them in line with the definitions in force.

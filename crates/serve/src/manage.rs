@@ -18,6 +18,7 @@ use crate::fallback::check_constants;
 use crate::format::FileFormat;
 use crate::last_good::LastGood;
 use crate::loaded::{LIVE, Served, Version, read};
+use crate::streams::StreamState;
 
 /// A version to add.
 #[derive(Debug, Clone, Default)]
@@ -290,11 +291,29 @@ impl Serving {
             told["warnings"] = json!(warnings);
             told
         });
-        Ok(json!({
+        let mut told = json!({
             "model": model, "owner": declared.owner, "description": declared.description,
             "feature_set": declared.set.name, "aliases": aliases,
             "versions": versions.collect::<Vec<_>>(),
-        }))
+        });
+        if let Some(on) = &declared.on {
+            told["on"] = self.describe_stream(model, &on.contract.name);
+        }
+        Ok(told)
+    }
+
+    /// How a model stands with the facts that it is declared to score.
+    fn describe_stream(&self, model: &str, contract: &str) -> Json {
+        let mut told = json!({"contract": contract, "state": "scoring"});
+        match self.streams.state(model) {
+            StreamState::Scoring => {}
+            StreamState::Stopped => told["state"] = json!("stopped"),
+            StreamState::Refused(problem) => {
+                told["state"] = json!("refused");
+                told["reason"] = json!(problem.to_string());
+            }
+        }
+        told
     }
 
     /// All models that are declared.

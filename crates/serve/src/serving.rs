@@ -219,6 +219,11 @@ impl Serving {
         }
     }
 
+    /// What it was started with.
+    pub fn settings(&self) -> &ServingSettings {
+        &self.core.settings
+    }
+
     pub fn stats(&self) -> ServingStats {
         let models = self
             .core
@@ -232,6 +237,7 @@ impl Serving {
             cache_entries,
             cache_bytes,
             streams: self.streams.stats(&self.core),
+            streams_refused: self.streams.refused(),
             models: stats.collect(),
             waiting: requests.as_ref().map_or(0, |r| r.waiting() as u64),
             loaded_bytes: models.values().map(|m| m.bytes() as u64).sum(),

@@ -27,7 +27,7 @@ pub struct ServingSettings {
     pub cache_bytes_max: usize,
     /// Answered requests that may wait for the shadows of their models; more are counted and let go.
     pub shadow_queue_requests_max: usize,
-    /// Models that score facts as they arrive, each with a thread; of more, the last by name don't.
+    /// Models that score facts as they arrive, each with a thread; more are refused when definitions are applied.
     pub stream_models_max: usize,
     /// Facts that one of them reads from the log at once.
     pub stream_batch_facts_max: usize,

@@ -20,6 +20,8 @@ pub struct ServingStats {
     pub log: LogStats,
     /// Models that score facts as they arrive.
     pub streams: Vec<StreamStats>,
+    /// Those that are declared to and don't.
+    pub streams_refused: Vec<String>,
     /// Answers that are remembered, and the bytes that they count for.
     pub cache_entries: u64,
     pub cache_bytes: u64,

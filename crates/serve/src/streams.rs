@@ -21,6 +21,17 @@ pub(crate) struct Streams {
     /// What they read, once it is known.
     from: Mutex<Option<From>>,
     running: Mutex<BTreeMap<String, Running>>,
+    /// Why the others that are declared score nothing.
+    refused: Mutex<BTreeMap<String, Problem>>,
+}
+
+/// How a model stands that scores facts as they arrive.
+pub(crate) enum StreamState {
+    Scoring,
+    /// It scores nothing, and facts aren't waited for.
+    Refused(Problem),
+    /// Streams haven't begun, or have ended.
+    Stopped,
 }
 
 /// The log, and where it is noted how far each has come in it.
@@ -43,6 +54,7 @@ impl Streams {
             sink: Mutex::new(Some(sink)),
             from: Mutex::default(),
             running: Mutex::default(),
+            refused: Mutex::default(),
         }
     }
 
@@ -74,6 +86,7 @@ impl Streams {
                 tracing::warn!(model, %problem, "a model that scores facts no more leaves its position");
             }
         }
+        let mut refused = BTreeMap::new();
         for model in declared {
             if running().contains_key(&model) {
                 continue;
@@ -90,9 +103,33 @@ impl Streams {
             };
             match started {
                 Ok(stream) => drop(running().insert(model, stream)),
-                Err(problem) => tracing::error!(model, %problem, "a model can't score facts"),
+                Err(problem) => {
+                    tracing::error!(model, %problem, "a model can't score facts");
+                    refused.insert(model, problem);
+                }
             }
         }
+        *self.refused.lock().unwrap_or_else(PoisonError::into_inner) = refused;
+    }
+
+    /// How a model stands that is declared to score facts.
+    pub fn state(&self, model: &str) -> StreamState {
+        let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        if running.contains_key(model) {
+            return StreamState::Scoring;
+        }
+        drop(running);
+        let refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        match refused.get(model) {
+            Some(problem) => StreamState::Refused(problem.clone()),
+            None => StreamState::Stopped,
+        }
+    }
+
+    /// Models that are declared to score facts and score nothing.
+    pub fn refused(&self) -> Vec<String> {
+        let refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        refused.keys().cloned().collect()
     }
 
     /// Says that facts have been applied.

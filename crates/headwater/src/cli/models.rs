@@ -202,6 +202,15 @@ fn show(model: &Json) {
         text(&model["model"]),
         text(&model["feature_set"])
     );
+    if let Some(on) = model.get("on") {
+        let reason = text(&on["reason"]);
+        let state = text(&on["state"]);
+        let why = if reason.is_empty() { "" } else { ": " };
+        println!(
+            "  on facts of {}  {state}{why}{reason}",
+            text(&on["contract"])
+        );
+    }
     for version in model["versions"].as_array().into_iter().flatten() {
         let aliases = version["aliases"].as_array().into_iter().flatten();
         let aliases: Vec<String> = aliases.map(text).collect();

@@ -52,13 +52,26 @@ pub(super) fn serving(engine: &Engine, out: &mut Vec<Measure>) {
     for stream in &stats.streams {
         prediction_stream(stream, out);
     }
+    for model in &stats.streams_refused {
+        prediction_stream_refused(model, true, out);
+    }
     for webhook in &engine.webhooks.stats() {
         prediction_webhook(webhook, out);
     }
     prediction_log(&stats, out);
 }
 
+fn prediction_stream_refused(model: &str, refused: bool, out: &mut Vec<Measure>) {
+    let measure = gauge(
+        "prediction_stream_refused",
+        "1 for a model with `on` that scores nothing, else 0; `GET /v1/models` says why.",
+        f64::from(u8::from(refused)),
+    );
+    out.push(labelled(measure, "model", model));
+}
+
 fn prediction_stream(stream: &StreamStats, out: &mut Vec<Measure>) {
+    prediction_stream_refused(&stream.model, false, out);
     let mut push = |measure| out.push(labelled(measure, "model", &stream.model));
     push(gauge(
         "prediction_stream_backlog_facts",

@@ -69,7 +69,7 @@ fn the_page_of_metrics_is_what_a_server_exposes() {
         })
         .collect();
     // There only while a view is being filled, and where there are models.
-    const OF_MODELS: [&str; 22] = [
+    const OF_MODELS: [&str; 23] = [
         "headwater_predictions_answered",
         "headwater_predictions_degraded",
         "headwater_predictions_failed",
@@ -89,6 +89,7 @@ fn the_page_of_metrics_is_what_a_server_exposes() {
         "headwater_prediction_stream_degraded",
         "headwater_prediction_stream_failures",
         "headwater_prediction_stream_skipped",
+        "headwater_prediction_stream_refused",
         "headwater_prediction_webhook_delivered",
         "headwater_prediction_webhook_failures",
         "headwater_prediction_webhook_backlog_facts",

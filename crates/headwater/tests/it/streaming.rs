@@ -317,6 +317,96 @@ fn without_a_version_facts_wait_and_a_fallback_answers_at_once() {
 }
 
 #[test]
+fn more_models_than_score_facts_are_refused_and_told_of() {
+    let another = |name: &str| {
+        let model = MODEL.rsplit_once("---\n").unwrap().1;
+        format!(
+            "---\n{}",
+            model.replace("name: fraud", &format!("name: {name}"))
+        )
+    };
+    let hook = "  push: {webhook: {url: 'http://127.0.0.1:1/x'}}\n";
+    let settings = |streams, hooks| {
+        format!(
+            "name: shop\nspec: {{serving: {{stream_models_max: {streams}}}, webhooks: {{models_max: {hooks}}}}}\n"
+        )
+    };
+    let project = shop_live("");
+    project.write("headwater.yaml", settings(1, 1));
+    let server = ServerProcess::start(&project);
+    // Nobody applies more, with a server or without one.
+    project.write("models/more.yaml", another("second"));
+    for call in [
+        &["check"][..],
+        &["apply"],
+        &["apply", "--server", &server.url],
+    ] {
+        let said = project.run_fails(call);
+        assert!(
+            said.contains("too many models score facts"),
+            "{call:?}: {said}"
+        );
+        assert!(
+            said.contains("2 of at most 1") && said.contains("`second`"),
+            "{said}"
+        );
+        assert!(said.contains("serving.stream_models_max"), "{said}");
+    }
+    project.write(
+        "models/more.yaml",
+        another("second") + hook + &another("third") + hook,
+    );
+    let said = project.run_fails(&["check"]);
+    assert!(said.contains("webhooks.models_max"), "{said}");
+    let one = server.get("/v1/models/fraud").json();
+    assert_eq!(one["on"], json!({"contract": "order", "state": "scoring"}));
+    assert_eq!(server.get("/v1/models/second").status, 404);
+    assert_eq!(metric(&server, "prediction_stream_refused"), Some(0.0));
+    assert!(server.stop());
+    // A setting that is lowered afterwards: those that are left out are told of, the others score.
+    project.write("headwater.yaml", settings(2, 1));
+    project.write("models/more.yaml", another("second"));
+    project.run_ok(&["apply"]);
+    project.write("headwater.yaml", settings(1, 1));
+    let server = ServerProcess::start(&project);
+    let on = server.get("/v1/models/second").json()["on"].clone();
+    assert_eq!(
+        (&on["contract"], &on["state"]),
+        (&json!("order"), &json!("refused"))
+    );
+    assert!(
+        text(&on["reason"]).contains("serving.stream_models_max"),
+        "{on}"
+    );
+    let listed = project.run_ok(&["models", "list", "second", "--server", &server.url]);
+    assert!(
+        listed.contains("refused: ") && listed.contains("too many models"),
+        "{listed}"
+    );
+    let metrics = server.get("/metrics").body;
+    for (model, refused) in [("fraud", 0), ("second", 1)] {
+        let line = format!("headwater_prediction_stream_refused{{model=\"{model}\"}} {refused}\n");
+        assert!(metrics.contains(&line), "{line}: {metrics}");
+    }
+    send(&server, 1, 3);
+    let facts = predictions(&server, 6);
+    assert!(facts.iter().all(|fact| of(fact, "model") == "fraud"));
+    // Taken away, the other has its place.
+    let other = MODEL.replace(
+        "  on: {contract: order, where: pieces > 0, keys: {customer: buyer}}\n",
+        "",
+    );
+    project.write("models/fraud.yaml", other);
+    project.run_ok(&["apply", "--server", &server.url]);
+    assert_eq!(
+        server.get("/v1/models/second").json()["on"]["state"],
+        "scoring"
+    );
+    assert_eq!(server.get("/v1/models/fraud").json()["on"], Json::Null);
+    assert!(server.stop());
+}
+
+#[test]
 fn what_is_declared_and_cannot_be_is_refused_where_it_stands() {
     let project = shop("");
     let on = "on: {contract: order, where: pieces > 0, keys: {customer: buyer}}";
