@@ -200,6 +200,7 @@ pub const RULES: &[Rule] = &[
     rule("GET", "/v2/models/stats", READ, "oip_stats"),
     rule("GET", "/v2/models/{model}", READ, "oip_model"),
     rule("GET", "/v2/models/{model}/ready", READ, "oip_model_ready"),
+    rule("GET", "/v2/models/{model}/config", READ, "oip_model_config"),
     rule("GET", "/v2/models/{model}/stats", READ, "oip_model_stats"),
     rule("POST", "/v2/models/{model}/infer", READ, "oip_infer"),
     rule(
@@ -213,6 +214,12 @@ pub const RULES: &[Rule] = &[
         "/v2/models/{model}/versions/{version}/ready",
         READ,
         "oip_version_ready",
+    ),
+    rule(
+        "GET",
+        "/v2/models/{model}/versions/{version}/config",
+        READ,
+        "oip_version_config",
     ),
     rule(
         "GET",
@@ -290,6 +297,19 @@ pub const RULES: &[Rule] = &[
         "/inference.GRPCInferenceService/ModelInfer",
         READ,
         "grpc_oip_infer",
+    ),
+    rule(
+        "POST",
+        "/inference.GRPCInferenceService/ModelStreamInfer",
+        READ,
+        "grpc_oip_stream",
+    )
+    .feed(),
+    rule(
+        "POST",
+        "/inference.GRPCInferenceService/ModelConfig",
+        READ,
+        "grpc_oip_config",
     ),
     rule(
         "POST",

@@ -9,6 +9,8 @@ mod features;
 #[cfg(feature = "fuzz")]
 pub mod fuzz;
 mod inference;
+mod inference_stream;
+mod inference_told;
 mod values;
 
 use axum::Router;
@@ -73,13 +75,15 @@ pub const PROTOS: [(&str, &str); 5] = [
 ];
 
 /// The calls of `inference.GRPCInferenceService`.
-const INFERENCE: [&str; 10] = [
+const INFERENCE: [&str; 12] = [
     "ServerLive",
     "ServerReady",
     "ModelReady",
     "ServerMetadata",
     "ModelMetadata",
     "ModelInfer",
+    "ModelStreamInfer",
+    "ModelConfig",
     "ModelStatistics",
     "RepositoryIndex",
     "RepositoryModelLoad",

@@ -23,7 +23,12 @@ pub(crate) use error::in_its_words;
 pub(crate) use openapi::paths;
 
 /// What is spoken besides the protocol itself.
-pub(crate) const EXTENSIONS: [&str; 3] = ["binary_tensor_data", "model_repository", "statistics"];
+pub(crate) const EXTENSIONS: [&str; 4] = [
+    "binary_tensor_data",
+    "model_configuration",
+    "model_repository",
+    "statistics",
+];
 /// How the server calls itself.
 pub(crate) const SERVER: &str = "headwater";
 
@@ -38,10 +43,12 @@ pub(crate) fn routes() -> Router<Shared> {
         .route("/v2/models/stats", get(calls::get_all_stats))
         .route("/v2/models/{model}", get(calls::get_model))
         .route("/v2/models/{model}/ready", get(calls::get_model_ready))
+        .route("/v2/models/{model}/config", get(calls::get_config))
         .route("/v2/models/{model}/stats", get(calls::get_stats))
         .route("/v2/models/{model}/infer", post(calls::post_infer))
         .route(version, get(calls::get_model))
         .route(&format!("{version}/ready"), get(calls::get_model_ready))
+        .route(&format!("{version}/config"), get(calls::get_config))
         .route(&format!("{version}/stats"), get(calls::get_stats))
         .route(&format!("{version}/infer"), post(calls::post_infer))
         .route("/v2/repository/index", post(calls::post_index))

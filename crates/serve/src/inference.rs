@@ -22,6 +22,8 @@ pub struct Signature {
     pub inputs: Vec<SignatureInput>,
     /// Names, and how many numbers each has in a row.
     pub outputs: Vec<(String, usize)>,
+    /// Rows that one request may have.
+    pub rows_max: usize,
 }
 
 /// An input of a version.
@@ -72,6 +74,7 @@ impl Serving {
             format: version.record.model_format.clone(),
             inputs: inputs.collect(),
             outputs: outputs.collect(),
+            rows_max: core.settings.rows_max,
         })
     }
 

@@ -3,9 +3,11 @@
 use std::collections::BTreeMap;
 
 use headwater_schema::{Micros, Problem, Value};
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, Streaming};
 
 use super::error::refuse;
+use super::inference_stream::{Answers, answers};
+use super::inference_told::{configuration, statistics};
 use super::proto::inference as proto;
 use super::proto::inference::grpc_inference_service_server::GrpcInferenceService;
 use super::proto::inference::infer_parameter::ParameterChoice;
@@ -110,6 +112,30 @@ impl GrpcInferenceService for Service {
             .map_err(refuse)
     }
 
+    type ModelStreamInferStream = Answers;
+
+    async fn model_stream_infer(
+        &self,
+        request: Request<Streaming<proto::ModelInferRequest>>,
+    ) -> Answered<Self::ModelStreamInferStream> {
+        let id = request_id(request.metadata().as_ref());
+        let answers = answers(self.clone(), id, request.into_inner());
+        answers.map(Response::new).map_err(refuse)
+    }
+
+    async fn model_config(
+        &self,
+        request: Asked<proto::ModelConfigRequest>,
+    ) -> Answered<proto::ModelConfigResponse> {
+        let asked = request.into_inner();
+        let signature = self.0.backend.signature(&asked.name, named(&asked.version));
+        let signature = signature.map_err(refuse)?;
+        let config = model::config(&signature, self.0.limits.entities_max);
+        Ok(Response::new(proto::ModelConfigResponse {
+            config: Some(configuration(config)),
+        }))
+    }
+
     async fn model_statistics(
         &self,
         request: Asked<proto::ModelStatisticsRequest>,
@@ -185,7 +211,7 @@ async fn blocking(
 }
 
 impl Service {
-    async fn infer(
+    pub(super) async fn infer(
         &self,
         request_id: String,
         request: proto::ModelInferRequest,
@@ -421,32 +447,5 @@ fn values(head: &Head, contents: &InferTensorContents) -> Result<Vec<Value>, Api
             .collect()),
         6 => Ok(contents.fp64_contents.iter().map(|v| float(*v)).collect()),
         _ => contents.bytes_contents.iter().map(text).collect(),
-    }
-}
-
-fn statistics(of: model::ModelStatistics) -> proto::ModelStatistics {
-    let duration = |of: model::Duration| {
-        Some(proto::StatisticDuration {
-            count: of.count,
-            ns: of.ns,
-        })
-    };
-    let stats = of.inference_stats;
-    proto::ModelStatistics {
-        name: of.name,
-        version: of.version,
-        last_inference: of.last_inference,
-        inference_count: of.inference_count,
-        execution_count: of.execution_count,
-        inference_stats: Some(proto::InferStatistics {
-            success: duration(stats.success),
-            fail: duration(stats.fail),
-            queue: duration(stats.queue),
-            compute_input: duration(stats.compute_input),
-            compute_infer: duration(stats.compute_infer),
-            compute_output: duration(stats.compute_output),
-            cache_hit: duration(stats.cache_hit),
-            cache_miss: duration(stats.cache_miss),
-        }),
     }
 }

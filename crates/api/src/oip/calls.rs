@@ -68,6 +68,11 @@ pub(crate) async fn get_model(State(shared): State<Shared>, Path(of): Path<Targe
     json_reply(&model::metadata(&signature))
 }
 
+pub(crate) async fn get_config(State(shared): State<Shared>, Path(of): Path<Target>) -> Reply {
+    let signature = shared.backend.signature(&of.model, of.version.as_deref())?;
+    json_reply(&model::config(&signature, shared.limits.entities_max))
+}
+
 pub(crate) async fn get_model_ready(State(shared): State<Shared>, Path(of): Path<Target>) -> Reply {
     let ready = model::is_ready(&shared, &of.model, of.version.as_deref())?;
     with_status(ready, &json!({"name": of.model, "ready": ready}))

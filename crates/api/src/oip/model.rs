@@ -1,9 +1,10 @@
-//! What the protocol tells of models: metadata, readiness, the repository's index, statistics.
+//! What the protocol tells of models: metadata, configurations, readiness, the repository's index, statistics.
 
 use headwater_schema::{Blame, Micros, Problem};
 use schemars::JsonSchema;
 use serde::Serialize;
 
+use super::SERVER;
 use crate::backend::{Signature, VersionCounts};
 use crate::server::Shared;
 
@@ -45,6 +46,51 @@ pub(crate) fn metadata(signature: &Signature) -> Metadata {
         platform: format!("headwater_{}", signature.format),
         inputs: inputs.collect(),
         outputs: outputs.collect(),
+    }
+}
+
+/// A model's configuration, as Triton's clients ask for it: what of it has a meaning here.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct Config {
+    pub name: String,
+    /// Who wrote the model file, after `headwater_`.
+    pub platform: String,
+    pub backend: &'static str,
+    /// Rows of one request, at most.
+    pub max_batch_size: usize,
+    pub input: Vec<ConfigTensor>,
+    pub output: Vec<ConfigTensor>,
+}
+
+/// A tensor's name, type and shape without the rows.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct ConfigTensor {
+    pub name: String,
+    /// `TYPE_FP64` or `TYPE_STRING`.
+    pub data_type: &'static str,
+    pub dims: [i64; 1],
+}
+
+pub(crate) fn config(signature: &Signature, rows_max: usize) -> Config {
+    let told = metadata(signature);
+    let tensors = |tensors: Vec<TensorMetadata>| {
+        let tensor = |tensor: TensorMetadata| ConfigTensor {
+            name: tensor.name,
+            data_type: match tensor.datatype {
+                "BYTES" => "TYPE_STRING",
+                _ => "TYPE_FP64",
+            },
+            dims: [tensor.shape[1]],
+        };
+        tensors.into_iter().map(tensor).collect()
+    };
+    Config {
+        name: told.name,
+        platform: told.platform,
+        backend: SERVER,
+        max_batch_size: rows_max.min(signature.rows_max),
+        input: tensors(told.inputs),
+        output: tensors(told.outputs),
     }
 }
 

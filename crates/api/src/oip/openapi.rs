@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::body::{InferAnswer, InferBody};
 use super::calls::{IndexBody, LoadBody};
-use super::model::{IndexEntry, Metadata, ModelStatistics};
+use super::model::{Config, IndexEntry, Metadata, ModelStatistics};
 use crate::openapi::{Paths, any_object, json_content};
 
 fn reply(description: &str, schema: impl Into<Value>) -> Value {
@@ -52,6 +52,7 @@ pub(crate) fn paths(generator: &mut SchemaGenerator) -> Paths {
     let mut answers = replies("Tensors", generator.subschema_for::<InferAnswer>());
     answers["200"]["content"]["application/octet-stream"] = raw;
     let metadata: Value = generator.subschema_for::<Metadata>().into();
+    let config: Value = generator.subschema_for::<Config>().into();
     let stats = stats_schema(generator);
     let mut paths = server_paths(generator, &stats);
     for (path, parameters) in [
@@ -74,6 +75,10 @@ pub(crate) fn paths(generator: &mut SchemaGenerator) -> Paths {
         paths.push((
             format!("{path}/ready"),
             ready("whether a model can be asked", parameters),
+        ));
+        paths.push((
+            format!("{path}/config"),
+            get("a model's configuration", config.clone(), parameters),
         ));
         paths.push((
             format!("{path}/stats"),

@@ -1,12 +1,13 @@
 """tritonclient over gRPC, waiting and with asyncio. usage: oip_triton_grpc.py HTTP GRPC"""
 import asyncio
+import queue
 import sys
 
 import grpc
 import numpy as np
 import tritonclient.grpc as triton
 import tritonclient.grpc.aio as aio
-from tritonclient.grpc import service_pb2, service_pb2_grpc
+from tritonclient.grpc import model_config_pb2, service_pb2, service_pb2_grpc
 from tritonclient.utils import InferenceServerException
 
 from oip_cases import COUNTRIES, ROWS, check, refused, rows, same, wanted
@@ -53,6 +54,44 @@ def raw(client):
         # What isn't understood is said so, and the client's answer is its exception.
         refused(algorithm, InferenceServerException, "UNIMPLEMENTED", "", lambda: client.infer(
             "sum", [tensor("x", "FP64", rows("FP64", 1))], compression_algorithm=algorithm))
+
+
+def streamed(client):
+    """Requests of one stream, answered in their order; one that is wrong is told of in its place."""
+    heard = queue.Queue()
+    client.start_stream(callback=lambda result, error: heard.put((result, error)))
+    batches = [rows(datatype, batch) for datatype in ROWS for batch in (1, 30)] * 5
+    kinds = [datatype for datatype in ROWS for _ in (1, 30)] * 5
+    for place, (kind, values) in enumerate(zip(kinds, batches)):
+        client.async_stream_infer("sum", [tensor("x", kind, values)], request_id=str(place))
+        if place == 7:
+            client.async_stream_infer("none", [tensor("x", kind, values)], request_id="wrong")
+    client.async_stream_infer("sum", [tensor("x", "FP64", rows("FP64", 1))], enable_empty_final_response=True)
+    for place, values in enumerate(batches):
+        result, error = heard.get(timeout=60)
+        assert error is None, error
+        check("the order", result.get_response().id, str(place))
+        assert "triton_final_response" not in result.get_response().parameters
+        same("streamed", result.as_numpy("value"), wanted(values))
+        if place == 7:
+            result, error = heard.get(timeout=60)
+            assert result is None and "none" in str(error), error
+    last = heard.get(timeout=60)[0].get_response()
+    assert last.parameters["triton_final_response"].bool_param
+    client.stop_stream()
+    # What was asked before the end is answered after it.
+    client.start_stream(callback=lambda result, error: heard.put((result, error)))
+    for _ in range(100):
+        client.async_stream_infer("sum", [tensor("x", "FP64", rows("FP64", 30))])
+    client.stop_stream()
+    for _ in range(100):
+        same("after the end", heard.get(timeout=1)[0].as_numpy("value"), wanted(rows("FP64", 30)))
+    # A message that is no request ends the stream.
+    client.start_stream(callback=lambda result, error: heard.put((result, error)))
+    client.async_stream_infer("sum", [tensor("x", "FP64", np.zeros((50_000, 3)))])
+    result, error = heard.get(timeout=60)
+    assert result is None and "can't be read" in str(error), error
+    client.stop_stream()
 
 
 def message(datatype, values, **more):
@@ -105,6 +144,13 @@ def told(client):
     metadata = client.get_model_metadata("fraud")
     check("inputs", [(i.name, i.datatype, list(i.shape)) for i in metadata.inputs],
           [("amount", "FP64", [-1, 1]), ("country", "BYTES", [-1, 1]), ("age", "FP64", [-1, 1])])
+    config = client.get_model_config("fraud").config
+    check("a configuration", (config.name, config.platform, config.backend, config.max_batch_size),
+          ("fraud", "headwater_lightgbm", "headwater", 1000))
+    tensors = [(t.name, model_config_pb2.DataType.Name(t.data_type), list(t.dims)) for t in config.input]
+    check("its inputs", tensors, [("amount", "TYPE_FP64", [1]), ("country", "TYPE_STRING", [1]), ("age", "TYPE_FP64", [1])])
+    check("its outputs", [(o.name, o.data_type, list(o.dims)) for o in client.get_model_config("pair", "v1").config.output],
+          [("probabilities", model_config_pb2.TYPE_FP64, [2])])
     index = {entry.name: entry.state for entry in client.get_model_repository_index().models}
     check("the index", index, {"sum": "READY", "pair": "READY", "fraud": "READY", "empty": "UNAVAILABLE"})
     stats = client.get_inference_statistics("sum", "v1").model_stats
@@ -124,6 +170,7 @@ def mistakes(client):
         ("an unknown model's state", "NOT_FOUND", "none", lambda: client.is_model_ready("none")),
         ("an unknown version", "NOT_FOUND", "v2", ask(model_version="v2")),
         ("no version", "UNAVAILABLE", "live", ask("empty")),
+        ("an unknown configuration", "NOT_FOUND", "none", lambda: client.get_model_config("none")),
         ("too few columns", "INVALID_ARGUMENT", "takes 3", ask(inputs=[tensor("x", "FP64", np.zeros((1, 2)))])),
         ("an unknown output", "INVALID_ARGUMENT", "other", ask(outputs=[triton.InferRequestedOutput("other")])),
         ("classes", "INVALID_ARGUMENT", "classification", ask(outputs=[triton.InferRequestedOutput("value", class_count=2)])),
@@ -144,6 +191,14 @@ async def with_asyncio(url):
         asked = [client.infer("sum", [tensor("x", kind, values)]) for kind, values in zip(kinds, batches)]
         for answer, values in zip(await asyncio.gather(*asked), batches):
             same("with asyncio", answer.as_numpy("value"), wanted(values))
+        async def requests():
+            for kind, values in zip(kinds, batches):
+                yield {"model_name": "sum", "inputs": [tensor("x", kind, values)]}
+        left = list(batches)
+        async for result, error in client.stream_infer(requests()):
+            assert error is None, error
+            same("a stream with asyncio", result.as_numpy("value"), wanted(left.pop(0)))
+        check("all were answered", left, [])
         try:
             await client.infer("none", [tensor("x", "FP64", rows("FP64", 1))])
         except InferenceServerException as error:
@@ -155,7 +210,7 @@ async def with_asyncio(url):
 def main():
     url = sys.argv[2]
     with triton.InferenceServerClient(url) as client:
-        for part in (raw, told, mistakes):
+        for part in (raw, streamed, told, mistakes):
             part(client)
     lists(url)
     asyncio.run(with_asyncio(url))

@@ -82,7 +82,7 @@ def told(client):
     check("live", client.is_server_live(), True)
     check("ready", client.is_server_ready(), True)
     server = client.get_server_metadata()
-    check("the server", (server["name"], server["extensions"]), ("headwater", ["binary_tensor_data", "model_repository", "statistics"]))
+    check("the server", (server["name"], server["extensions"]), ("headwater", ["binary_tensor_data", "model_configuration", "model_repository", "statistics"]))
     check("a model", client.is_model_ready("sum"), True)
     check("its version", client.is_model_ready("sum", "v1"), True)
     check("its alias", client.is_model_ready("sum", "live"), True)
@@ -92,6 +92,11 @@ def told(client):
     metadata = client.get_model_metadata("fraud")
     check("inputs", [(i["name"], i["datatype"], i["shape"]) for i in metadata["inputs"]],
           [("amount", "FP64", [-1, 1]), ("country", "BYTES", [-1, 1]), ("age", "FP64", [-1, 1])])
+    config = client.get_model_config("fraud")
+    check("a configuration", (config["name"], config["platform"], config["max_batch_size"]), ("fraud", "headwater_lightgbm", 1000))
+    check("its inputs", [(i["name"], i["data_type"], i["dims"]) for i in config["input"]],
+          [("amount", "TYPE_FP64", [1]), ("country", "TYPE_STRING", [1]), ("age", "TYPE_FP64", [1])])
+    check("of a version", client.get_model_config("fraud", "v1"), config)
     check("platform", (metadata["platform"], metadata["versions"]), ("headwater_lightgbm", ["v1"]))
     index = {entry["name"]: entry["state"] for entry in client.get_model_repository_index()}
     check("the index", index, {"sum": "READY", "pair": "READY", "fraud": "READY", "empty": "UNAVAILABLE"})

@@ -485,3 +485,80 @@ fn feasts_serving_service_answers_in_columns() {
     let refused = served.runtime.block_on(client.get_online_features(unknown));
     assert_eq!(refused.unwrap_err().code(), Code::NotFound);
 }
+
+#[test]
+fn a_stream_of_requests_is_answered_in_order_and_ends_with_them() {
+    use headwater_api::grpc::proto::inference as oip;
+    use headwater_api::grpc::proto::inference::grpc_inference_service_client::GrpcInferenceServiceClient;
+    use headwater_api::grpc::proto::inference::model_infer_request::InferInputTensor;
+
+    let project = crate::predict::shop("");
+    project.run_ok(&["models", "add", "fraud", "one.model", "--alias", "live"]);
+    let served = serve(project);
+    let input = |name: &str, value: &str| InferInputTensor {
+        name: name.to_owned(),
+        datatype: "BYTES".to_owned(),
+        shape: vec![1],
+        contents: Some(oip::InferTensorContents {
+            bytes_contents: vec![value.as_bytes().to_vec()],
+            ..Default::default()
+        }),
+        ..Default::default()
+    };
+    let number = |name: &str| InferInputTensor {
+        datatype: "FP64".to_owned(),
+        contents: Some(oip::InferTensorContents {
+            fp64_contents: vec![3.0],
+            ..Default::default()
+        }),
+        ..input(name, "")
+    };
+    let request = |id: &str, amount: &str| oip::ModelInferRequest {
+        model_name: "fraud".to_owned(),
+        id: id.to_owned(),
+        inputs: vec![number(amount), input("country", "pt"), number("age")],
+        ..Default::default()
+    };
+    let mut client = GrpcInferenceServiceClient::new(served.channel.clone());
+    let one = client.model_infer(request("1", "amount"));
+    let outputs = served.runtime.block_on(one).unwrap().into_inner().outputs;
+    assert_eq!(outputs.len(), 1);
+    // In order, each once; a wrong one in its place.
+    let requests: Vec<_> = (0..100)
+        .map(|n| {
+            request(
+                &n.to_string(),
+                if n % 10 == 7 { "amounts" } else { "amount" },
+            )
+        })
+        .collect();
+    let told = served.runtime.block_on(async {
+        let mut answers = client
+            .model_stream_infer(futures_util::stream::iter(requests))
+            .await
+            .unwrap()
+            .into_inner();
+        let mut told = Vec::new();
+        while let Some(answer) = answers.message().await.unwrap() {
+            told.push(answer);
+        }
+        told
+    });
+    assert_eq!(told.len(), 100);
+    for (place, answer) in told.into_iter().enumerate() {
+        let of = answer.infer_response.unwrap();
+        assert_eq!(of.id, place.to_string());
+        match place % 10 {
+            7 => assert!(
+                answer.error_message.contains("amounts"),
+                "{}",
+                answer.error_message
+            ),
+            _ => assert_eq!(
+                (of.outputs, answer.error_message),
+                (outputs.clone(), String::new())
+            ),
+        }
+    }
+    assert!(served.server.stop());
+}

@@ -211,6 +211,10 @@ fn inference_calls() -> Vec<(&'static str, Vec<Vec<u8>>)> {
         model_name: name(),
         ..Default::default()
     };
+    let config = inference::ModelConfigRequest {
+        name: name(),
+        ..Default::default()
+    };
     let load = inference::RepositoryModelLoadRequest {
         model_name: name(),
         ..Default::default()
@@ -253,6 +257,14 @@ fn inference_calls() -> Vec<(&'static str, Vec<Vec<u8>>)> {
             vec![infer.encode_to_vec()],
         ),
         (
+            "/inference.GRPCInferenceService/ModelStreamInfer",
+            vec![infer.encode_to_vec()],
+        ),
+        (
+            "/inference.GRPCInferenceService/ModelConfig",
+            vec![config.encode_to_vec()],
+        ),
+        (
             "/inference.GRPCInferenceService/RepositoryModelLoad",
             vec![load.encode_to_vec()],
         ),
@@ -265,7 +277,13 @@ fn inference_calls() -> Vec<(&'static str, Vec<Vec<u8>>)> {
 
 /// How a call is answered to whom it opens.
 fn answer(path: &str) -> Code {
-    let of_a_model = ["ModelReady", "ModelMetadata", "ModelLoad", "ModelUnload"];
+    let of_a_model = [
+        "ModelReady",
+        "ModelMetadata",
+        "ModelConfig",
+        "ModelLoad",
+        "ModelUnload",
+    ];
     if path.ends_with("ModelInfer") {
         return Code::InvalidArgument;
     }
