@@ -75,11 +75,8 @@ fn questions(server: &ServerProcess) -> Vec<Question> {
         let answer = model.predict(Rows::one(row).unwrap());
         answer.unwrap().outputs[0].to_bits()
     };
-    let wanted = |model: &Box<dyn Predictor>| -> Vec<u64> {
-        vectors
-            .iter()
-            .map(|row| score(model.as_ref(), row))
-            .collect()
+    let wanted = |model: &dyn Predictor| -> Vec<u64> {
+        vectors.iter().map(|row| score(model, row)).collect()
     };
     let named = vectors.iter().map(|[amount, country, age]| {
         let country = countries[*country as usize];
@@ -100,9 +97,8 @@ fn questions(server: &ServerProcess) -> Vec<Question> {
     });
     let path = "/v1/models/fraud/predict";
     let like = post(&Client::default(), server, path, &entities.to_string());
-    let of_stranger = |model: &Box<dyn Predictor>| {
-        vec![oracle(model.as_ref(), server, STRANGER, "fr", &like).to_bits(); 3]
-    };
+    let of_stranger =
+        |model: &dyn Predictor| vec![oracle(model, server, STRANGER, "fr", &like).to_bits(); 3];
     let vectors = json!({"vectors": named, "deadline_ms": DEADLINE_MS});
     let question = |root, call, body: Json, wanted: [Vec<u64>; 2]| {
         let differ = wanted[0].iter().zip(&wanted[1]).all(|(a, b)| a != b);
@@ -116,8 +112,8 @@ fn questions(server: &ServerProcess) -> Vec<Question> {
         }
     };
     let (ones, twos) = (
-        files.each_ref().map(wanted),
-        files.each_ref().map(of_stranger),
+        files.each_ref().map(|model| wanted(model.as_ref())),
+        files.each_ref().map(|model| of_stranger(model.as_ref())),
     );
     vec![
         question("/v1", "predict", vectors, ones.clone()),
