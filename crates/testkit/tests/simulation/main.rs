@@ -118,10 +118,14 @@ fn every_seed_agrees_with_the_oracle() {
     }
 }
 
+/// What is up to threads is left out: which of several requests are written together, and, of a log that isn't synced at
+/// every write, what a power cut takes, since a checkpoint syncs it, too.
 #[test]
 fn a_seed_repeats_itself() {
-    for seed in [3, 11] {
-        let (settings, steps) = script(seed);
+    let scripts = (0..).map(|seed| (seed, script(seed)));
+    let synced = scripts.filter(|(_, (settings, _))| settings.sync == headwater::Sync::Always);
+    for (seed, (settings, mut steps)) in synced.take(4) {
+        steps.retain(|step| !step.sends_several());
         let first = run(seed, &settings, &steps);
         assert_eq!(first, run(seed, &settings, &steps));
         assert!(first.is_ok_and(|trace| trace.len() > 20));

@@ -82,6 +82,17 @@ pub enum Step {
     Flip(u64),
 }
 
+impl Step {
+    /// Whether requests are under way at the same time.
+    pub fn sends_several(&self) -> bool {
+        match self {
+            Self::Group(_) => true,
+            Self::PowerCut { during, .. } => during.len() > 1,
+            _ => false,
+        }
+    }
+}
+
 /// Settings of a run.
 #[derive(Debug, Clone, Copy)]
 pub struct Settings {
