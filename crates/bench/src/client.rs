@@ -86,9 +86,16 @@ pub fn each_connection<T: Send>(
     connections: usize,
     work: impl Fn(&mut Client) -> Result<T, Problem> + Sync,
 ) -> Result<Vec<T>, Problem> {
-    let one = || work(&mut Client::connect(address)?);
+    each(connections, || work(&mut Client::connect(address)?))
+}
+
+/// Runs `work` on some threads at once; what each came to.
+pub fn each<T: Send>(
+    threads: usize,
+    work: impl Fn() -> Result<T, Problem> + Sync,
+) -> Result<Vec<T>, Problem> {
     std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..connections).map(|_| scope.spawn(one)).collect();
+        let threads: Vec<_> = (0..threads).map(|_| scope.spawn(&work)).collect();
         threads
             .into_iter()
             .map(|t| {

@@ -175,7 +175,8 @@ fn ingest_steadily(
     Ok(())
 }
 
-fn wait_until(due: Instant) {
+/// Sleeps until then, if it isn't past.
+pub fn wait_until(due: Instant) {
     let now = Instant::now();
     if due > now {
         std::thread::sleep(due - now);

@@ -10,6 +10,7 @@
 
 mod client;
 mod flights;
+mod grpc;
 mod http;
 mod ingest;
 mod machine;
@@ -18,6 +19,7 @@ mod modes;
 mod query;
 mod recovery;
 mod server;
+mod serving;
 mod shop;
 mod sweep;
 mod trees;
@@ -41,7 +43,7 @@ struct Arguments {
     /// Seconds of each load over HTTP.
     #[arg(long, default_value_t = 10, global = true)]
     seconds: u64,
-    /// A Python that has what is compared with: DuckDB, lightgbm with numpy.
+    /// A Python that has what is compared with: DuckDB, lightgbm with numpy, mlserver with mlserver-lightgbm.
     #[arg(long, default_value = "python3", global = true)]
     python: String,
 }
@@ -66,6 +68,8 @@ enum What {
     Ingest,
     /// Reads over HTTP, alone and while facts come in.
     Http,
+    /// Predictions over HTTP and gRPC, beside MLServer from Python.
+    Serving,
     /// A million entities with ten windows; a state ten times its memory budget.
     Memory,
     /// One model in several modes over the same rows of the flights example, compared bit for bit.
@@ -117,6 +121,7 @@ fn main() -> Result<(), Problem> {
             What::Flights => flights::measure()?,
             What::Ingest => ingest::measure(arguments.seconds)?,
             What::Http => http::measure(arguments.seconds)?,
+            What::Serving => serving::measure(arguments.seconds, &arguments.python)?,
             What::Memory => memory::measure()?,
             What::Modes { rows } => modes::measure(rows)?,
             What::Query => query::measure(&arguments.python)?,

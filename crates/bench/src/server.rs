@@ -18,6 +18,7 @@ const FOLDER: &str = "HEADWATER_BENCH_FOLDER";
 pub struct ServerProcess {
     child: Child,
     pub address: SocketAddr,
+    pub grpc: SocketAddr,
 }
 
 impl ServerProcess {
@@ -38,8 +39,15 @@ impl ServerProcess {
         BufReader::new(output)
             .read_line(&mut line)
             .map_err(failed)?;
-        let address = line.trim().parse().map_err(failed)?;
-        Ok(Self { child, address })
+        let (http, grpc) = line
+            .trim()
+            .split_once(' ')
+            .ok_or_else(|| failed("the server says no addresses"))?;
+        Ok(Self {
+            child,
+            address: http.parse().map_err(failed)?,
+            grpc: grpc.parse().map_err(failed)?,
+        })
     }
 
     /// Bytes of memory that the server has resident.
@@ -77,12 +85,18 @@ pub fn serve(core: Option<usize>) -> Result<(), Problem> {
     let runtime = builder.enable_all().build().map_err(failed)?;
     let backend: Arc<dyn Backend> = engine;
     let address = SocketAddr::from(([127, 0, 0, 1], 0));
-    let server = runtime.block_on(Server::bind(
+    let mut server = runtime.block_on(Server::bind(
         address,
         backend,
         ServerOptions::open(config.spec.limits),
     ))?;
-    println!("{}", server.address());
+    runtime.block_on(server.listen_grpc(address))?;
+    let grpc = server.grpc_url().unwrap_or_default();
+    println!(
+        "{} {}",
+        server.address(),
+        grpc.trim_start_matches("http://")
+    );
     std::io::stdout().flush().map_err(failed)?;
     runtime.block_on(server.run(std::future::pending()));
     Ok(())
