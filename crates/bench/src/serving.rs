@@ -73,6 +73,11 @@ apiVersion: headwater/v1
 kind: Model
 name: remembered
 spec: {feature_set: all, deadline: 10s, cache: {}}
+---
+apiVersion: headwater/v1
+kind: Model
+name: unlogged
+spec: {feature_set: all, deadline: 10s, logging: {share: 0}}
 ";
 
 /// Prints the figures of each load.
@@ -164,7 +169,7 @@ fn prepare(folder: &Path, python: &str) -> Result<Box<dyn Predictor>, Problem> {
         ..NewVersion::default()
     };
     let engine = shop::open(folder, &Config::named("bench"))?;
-    for name in ["scored", "remembered"] {
+    for name in ["scored", "remembered", "unlogged"] {
         engine.add_model(name, file.clone(), &live)?;
     }
     load(&file, &LoadOptions::default())
@@ -382,12 +387,22 @@ fn verdict(bar: &str, met: bool) {
 }
 
 fn by_entities(server: &ServerProcess, bound: Duration) -> Result<(), Problem> {
-    let path = "/v1/models/scored/predict";
-    let requests: Vec<_> = (0..REQUESTS).map(|s| post(path, &by_entity(s))).collect();
+    let requests = |model: &str| -> Vec<_> {
+        let path = format!("/v1/models/{model}/predict");
+        (0..REQUESTS).map(|s| post(&path, &by_entity(s))).collect()
+    };
     let what = ("scored", "predictions by entities");
-    let (times, _) = load_of(server, what, &requests, (4, 2000), bound)?;
+    let (times, _) = load_of(server, what, &requests("scored"), (4, 2000), bound)?;
     let met = percentile(&times, 0.5) <= 1.0 && percentile(&times, 0.99) <= 5.0;
     verdict("p50 ≤ 1 ms, p99 ≤ 5 ms at the client", met);
+    // How much of that is the log of predictions, and how much is waiting for a core.
+    let what = ("unlogged", "the same without a log of predictions");
+    load_of(server, what, &requests("unlogged"), (4, 2000), bound)?;
+    let mut times = paced(server.address, &[get("/health/live")], (4, 2000), bound)?;
+    println!(
+        "what does nothing, at that rate: the client has {}",
+        spread(&mut times)
+    );
     Ok(())
 }
 
