@@ -293,9 +293,8 @@ fn check(address: SocketAddr, model: &dyn Predictor) -> Result<(), Problem> {
 struct Told(Vec<(f64, f64)>);
 
 impl Told {
-    fn read(address: SocketAddr, model: &str) -> Result<Self, Problem> {
-        let text = metrics(address)?;
-        let buckets = text.lines().filter_map(|line| {
+    fn read(metrics: &str, model: &str) -> Self {
+        let buckets = metrics.lines().filter_map(|line| {
             let line = line.strip_prefix("headwater_prediction_seconds_bucket{")?;
             let (labels, count) = line.rsplit_once("} ")?;
             let le = labels.split("le=\"").nth(1)?.split('"').next()?;
@@ -303,7 +302,7 @@ impl Told {
             let of = labels.contains(&format!("model=\"{model}\""));
             of.then_some((le, count.parse().ok()?))
         });
-        Ok(Self(buckets.collect()))
+        Self(buckets.collect())
     }
 
     /// The bound, in milliseconds, below which so large a share of what came since then is.
@@ -366,9 +365,17 @@ fn load_of(
     bound: Duration,
 ) -> Result<(Vec<f64>, f64), Problem> {
     paced(server.address, requests, pace, Duration::from_millis(500))?;
-    let before = Told::read(server.address, model)?;
+    let before = metrics(server.address)?;
     let mut times = paced(server.address, requests, pace, bound)?;
-    let after = Told::read(server.address, model)?;
+    let after = metrics(server.address)?;
+    let label = format!("model=\"{model}\"");
+    let more = |name: &str| sum(&after, name, &label) - sum(&before, name, &label);
+    let mean = |part: &str| {
+        let name = format!("headwater_prediction{part}_seconds");
+        more(&(name.clone() + "_sum")) / more(&(name + "_count")) * 1e3
+    };
+    let means = ["", "_features", "_scoring"].map(mean);
+    let (before, after) = (Told::read(&before, model), Told::read(&after, model));
     let p99 = after.below(&before, 0.99);
     println!(
         "{what}, {}/s asked for over {} connections, {} came: the client has {}; the server's histogram p50 ≤ {}, p99 ≤ {p99}, p99.9 ≤ {} ms",
@@ -378,6 +385,10 @@ fn load_of(
         spread(&mut times),
         after.below(&before, 0.5),
         after.below(&before, 0.999),
+    );
+    let [whole, features, scoring] = means;
+    println!(
+        "  of {whole:.3} ms in the server on average, {features:.3} read features, {scoring:.3} scored"
     );
     Ok((times, p99))
 }
