@@ -15,6 +15,7 @@ mod values;
 
 use axum::Router;
 use axum::middleware::{from_fn, from_fn_with_state};
+use tonic::codec::CompressionEncoding::{Deflate, Gzip};
 use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::guard::guard;
@@ -90,19 +91,30 @@ const INFERENCE: [&str; 12] = [
     "RepositoryModelUnload",
 ];
 
-/// Every service, behind the same door as HTTP; what is refused there is refused in gRPC's words.
+/// Every service, behind the same door as HTTP; what is refused there is refused in gRPC's words. Requests may be
+/// compressed, and the limit of a body holds before and after unpacking. Answers aren't: some clients say that they
+/// read gzip without being asked, and a compressed answer of a few numbers is later and no smaller.
 pub(crate) fn router(shared: Shared) -> Router {
     let bytes_max = shared.limits.body_bytes_max;
     let facts = FactsServer::new(facts::Service(shared.clone()));
-    let facts = facts.max_decoding_message_size(bytes_max);
+    let facts = facts
+        .max_decoding_message_size(bytes_max)
+        .accept_compressed(Gzip)
+        .accept_compressed(Deflate);
     let features = FeaturesServer::new(features::Service(shared.clone()))
         .max_decoding_message_size(bytes_max)
+        .accept_compressed(Gzip)
+        .accept_compressed(Deflate)
         .max_encoding_message_size(usize::MAX);
     let serving = ServingServiceServer::new(feast::Service(shared.clone()))
         .max_decoding_message_size(bytes_max)
+        .accept_compressed(Gzip)
+        .accept_compressed(Deflate)
         .max_encoding_message_size(usize::MAX);
     let inference = GrpcInferenceServiceServer::new(inference::Service(shared.clone()))
         .max_decoding_message_size(bytes_max)
+        .accept_compressed(Gzip)
+        .accept_compressed(Deflate)
         .max_encoding_message_size(usize::MAX);
     let mut router = Router::new();
     for call in INFERENCE {

@@ -48,9 +48,10 @@ pub struct FlightsArguments {
     /// Replay only what happened before this.
     #[arg(long)]
     until: Option<String>,
-    /// Predict every flight one hour before it is to leave, whether it arrives late, and tell how good that was.
+    /// Replay only. Otherwise every flight is predicted one hour before it is to leave, whether it arrives late, and
+    /// the end tells how good that was.
     #[arg(long)]
-    predict: bool,
+    no_predict: bool,
     /// The address to serve on.
     #[arg(long)]
     listen: Option<SocketAddr>,
@@ -197,7 +198,7 @@ fn replay_year<'a>(
         .transpose()?;
     let schedule = recordings.iter().find(|r| *r.contract == *"schedule");
     let forecast = schedule
-        .filter(|_| arguments.predict)
+        .filter(|_| !arguments.no_predict)
         .map(|schedule| Forecast::new(&context.env, engine, example, schedule.facts()));
     let mut watching = Watching {
         shown: Shown::new(context),

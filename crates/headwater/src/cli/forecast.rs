@@ -205,10 +205,12 @@ impl<'a> Forecast<'a> {
             at(0.99)
         );
         let log = self.engine.serving_stats().log;
+        let lost = log.dropped + log.failed;
         println!(
-            "Of the predictions {} are facts; {} found no room in the queue to the log.",
+            "Of the predictions {} are facts, {} are on their way to the log; {} found no room there.",
             thousands(log.written),
-            thousands(log.dropped + log.failed)
+            thousands(self.predicted.saturating_sub(log.written + lost)),
+            thousands(lost)
         );
     }
 }

@@ -47,7 +47,7 @@ class Replay:
     """The demo, which serves while it replays the year and after."""
 
     def __init__(self, program, data):
-        command = [program, "--data", data, "demo", "flights", "--example", FLIGHTS, "--listen", "127.0.0.1:0", "--speed", str(SPEED)]
+        command = [program, "--data", data, "demo", "flights", "--no-predict", "--example", FLIGHTS, "--listen", "127.0.0.1:0", "--speed", str(SPEED)]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         self.url, self.over = None, threading.Event()
         for line in self.process.stdout:

@@ -43,6 +43,7 @@ fn a_replayed_year_equals_an_independent_computation() {
         "demo",
         "flights",
         "--exit",
+        "--no-predict",
         "--data",
         "data",
         "--example",
@@ -89,7 +90,7 @@ fn flights_are_predicted_before_they_leave() {
     let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/flights");
     let project = TempProject::new(BINARY, &[]);
     let example = example.to_str().unwrap();
-    let mut asked = vec!["demo", "flights", "--exit", "--predict", "--data", "data"];
+    let mut asked = vec!["demo", "flights", "--exit", "--data", "data"];
     asked.extend(["--example", example, "--listen", "127.0.0.1:0"]);
     asked.extend(["--until", "2013-01-09T00:00:00Z"]);
     let said = project.run_ok(&asked);

@@ -16,6 +16,7 @@ use prost::Message;
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
 use tonic::Code;
+use tonic::codec::CompressionEncoding;
 use tonic::transport::{Channel, Endpoint};
 
 use crate::access::key;
@@ -561,4 +562,31 @@ fn a_stream_of_requests_is_answered_in_order_and_ends_with_them() {
         }
     }
     assert!(served.server.stop());
+}
+
+#[test]
+fn requests_may_be_packed_and_the_limit_holds_for_what_was_packed() {
+    let project = TempProject::new(BINARY, SHOP);
+    project.write(
+        "headwater.yaml",
+        "name: shop\nspec: {limits: {body_bytes_max: 20000}}\n",
+    );
+    project.run_ok(&["apply"]);
+    let served = serve(project);
+    for (id, packing) in [CompressionEncoding::Gzip, CompressionEncoding::Deflate]
+        .into_iter()
+        .enumerate()
+    {
+        let mut facts = FactsClient::new(served.channel.clone()).send_compressed(packing);
+        let mut append = |request| served.runtime.block_on(facts.append(request));
+        let good = rows(vec![purchase(id, amount(2.5))]);
+        assert_eq!(append(good).unwrap().into_inner().accepted, 1);
+        // Ten million letters take ten thousand bytes: too many only once they are unpacked.
+        let mut bomb = purchase(100, amount(2.5));
+        bomb.fields
+            .insert("customer".into(), text("a".repeat(10_000_000)));
+        let refused = append(rows(vec![bomb])).unwrap_err();
+        assert_eq!(refused.code(), Code::ResourceExhausted, "{refused:?}");
+        assert!(refused.message().contains("20000 bytes"), "{refused:?}");
+    }
 }
