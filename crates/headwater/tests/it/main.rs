@@ -32,6 +32,7 @@ mod http;
 mod import;
 mod labels;
 mod limits;
+mod logged;
 mod observe;
 mod on_demand;
 mod oracle;
