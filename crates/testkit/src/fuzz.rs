@@ -4,6 +4,7 @@
 //! mutates the documents and needs nothing but `cargo test`; libFuzzer drives the same targets from
 //! the folder `fuzz`. No target may panic, hang, or take memory out of proportion.
 
+mod beside;
 mod bundles;
 pub mod documents;
 mod messages;
@@ -52,6 +53,9 @@ pub const TARGETS: &[Target] = &[
     stored::ARCHIVE_REST,
     stored::DROPPED,
     stored::INDEX,
+    beside::KEYS,
+    beside::MODEL_RECORD,
+    beside::POSITION,
     messages::APPEND,
     messages::READ,
     messages::ONLINE,
