@@ -25,6 +25,8 @@ mod write;
 const CODECS: [&str; 5] = ["registry", "batch", "value", "key", "frame"];
 /// A file of what lies beside the facts; folders from before there was anything have none.
 const KEYS: &str = "keys.json";
+/// The versions of the contracts that predictions were written under; folders from before there were any have none.
+const BUILT_IN: &str = "built-in.json";
 /// A model of the fixture.
 const MODEL: &str = "score";
 
@@ -77,12 +79,15 @@ fn text(json: &Json) -> String {
     serde_json::to_string_pretty(json).unwrap() + "\n"
 }
 
-/// Everything that a data folder says.
-fn meaning(data: &Path) -> Json {
+/// Everything that a data folder says; `predicted` where there are predictions in it.
+fn meaning(data: &Path, predicted: bool) -> Json {
     let beside = data.join(KEYS).exists();
     let index = beside.then(|| seen::index(data));
     let engine = open(data);
     let mut all = seen::facts(&engine);
+    if predicted {
+        all["predictions"] = seen::predictions(&engine);
+    }
     if let Some(index) = index {
         all["index"] = index;
         all["states"] = seen::states(&engine);
@@ -135,7 +140,7 @@ fn every_released_format_is_read() {
         assert!(!folder.exists(), "{} is there already", folder.display());
         write::write(&folder);
     }
-    let mut read = 0;
+    let mut built_in = Vec::new();
     for entry in fs::read_dir(fixtures()).unwrap() {
         let folder = entry.unwrap().path();
         if !folder.is_dir() {
@@ -144,8 +149,9 @@ fn every_released_format_is_read() {
         let copied = tempfile::tempdir().unwrap();
         copy(&folder.join("data"), copied.path());
         let expected = fs::read_to_string(folder.join("seen.json")).unwrap();
+        let contracts = fs::read(folder.join(BUILT_IN)).ok();
         assert_eq!(
-            text(&meaning(copied.path())),
+            text(&meaning(copied.path(), contracts.is_some())),
             expected,
             "{}",
             folder.display()
@@ -157,7 +163,12 @@ fn every_released_format_is_read() {
                 &serde_json::from_slice(&expected).unwrap(),
             );
         }
-        read += 1;
+        let contracts = contracts.map(|bytes| serde_json::from_slice::<Json>(&bytes).unwrap());
+        built_in.extend(contracts);
     }
-    assert!(read > 0, "there is no fixture");
+    let now = seen::built_in();
+    assert!(
+        built_in.contains(&now),
+        "no fixture has predictions and outcomes of {now}"
+    );
 }

@@ -11,7 +11,7 @@ use headwater_api::AuditQuery;
 use headwater_facts::{
     ArchiveOptions, EmbeddedFactLog, FactLog, FactLogOptions, FolderStore, IndexSpec, Lookup,
 };
-use headwater_features::ReadPlan;
+use headwater_features::{OUTCOME, PREDICTION, ReadPlan, built_in_contract};
 use headwater_models::repository::ModelRepository;
 use headwater_models::{LoadOptions, Rows, load};
 use headwater_schema::{Cursor, EntityKey, Position, Value};
@@ -115,6 +115,42 @@ pub fn index(data: &Path) -> Json {
     let found = found.expect("found");
     let sequence = |(run, row): &(usize, usize)| found.runs[*run].sequences[*row];
     json!(found.order.iter().map(sequence).collect::<Vec<_>>())
+}
+
+/// Predictions and outcomes, without what they say nothing of: contracts may have grown since.
+pub fn predictions(engine: &Engine) -> Json {
+    let of = |contract: &str| {
+        let query = FactsQuery {
+            contract: contract.into(),
+            entity: None,
+            from: None,
+            to: None,
+            known_at: None,
+            limit: 1000,
+        };
+        let facts = engine.facts(&query).expect("facts").into_iter();
+        let facts = facts.map(|fact| {
+            let told = fact.values.iter().filter(|(_, value)| !value.is_null());
+            let told = told.map(|(name, value)| format!("{name}={value:?}"));
+            json!([
+                fact.fact_id,
+                fact.event_time,
+                fact.sequence,
+                told.collect::<Vec<_>>()
+            ])
+        });
+        facts.collect::<Vec<_>>()
+    };
+    json!({PREDICTION: of(PREDICTION), OUTCOME: of(OUTCOME)})
+}
+
+/// The contracts that Headwater brings itself, and their versions.
+pub fn built_in() -> Json {
+    let of = |name| {
+        let contract = built_in_contract(name).expect("a contract");
+        contract.version.to_string()
+    };
+    json!({PREDICTION: of(PREDICTION), OUTCOME: of(OUTCOME)})
 }
 
 /// Whether the states of the folder were gone on from: they hold what facts that are gone have brought.

@@ -4,15 +4,18 @@ use std::fs;
 use std::path::Path;
 
 use headwater::api::AuditEvent;
+use headwater::api::backend::{EntityRequest, IngestOptions, KeyValue};
 use headwater::schema::decode::BodyFormat;
-use headwater::serve::NewVersion;
+use headwater::serve::{InputRows, NewVersion, PredictRequest};
 use headwater::{AuditLog, AuditSettings, Engine, Env, KeyFile, Project, apply_project};
 use headwater_api::Role;
 use headwater_facts::FactLog;
+use headwater_features::OUTCOME;
+use headwater_schema::Value;
 use headwater_testkit::fuzz::{TARGETS, documents};
 use serde_json::json;
 
-use crate::{CODECS, MODEL, config, copy, meaning, open, seen, send, text};
+use crate::{BUILT_IN, CODECS, MODEL, config, copy, meaning, open, seen, send, text};
 
 /// What the contract says of its facts: some are let go.
 const RETENTION: &str = "      - {property: headwater.retention, value: 3650d}\n";
@@ -53,13 +56,17 @@ pub fn write(folder: &Path) {
     let data = project.path().join("data");
     apply_project(&Env::real(), &loaded, &data).unwrap();
     write_facts(&data);
-    write_models(&open(&data));
+    let engine = open(&data);
+    write_models(&engine);
+    write_predictions(&engine);
+    engine.close().expect("closed");
     write_keys(&data);
     // What the next start would remove anyway, and what is of one process.
     let _ = fs::remove_dir_all(data.join("facts/restored"));
     let _ = fs::remove_file(data.join("LOCK"));
     copy(&data, &folder.join("data"));
-    fs::write(folder.join("seen.json"), text(&meaning(&data))).unwrap();
+    fs::write(folder.join("seen.json"), text(&meaning(&data, true))).unwrap();
+    fs::write(folder.join(BUILT_IN), text(&seen::built_in())).unwrap();
     write_codecs(folder);
 }
 
@@ -106,6 +113,43 @@ fn write_models(engine: &Engine) {
     add("1", &["live", "stable"], 2.0);
     add("2", &[], -0.5);
     engine.promote(MODEL, "live", "2").expect("promoted");
+}
+
+/// Predictions by entities and by the model's own inputs, and what became of some.
+fn write_predictions(engine: &Engine) {
+    let person = |who: &str| {
+        let key = KeyValue::Scalar(Value::string(who));
+        EntityRequest::from([("person".to_owned(), key)])
+    };
+    let entities = InputRows::Entities {
+        entities: vec![person("ada"), person("nobody")],
+        context: Vec::new(),
+        candidates: None,
+    };
+    let own = InputRows::Vectors(vec![vec![Value::Float(2.5), Value::Null]]);
+    let mut outcomes = String::new();
+    for (number, rows) in [entities, own].into_iter().enumerate() {
+        let asked = PredictRequest {
+            model: MODEL.to_owned(),
+            version: None,
+            rows,
+            deadline: Some(30_000_000),
+            explain: false,
+            request_id: format!("fixture-{number}"),
+            cursor: None,
+        };
+        let answered = engine.predict(asked).expect("answered");
+        assert!(answered.degraded.is_none());
+        let id = &answered.prediction_ids[0];
+        let outcome = json!({"prediction_id": id, "value": number, "label": "kept", "time": "2026-01-31T12:00:00Z"});
+        outcomes += &format!("{outcome}\n");
+    }
+    let options = IngestOptions {
+        all_or_nothing: true,
+        revise: false,
+    };
+    let told = engine.ingest(OUTCOME, BodyFormat::Ndjson, outcomes.as_bytes(), options);
+    assert_eq!(told.expect("told").accepted, 2);
 }
 
 fn write_keys(data: &Path) {
