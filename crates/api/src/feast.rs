@@ -15,9 +15,10 @@ use axum::routing::{get, post};
 use crate::server::Shared;
 
 pub use columns::{Columns, KeyCell};
+#[cfg(feature = "fuzz")]
+pub use read::features_request;
 pub use read::{
-    Answer, OnlineFeaturesAnswer, OnlineFeaturesBody, Question, features_request, names,
-    unix_seconds, views,
+    Answer, OnlineFeaturesAnswer, OnlineFeaturesBody, Question, names, unix_seconds, views,
 };
 pub use write::{PushBody, WriteBody};
 
