@@ -8,15 +8,13 @@ mod read;
 #[cfg(test)]
 mod tests;
 
-use std::fmt;
-
 use headwater_schema::Problem;
 
 use super::attributes::Kind;
+use super::engine::Engine;
 use super::graph::Feed;
 use super::steps::{Slot, Step};
-use crate::predictor::{check_buffer, check_shape};
-use crate::{ModelContract, Predictor, Rows};
+use crate::{ModelContract, Rows};
 
 pub(super) use read::load;
 
@@ -43,17 +41,14 @@ struct Placed {
     output: Slot,
 }
 
-impl fmt::Debug for Classical {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Classical")
-            .field("contract", &self.contract)
-            .finish_non_exhaustive()
-    }
-}
-
 impl Classical {
     /// Runs some rows; a row's answers are NaN where it lacks a whole number.
-    fn run(&self, rows: Rows<'_>, numbers: &mut [f64], out: &mut [f64]) -> Result<(), Problem> {
+    fn run_block(
+        &self,
+        rows: Rows<'_>,
+        numbers: &mut [f64],
+        out: &mut [f64],
+    ) -> Result<(), Problem> {
         let count = rows.len();
         for (feed, slot) in &self.feeds {
             let to = &mut numbers[slot.at * count..(slot.at + slot.width) * count];
@@ -100,40 +95,28 @@ impl Classical {
     }
 }
 
-impl Predictor for Classical {
+impl Engine for Classical {
     fn contract(&self) -> &ModelContract {
         &self.contract
     }
 
-    fn scores(&self, rows: Rows<'_>, out: &mut [f64]) -> Result<(), Problem> {
+    fn run(&self, rows: Rows<'_>, out: &mut [f64]) -> Result<(), Problem> {
         let (columns, scores) = (self.contract.inputs.len(), self.contract.scores);
-        check_shape(&self.contract, rows, out, scores)?;
         let block = (BLOCK_NUMBERS / self.width)
             .clamp(1, BLOCK)
             .min(rows.len().max(1));
         let mut numbers = vec![0.0; self.width * block];
         let blocks = rows.values().chunks(block * columns);
         for (rows, out) in blocks.zip(out.chunks_mut(block * scores)) {
-            self.run(Rows::new(rows, columns)?, &mut numbers, out)?;
+            self.run_block(Rows::new(rows, columns)?, &mut numbers, out)?;
         }
         Ok(())
     }
 
-    /// What links scores to answers is in the graph.
-    fn outputs(&self, scores: &[f64], out: &mut [f64]) -> Result<(), Problem> {
-        let width = self.contract.scores;
-        check_buffer(scores.len() / width, out, width)?;
-        check_buffer(out.len() / width, scores, width)?;
-        out.copy_from_slice(scores);
-        Ok(())
-    }
-
-    fn contributions(&self, _: Rows<'_>, _: &mut [f64]) -> Result<(), Problem> {
-        Err(
-            Problem::user("no-contributions", "A model in ONNX has no contributions")
-                .detail("It doesn't say how much training data came by each node")
-                .hint("Ask without `explain`, or give the file that the trees' own package saves"),
-        )
+    fn no_contributions(&self) -> Problem {
+        Problem::user("no-contributions", "A model in ONNX has no contributions")
+            .detail("It doesn't say how much training data came by each node")
+            .hint("Ask without `explain`, or give the file that the trees' own package saves")
     }
 
     fn memory_bytes(&self) -> usize {

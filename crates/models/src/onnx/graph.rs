@@ -96,6 +96,12 @@ fn whole(number: f64) -> Option<i64> {
     (number.fract() == 0.0 && number.abs() <= MOST).then_some(number as i64)
 }
 
+/// What a file notes under a key in its metadata.
+pub(super) fn note<'a>(proto: &'a pb::ModelProto, key: &str) -> Option<&'a str> {
+    let found = proto.metadata_props.iter().find(|p| p.key == key);
+    found.map(|p| p.value.as_str())
+}
+
 /// The graph's inputs that aren't weights.
 pub(super) fn given(graph: &pb::GraphProto) -> impl Iterator<Item = &pb::ValueInfoProto> {
     let weights = graph.initializer.iter().map(|w| w.name.as_str());
@@ -185,10 +191,9 @@ pub(super) fn inputs(proto: &pb::ModelProto, feeds: &[Feed]) -> Result<Vec<Input
             false => feed.name.clone(),
         })
     });
-    let given = proto.metadata_props.iter().find(|p| p.key == NAMES);
-    let names: Vec<String> = match given {
+    let names: Vec<String> = match note(proto, NAMES) {
         None => own.collect(),
-        Some(given) => serde_json::from_str(&given.value)
+        Some(given) => serde_json::from_str(given)
             .map_err(|e| corrupt(format!("`{NAMES}` isn't a list of names: {e}")))?,
     };
     if names.len() != columns {
@@ -213,10 +218,18 @@ const WEIGHT_BYTES: usize = 2 * size_of::<f32>();
 /// The bytes that the weights take in memory, about. Refuses weights that aren't in the file, or say that they are larger
 /// than it.
 pub(super) fn weigh(graph: &pb::GraphProto, file_bytes: usize) -> Result<usize, Problem> {
-    let mut weights = 0_usize;
     let attributes = graph.node.iter().flat_map(|node| &node.attribute);
     let constants = attributes.flat_map(|a| a.t.iter().chain(&a.tensors));
-    for tensor in graph.initializer.iter().chain(constants) {
+    weigh_tensors(graph.initializer.iter().chain(constants), file_bytes)
+}
+
+/// The same of some of a file's tensors, which have `elements_max` numbers each at most.
+pub(super) fn weigh_tensors<'a>(
+    tensors: impl IntoIterator<Item = &'a pb::TensorProto>,
+    elements_max: usize,
+) -> Result<usize, Problem> {
+    let mut weights = 0_usize;
+    for tensor in tensors {
         if tensor.data_location.unwrap_or_default() != 0 || !tensor.external_data.is_empty() {
             return Err(unsupported(format!(
                 "The weights `{}` are in a file of their own",
@@ -228,7 +241,7 @@ pub(super) fn weigh(graph: &pb::GraphProto, file_bytes: usize) -> Result<usize, 
         let elements = dims
             .map(|d| usize::try_from(*d).ok())
             .try_fold(1_usize, |n, d| n.checked_mul(d?));
-        let elements = elements.filter(|n| *n <= file_bytes).ok_or_else(|| {
+        let elements = elements.filter(|n| *n <= elements_max).ok_or_else(|| {
             corrupt(format!(
                 "The weights `{}` are larger than the file",
                 tensor.name

@@ -4,7 +4,6 @@
 //! order, and a row's answer is to be the same bits alone and in any batch. Classical models, which tract knows few operators of, are
 //! beside, in `classical`.
 
-use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
@@ -12,12 +11,11 @@ use headwater_schema::Problem;
 use tract_onnx::pb;
 use tract_onnx::prelude::*;
 
+use super::engine::{Engine, Graph, contract, each_row, failed, fill};
 use super::graph::{Feed, columns, feeds, inputs, weigh};
 use super::operators;
-use crate::limits::{SCORES_MAX, at_most};
 use crate::load::{corrupt, unsupported};
-use crate::predictor::{check_buffer, check_shape};
-use crate::{ModelContract, Output, Predictor, Rows, Task};
+use crate::{ModelContract, Output, Predictor, Rows};
 
 /// A graph that is ready to run.
 struct Network {
@@ -27,14 +25,6 @@ struct Network {
     bytes: usize,
 }
 
-impl fmt::Debug for Network {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Network")
-            .field("contract", &self.contract)
-            .finish_non_exhaustive()
-    }
-}
-
 pub(super) fn load(
     proto: &pb::ModelProto,
     graph: &pb::GraphProto,
@@ -42,7 +32,7 @@ pub(super) fn load(
 ) -> Result<Box<dyn Predictor>, Problem> {
     unpanicked(|| read(proto, graph, file_bytes))
         .unwrap_or_else(|| Err(corrupt("Its graph doesn't hold together")))
-        .map(|network| Box::new(network) as Box<dyn Predictor>)
+        .map(Graph::boxed)
 }
 
 /// What runs in code of others, on a file of others, doesn't take the caller with it.
@@ -68,25 +58,19 @@ fn read(
     }
     let model = model.into_optimized().map_err(refused)?;
     let outputs = outputs(graph, &model)?;
-    let scores = outputs.iter().map(|o| o.width).sum();
-    at_most("scores", scores, SCORES_MAX)?;
     let network = Network {
-        contract: ModelContract {
-            inputs,
-            task: Task::Regression,
-            scores,
-            outputs,
-            classes: Vec::new(),
-            contributions: Err("a network has none".into()),
-        },
+        contract: contract(inputs, outputs, Vec::new(), "a network has none")?,
         feeds,
         plan: model.into_runnable().map_err(refused)?,
         bytes: weights,
     };
     // What only shows when it runs is told now, not to whoever asks first.
-    let (row, mut out) = (vec![0.0; columns(&network.feeds)], vec![0.0; scores]);
+    let (row, mut out) = (
+        vec![0.0; columns(&network.feeds)],
+        vec![0.0; network.contract.scores],
+    );
     network
-        .run(&row, &mut out)
+        .run_row(&row, &mut out)
         .map_err(|e| unsupported(format!("A row of zeros can't be run: {}", e.detail)))?;
     Ok(network)
 }
@@ -113,13 +97,7 @@ fn outputs(graph: &pb::GraphProto, model: &TypedModel) -> Result<Vec<Output>, Pr
             ))
             .hint("Convert without labels of text; with skl2onnx: options={id(model): {'zipmap': False}}"));
         }
-        if outputs.iter().any(|o| o.name == name) {
-            return Err(corrupt(format!("Two outputs are called `{name}`")));
-        }
         outputs.push(Output::new(name, width));
-    }
-    if outputs.is_empty() {
-        return Err(corrupt("Its graph answers nothing"));
     }
     Ok(outputs)
 }
@@ -138,7 +116,7 @@ pub(super) fn root(error: &TractError) -> String {
 
 impl Network {
     /// Runs one row; NaN where the graph takes whole numbers and one is missing.
-    fn run(&self, row: &[f64], out: &mut [f64]) -> Result<(), Problem> {
+    fn run_row(&self, row: &[f64], out: &mut [f64]) -> Result<(), Problem> {
         let mut tensors = tvec!();
         for feed in &self.feeds {
             match feed.tensor(row)? {
@@ -149,57 +127,27 @@ impl Network {
                 }
             }
         }
-        let failed = |detail: String| {
-            Problem::internal("model-failed", "A network couldn't be run").detail(detail)
-        };
         let values = unpanicked(|| self.plan.run(tensors))
-            .ok_or_else(|| failed("It broke off".into()))?
+            .ok_or_else(|| failed("It broke off"))?
             .map_err(|e| failed(root(&e)))?;
-        let mut out = out.iter_mut();
+        let mut numbers = Vec::with_capacity(out.len());
         for value in &values {
-            let numbers = value.cast_to::<f64>().map_err(|e| failed(root(&e)))?;
-            let numbers = numbers.to_plain_array_view::<f64>();
-            for number in numbers.map_err(|e| failed(root(&e)))?.iter() {
-                match out.next() {
-                    Some(place) => *place = *number,
-                    None => return Err(failed("It answered more than it said".into())),
-                }
-            }
+            let value = value.cast_to::<f64>().map_err(|e| failed(root(&e)))?;
+            let value = value.to_plain_array_view::<f64>();
+            numbers.extend(value.map_err(|e| failed(root(&e)))?.iter().copied());
         }
-        match out.next() {
-            None => Ok(()),
-            Some(_) => Err(failed("It answered less than it said".into())),
-        }
+        fill(out, numbers.into_iter())
     }
 }
 
-impl Predictor for Network {
+impl Engine for Network {
     fn contract(&self) -> &ModelContract {
         &self.contract
     }
 
-    fn scores(&self, rows: Rows<'_>, out: &mut [f64]) -> Result<(), Problem> {
+    fn run(&self, rows: Rows<'_>, out: &mut [f64]) -> Result<(), Problem> {
         let scores = self.contract.scores;
-        check_shape(&self.contract, rows, out, scores)?;
-        let mut rows = (0..rows.len()).map(|row| rows.row(row));
-        let mut outs = out.chunks_exact_mut(scores);
-        rows.try_for_each(|row| outs.next().map_or(Ok(()), |out| self.run(row, out)))
-    }
-
-    /// A graph's last operators are its link function.
-    fn outputs(&self, scores: &[f64], out: &mut [f64]) -> Result<(), Problem> {
-        let width = self.contract.scores;
-        check_buffer(scores.len() / width, out, width)?;
-        check_buffer(out.len() / width, scores, width)?;
-        out.copy_from_slice(scores);
-        Ok(())
-    }
-
-    fn contributions(&self, _: Rows<'_>, _: &mut [f64]) -> Result<(), Problem> {
-        Err(
-            Problem::user("no-contributions", "A network has no contributions")
-                .hint("Ask without `explain`"),
-        )
+        each_row(rows, out, scores, |row, out| self.run_row(row, out))
     }
 
     fn memory_bytes(&self) -> usize {

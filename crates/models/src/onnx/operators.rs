@@ -163,8 +163,18 @@ pub(super) fn check(proto: &pb::ModelProto, graph: &pb::GraphProto) -> Result<()
                 false => is_neural(node) && NEURAL.binary_search(&name).is_ok(),
             }
         },
-        "Export the model without them",
+        &or_runtime("Export the model without them"),
     )
+}
+
+/// A hint, and that another engine may know the operators.
+fn or_runtime(hint: &str) -> String {
+    match cfg!(feature = "onnxruntime") {
+        true => format!(
+            "{hint}, or note `headwater.engine: onnxruntime` in the file's metadata: ONNX Runtime may know them"
+        ),
+        false => hint.to_owned(),
+    }
 }
 
 /// What networks of text have besides: sizes that depend on the number of tokens, and weights in bytes.
@@ -206,7 +216,7 @@ pub(super) fn check_classical(
             "Export the model without them, or give the file that the trees' own package saves (LightGBM, XGBoost, CatBoost)"
         }
     };
-    refuse_others(proto, graph, is_around_trees, hint)
+    refuse_others(proto, graph, is_around_trees, &or_runtime(hint))
 }
 
 /// Whether a graph is run by our own engine: what has an operator that networks don't have, or none that only they have.
@@ -225,7 +235,7 @@ fn is_around_trees(node: &pb::NodeProto) -> bool {
         || ((is_classical(node) || is_neural(node)) && AROUND_TREES.binary_search(&name).is_ok())
 }
 
-fn is_classical(node: &pb::NodeProto) -> bool {
+pub(super) fn is_classical(node: &pb::NodeProto) -> bool {
     node.domain == "ai.onnx.ml"
 }
 

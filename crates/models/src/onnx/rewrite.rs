@@ -30,14 +30,7 @@ pub(super) fn rewritten(proto: &pb::ModelProto) -> Result<Cow<'_, pb::ModelProto
     for node in &graph.node {
         match node.op_type.as_str() {
             "Scaler" if is_rewritten(node) => scaler(node, &mut rest)?,
-            "ZipMap" if is_rewritten(node) => {
-                let output = node.output.first().map_or("", String::as_str);
-                // It isn't a map any more.
-                for declared in rest.output.iter_mut().filter(|o| o.name == output) {
-                    declared.r#type = None;
-                }
-                rest.node.push(made("Identity", &node.input, output));
-            }
+            "ZipMap" if is_rewritten(node) => zip_map(node, &mut rest),
             _ => rest.node.push(node.clone()),
         }
     }
@@ -45,6 +38,44 @@ pub(super) fn rewritten(proto: &pb::ModelProto) -> Result<Cow<'_, pb::ModelProto
         graph: Some(rest),
         ..proto.clone()
     }))
+}
+
+/// The same model with maps of classes as their numbers; none where there are no maps.
+#[cfg(feature = "onnxruntime")]
+pub(super) fn without_maps(proto: &pb::ModelProto) -> Option<pb::ModelProto> {
+    let is_map = |node: &pb::NodeProto| is_rewritten(node) && node.op_type == "ZipMap";
+    let has_maps = |graph: &&pb::GraphProto| graph.node.iter().any(is_map);
+    proto.graph.as_ref().filter(has_maps)?;
+    let mut plain = proto.clone();
+    let graph = plain.graph.as_mut()?;
+    for node in std::mem::take(&mut graph.node) {
+        match is_map(&node) {
+            true => zip_map(&node, graph),
+            false => graph.node.push(node),
+        }
+    }
+    // `Identity` has to be of some version.
+    if !proto
+        .opset_import
+        .iter()
+        .any(|o| ["", "ai.onnx"].contains(&o.domain.as_str()))
+    {
+        plain.opset_import.push(pb::OperatorSetIdProto {
+            domain: String::new(),
+            version: 13,
+        });
+    }
+    Some(plain)
+}
+
+/// The numbers that a map is made of, under its name.
+fn zip_map(node: &pb::NodeProto, graph: &mut pb::GraphProto) {
+    let output = node.output.first().map_or("", String::as_str);
+    // It isn't a map any more.
+    for declared in graph.output.iter_mut().filter(|o| o.name == output) {
+        declared.r#type = None;
+    }
+    graph.node.push(made("Identity", &node.input, output));
 }
 
 /// `(x − offset) · scale`, of floats.

@@ -15,12 +15,13 @@ use tract_onnx::pb;
 use tract_onnx::prelude::*;
 use tract_onnx::tract_hir::internal::DimLike;
 
+use super::engine::{Engine, Graph, contract, failed};
+use super::graph::note;
 use super::network::{root, unpanicked};
 use super::{graph, operators};
-use crate::limits::{NAME_BYTES_MAX, SCORES_MAX, TOKENS_MAX, at_most};
+use crate::limits::{NAME_BYTES_MAX, TOKENS_MAX, at_most};
 use crate::load::{corrupt, unsupported};
-use crate::predictor::{check_buffer, check_shape};
-use crate::{Input, InputKind, ModelContract, Output, Predictor, Rows, Task};
+use crate::{Input, InputKind, ModelContract, Output, Predictor, Rows};
 
 /// Where a file keeps its tokenizer.
 const TOKENIZER: &str = "headwater.tokenizer";
@@ -82,22 +83,9 @@ struct TextNetwork {
     bytes: usize,
 }
 
-impl fmt::Debug for TextNetwork {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TextNetwork")
-            .field("contract", &self.contract)
-            .finish_non_exhaustive()
-    }
-}
-
 /// Whether the file has a tokenizer.
 pub(super) fn is_text(proto: &pb::ModelProto) -> bool {
     note(proto, TOKENIZER).is_some()
-}
-
-fn note<'a>(proto: &'a pb::ModelProto, key: &str) -> Option<&'a str> {
-    let found = proto.metadata_props.iter().find(|p| p.key == key);
-    found.map(|p| p.value.as_str())
 }
 
 pub(super) fn load(
@@ -107,7 +95,7 @@ pub(super) fn load(
 ) -> Result<Box<dyn Predictor>, Problem> {
     unpanicked(|| read(proto, graph, file_bytes))
         .unwrap_or_else(|| Err(corrupt("Its graph doesn't hold together")))
-        .map(|network| Box::new(network) as Box<dyn Predictor>)
+        .map(Graph::boxed)
 }
 
 fn read(
@@ -131,20 +119,12 @@ fn read(
     }
     let model = model.into_optimized().map_err(refused)?;
     let (outputs, by_token) = outputs(graph, &model, &noted)?;
-    let scores = outputs.iter().map(|o| o.width).sum();
-    at_most("scores", scores, SCORES_MAX)?;
+    let input = Input {
+        name: noted.input,
+        kind: InputKind::Text,
+    };
     let network = TextNetwork {
-        contract: ModelContract {
-            inputs: vec![Input {
-                name: noted.input,
-                kind: InputKind::Text,
-            }],
-            task: Task::Regression,
-            scores,
-            outputs,
-            classes: Vec::new(),
-            contributions: Err("a network has none".into()),
-        },
+        contract: contract(vec![input], outputs, Vec::new(), "a network has none")?,
         tokenizer,
         feeds,
         by_token,
@@ -156,7 +136,7 @@ fn read(
     };
     // The longest text, before anybody sends one.
     let mut out = vec![0.0; network.contract.scores];
-    network.run(&vec![0; most], &mut out).map_err(|e| {
+    network.run_tokens(&vec![0; most], &mut out).map_err(|e| {
         unsupported(format!(
             "A text of {most} tokens can't be run: {}",
             e.detail
@@ -266,26 +246,15 @@ fn outputs(
                 "Say how they become one: {{\"pooling\": \"mean\"}} or \"cls\" in `{TEXT}`, as the model was trained"
             )));
         }
-        if outputs.iter().any(|o| o.name == name) || width == 0 {
-            return Err(corrupt(format!(
-                "The output `{name}` is there twice or empty"
-            )));
-        }
         outputs.push(Output::new(name, width));
         by_token.push(has_tokens);
     }
-    match outputs.is_empty() {
-        true => Err(corrupt("Its graph answers nothing")),
-        false => Ok((outputs, by_token)),
-    }
+    Ok((outputs, by_token))
 }
 
 impl TextNetwork {
     /// Runs one text's tokens.
-    fn run(&self, ids: &[u32], out: &mut [f64]) -> Result<(), Problem> {
-        let failed = |detail: String| {
-            Problem::internal("model-failed", "A network couldn't be run").detail(detail)
-        };
+    fn run_tokens(&self, ids: &[u32], out: &mut [f64]) -> Result<(), Problem> {
         let mut tensors = tvec!();
         for (feed, data_type) in &self.feeds {
             let numbers: Vec<i64> = match feed {
@@ -298,7 +267,7 @@ impl TextNetwork {
             tensors.push(tensor.map_err(|e| failed(root(&e)))?.into_tvalue());
         }
         let values = unpanicked(|| self.plan.run(tensors))
-            .ok_or_else(|| failed("It broke off".into()))?
+            .ok_or_else(|| failed("It broke off"))?
             .map_err(|e| failed(root(&e)))?;
         let mut rest = out;
         for ((value, by_token), output) in values
@@ -313,7 +282,7 @@ impl TextNetwork {
             let numbers: Vec<f64> = numbers.iter().copied().collect();
             let tokens = if *by_token { ids.len() } else { 1 };
             if numbers.len() != tokens * output.width || rest.len() < output.width {
-                return Err(failed("It answered another number of vectors".into()));
+                return Err(failed("It answered another number of vectors"));
             }
             let (vector, more) = rest.split_at_mut(output.width);
             rest = more;
@@ -363,15 +332,14 @@ fn normalize(vector: &mut [f64]) {
     vector.iter_mut().for_each(|n| *n /= length);
 }
 
-impl Predictor for TextNetwork {
+impl Engine for TextNetwork {
     fn contract(&self) -> &ModelContract {
         &self.contract
     }
 
     /// NaN for a text that is missing, and for one of which the tokenizer makes nothing.
-    fn scores(&self, rows: Rows<'_>, out: &mut [f64]) -> Result<(), Problem> {
+    fn run(&self, rows: Rows<'_>, out: &mut [f64]) -> Result<(), Problem> {
         let scores = self.contract.scores;
-        check_shape(&self.contract, rows, out, scores)?;
         for (number, out) in rows.values().iter().zip(out.chunks_exact_mut(scores)) {
             let tokens = match rows.text(*number)? {
                 Some(text) => self.read_text(text)?,
@@ -379,25 +347,10 @@ impl Predictor for TextNetwork {
             };
             match tokens.is_empty() {
                 true => out.fill(f64::NAN),
-                false => self.run(&tokens, out)?,
+                false => self.run_tokens(&tokens, out)?,
             }
         }
         Ok(())
-    }
-
-    fn outputs(&self, scores: &[f64], out: &mut [f64]) -> Result<(), Problem> {
-        let width = self.contract.scores;
-        check_buffer(scores.len() / width, out, width)?;
-        check_buffer(out.len() / width, scores, width)?;
-        out.copy_from_slice(scores);
-        Ok(())
-    }
-
-    fn contributions(&self, _: Rows<'_>, _: &mut [f64]) -> Result<(), Problem> {
-        Err(
-            Problem::user("no-contributions", "A network has no contributions")
-                .hint("Ask without `explain`"),
-        )
     }
 
     fn memory_bytes(&self) -> usize {

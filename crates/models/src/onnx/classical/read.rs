@@ -6,13 +6,14 @@ use headwater_schema::Problem;
 use tract_onnx::pb;
 
 use super::super::attributes::{Attributes, Constant, Kind};
+use super::super::engine::{Graph, contract};
 use super::super::graph::{feeds, inputs, weigh};
 use super::super::operators;
 use super::super::steps::{Arithmetic, Function, Slot, Step};
 use super::{Classical, Placed};
-use crate::limits::{INPUTS_MAX, SCORES_MAX, at_most};
+use crate::limits::{INPUTS_MAX, at_most};
 use crate::load::{corrupt, unsupported};
-use crate::{ModelContract, Output, Predictor, Task};
+use crate::{Output, Predictor};
 
 /// Numbers that all values of one row take.
 const ROW_NUMBERS_MAX: usize = 4 * INPUTS_MAX;
@@ -52,23 +53,11 @@ pub(in super::super) fn load(
         })?;
     }
     let (outputs, slots) = reader.outputs(graph)?;
-    let scores = slots.iter().map(|slot| slot.width).sum();
-    at_most("scores", scores, SCORES_MAX)?;
     let classes = reader.classes.iter().find(|(slot, _)| slots.contains(slot));
     let classes = classes.map_or(Vec::new(), |(_, names)| names.clone());
-    Ok(Box::new(Classical {
-        contract: ModelContract {
-            inputs,
-            task: if classes.is_empty() {
-                Task::Regression
-            } else {
-                Task::Multiclass
-            },
-            scores,
-            outputs,
-            classes,
-            contributions: Err("The file doesn't say how much training data each node had".into()),
-        },
+    let none = "The file doesn't say how much training data each node had";
+    Ok(Graph::boxed(Classical {
+        contract: contract(inputs, outputs, classes, none)?,
         feeds: placed,
         steps: reader.steps,
         outputs: slots,
@@ -233,9 +222,6 @@ impl Reader {
                     )));
                 }
             };
-            if outputs.iter().any(|o| o.name == name) {
-                return Err(corrupt(format!("Two outputs are called `{name}`")));
-            }
             outputs.push(Output::new(name, slot.width));
             slots.push(slot);
         }
