@@ -89,9 +89,7 @@ fn more_than_there_is_room_for_is_refused_at_once_and_by_name() {
         "{}",
         large.body
     );
-    let mut held = begin(&server, 2);
-    held.write_all(b"[").unwrap();
-    // Connections that have just ended may count a moment longer, and refuse by their own limit.
+    // Connections that have just ended count a moment longer, and refuse by their own limit.
     let end = Instant::now() + Duration::from_secs(60);
     let until = |path: &str, status: u16, says: &str| loop {
         let told = server.get(path);
@@ -100,6 +98,9 @@ fn more_than_there_is_room_for_is_refused_at_once_and_by_name() {
         }
         assert!(Instant::now() < end, "{path}: {}", told.body);
     };
+    until("/metrics", 200, "\nheadwater_http_connections_open 1\n");
+    let mut held = begin(&server, 2);
+    held.write_all(b"[").unwrap();
     until("/metrics", 503, "limits.requests_in_flight_max");
     until("/health/live", 200, "");
     let mut open = Vec::new();
