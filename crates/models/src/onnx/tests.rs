@@ -351,6 +351,31 @@ fn what_is_not_served_is_refused_by_name() {
 }
 
 #[test]
+fn a_file_gets_the_engine_that_it_asks_for_or_is_refused() {
+    let asking = |engine: &str| {
+        let mut model = network();
+        model.metadata_props.push(StringStringEntryProto {
+            key: "headwater.engine".into(),
+            value: engine.into(),
+        });
+        refused(&model)
+    };
+    let (code, problem) = asking("tensorrt");
+    assert!(
+        code == "model-unsupported" && problem.contains("`tensorrt`"),
+        "{problem}"
+    );
+    // Where it is built in, `tests/onnxruntime.rs` has it run.
+    if cfg!(not(feature = "onnxruntime")) {
+        let (code, problem) = asking("onnxruntime");
+        assert!(
+            code == "model-unsupported" && problem.contains("built without the feature"),
+            "{problem}"
+        );
+    }
+}
+
+#[test]
 fn a_file_that_is_cut_off_is_refused() {
     let bytes = network().encode_to_vec();
     for end in 0..bytes.len() {
