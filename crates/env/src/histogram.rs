@@ -4,9 +4,9 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Upper bounds of the buckets, in seconds; what is longer is counted in the total alone.
-pub const BOUNDS_SECONDS: [f64; 16] = [
-    0.00001, 0.000025, 0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05,
-    0.1, 0.5, 2.0, 10.0,
+pub const BOUNDS_SECONDS: [f64; 17] = [
+    0.00001, 0.000025, 0.00005, 0.0001, 0.0002, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025,
+    0.05, 0.1, 0.5, 2.0, 10.0,
 ];
 
 /// A histogram of durations.
@@ -59,7 +59,7 @@ mod tests {
         }
         let seen = histogram.read();
         assert_eq!(
-            (seen.buckets[0], seen.buckets[1], seen.buckets[15]),
+            (seen.buckets[0], seen.buckets[1], seen.buckets[16]),
             (2, 1, 1)
         );
         assert_eq!(seen.buckets.iter().sum::<u64>(), 4);

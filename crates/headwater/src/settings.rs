@@ -7,7 +7,7 @@ use tracing_subscriber::EnvFilter;
 use crate::{Config, Settings, TelemetrySettings};
 
 /// Limits that may be 0: what they bound is then off, or goes another way.
-const MAY_BE_ZERO: [&str; 20] = [
+const MAY_BE_ZERO: [&str; 21] = [
     "archive.cache_bytes_max",
     "ingest.sync_interval_ms",
     "limits.drain_ms_max",
@@ -20,6 +20,7 @@ const MAY_BE_ZERO: [&str; 20] = [
     "serving.cache_bytes_max",
     "serving.cache_entries_max",
     "serving.last_good_max",
+    "serving.log_gather_ms",
     "serving.log_queue_predictions_max",
     "serving.shadow_queue_requests_max",
     "serving.stream_models_max",

@@ -4,11 +4,12 @@
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use headwater_env::queue::{self, Receiver, Sender};
 use headwater_schema::{FactBatch, Micros, Problem};
 
-use crate::facts::{batch, rows_of};
+use crate::facts::{PredictionFact, batch, rows_of};
 use crate::predict::{Part, Read};
 use crate::serving::Request;
 use crate::trigger::Trigger;
@@ -87,6 +88,8 @@ impl Entry {
 /// The queue and its thread.
 pub(crate) struct PredictionLog {
     entries: Mutex<Option<Sender<Entry>>>,
+    /// Dropped to end a pause.
+    running: Mutex<Option<Sender<()>>>,
     thread: Mutex<Option<JoinHandle<()>>>,
     waiting_max: usize,
     counters: Arc<Counters>,
@@ -107,14 +110,23 @@ impl PredictionLog {
     ) -> Result<Self, Problem> {
         let waiting_max = settings.log_queue_predictions_max;
         let (entries, waiting) = queue::bounded("serving.log_queue_predictions_max", waiting_max);
+        let (running, stopped) = queue::bounded("the end of the prediction log", 1);
         let counters = Arc::new(Counters::default());
-        let (counted, together) = (counters.clone(), settings.log_batch_predictions_max);
+        let writer = Writer {
+            waiting,
+            stopped,
+            sink,
+            together: settings.log_batch_predictions_max,
+            gather: Duration::from_millis(settings.log_gather_ms),
+            counters: counters.clone(),
+        };
         let thread = std::thread::Builder::new()
             .name("headwater-prediction-log".into())
-            .spawn(move || write(&waiting, sink.as_ref(), together, &counted))
+            .spawn(move || writer.run())
             .map_err(|e| Problem::external("thread", "a thread can't be started").detail(e))?;
         Ok(Self {
             entries: Mutex::new(Some(entries)),
+            running: Mutex::new(Some(running)),
             thread: Mutex::new(Some(thread)),
             waiting_max,
             counters,
@@ -151,6 +163,7 @@ impl PredictionLog {
     /// Writes what waits, and ends.
     pub fn stop(&self) {
         *self.entries.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        *self.running.lock().unwrap_or_else(PoisonError::into_inner) = None;
         let thread = self
             .thread
             .lock()
@@ -162,20 +175,41 @@ impl PredictionLog {
     }
 }
 
-fn write(
-    waiting: &Receiver<Entry>,
-    sink: &dyn PredictionSink,
+/// What the thread has.
+struct Writer {
+    waiting: Receiver<Entry>,
+    stopped: Receiver<()>,
+    sink: Arc<dyn PredictionSink>,
     together: usize,
-    counters: &Counters,
-) {
-    while let Ok(first) = waiting.recv() {
-        let mut rows = rows_of(&first);
-        while rows.len() < together {
-            let Ok(next) = waiting.try_recv() else { break };
-            rows.extend(rows_of(&next));
+    gather: Duration,
+    counters: Arc<Counters>,
+}
+
+impl Writer {
+    fn run(self) {
+        let mut full = false;
+        while let Ok(first) = self.waiting.recv() {
+            // Asleep, rather than woken by each: those who predict mustn't pay for waking a thread. After
+            // a full batch more wait already.
+            if !full && !self.gather.is_zero() {
+                let _ = self.stopped.recv_timeout(self.gather);
+            }
+            let mut rows = rows_of(&first);
+            while rows.len() < self.together {
+                let Ok(next) = self.waiting.try_recv() else {
+                    break;
+                };
+                rows.extend(rows_of(&next));
+            }
+            full = rows.len() >= self.together;
+            self.write(&rows);
         }
+    }
+
+    fn write(&self, rows: &[PredictionFact]) {
         let count = rows.len();
-        let written = batch(&rows).and_then(|batch| sink.append(batch));
+        let written = batch(rows).and_then(|batch| self.sink.append(batch));
+        let counters = &self.counters;
         counters.waiting.fetch_sub(count, Ordering::Relaxed);
         match written {
             Ok(_) => counters.written.fetch_add(count as u64, Ordering::Relaxed),

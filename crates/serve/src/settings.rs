@@ -19,6 +19,9 @@ pub struct ServingSettings {
     pub log_queue_predictions_max: usize,
     /// Predictions that are written together.
     pub log_batch_predictions_max: usize,
+    /// Milliseconds that the first of them waits for others: a write costs about the same for one and for many.
+    /// A killed process loses the predictions that wait.
+    pub log_gather_ms: u64,
     /// Bytes of all versions that are loaded; one that would pass them isn't.
     pub loaded_bytes_max: usize,
     /// Answers that are remembered, of all models that declare a `cache`.
@@ -42,6 +45,7 @@ impl Default for ServingSettings {
             last_good_max: 10_000,
             log_queue_predictions_max: 8192,
             log_batch_predictions_max: 512,
+            log_gather_ms: 10,
             loaded_bytes_max: 1 << 30,
             cache_entries_max: 100_000,
             cache_bytes_max: 64 << 20,

@@ -310,3 +310,20 @@ fn a_log_that_stands_still_delays_nobody_and_what_it_misses_is_counted() {
     let rows: usize = shop.written.try_iter().map(|b| b.len()).sum();
     assert_eq!(rows as u64, 20 - dropped);
 }
+
+#[test]
+fn predictions_are_gathered_and_written_together() {
+    let settings = ServingSettings {
+        log_gather_ms: 3_600_000,
+        ..ServingSettings::default()
+    };
+    let shop = shop("", settings, None);
+    for _ in 0..3 {
+        shop.serving.predict(asked("a")).unwrap();
+    }
+    assert!(shop.written.try_recv().is_err());
+    // The end doesn't wait for the hour to pass.
+    shop.serving.stop();
+    let batches: Vec<_> = shop.written.try_iter().map(|b| b.len()).collect();
+    assert_eq!(batches, [3]);
+}
