@@ -1,15 +1,17 @@
 //! Every aggregate function as it is written in a definition, over every window, through the real engine: random facts with
-//! decimals, lists, maps and structs, some retracted, in any batches, closed and opened in between, must equal the naive oracle bit for bit.
+//! decimals, lists, maps and structs, some revised and some retracted, in any batches, closed and opened in between, must
+//! equal the naive oracle bit for bit: live reads, sweeps, rows of training sets, and reads of the view once it has been made
+//! again.
 
 use std::fmt::Write;
 
 use headwater_aggregate::oracle::{OracleFact, Question, answer};
 use headwater_aggregate::{Aggregate, Quantiles, Spread, Window, WindowKind};
-use headwater_schema::{Cursor, DataType, Field, Position, Value, value_to_text};
+use headwater_schema::{DataType, Field, Position, Value, value_to_text};
 use proptest::prelude::*;
 use serde_json::{Value as Json, json};
 
-use crate::harness::{Harness, SECOND, bits};
+use crate::harness::{Harness, Live, SECOND, bits, cursor_at};
 
 const CONTRACT: &str = "
 kind: DataContract
@@ -366,8 +368,10 @@ fn taken_apart() -> Vec<Written> {
     ]
 }
 
-/// The features with a window each: their names, what they ask, and over which window.
-fn features() -> Vec<(String, Written, Window)> {
+/// A feature with one window: its name, what it asks, and over which window.
+type Asked = (String, Written, Window);
+
+fn features() -> Vec<Asked> {
     let mut all = Vec::new();
     for (place, (_, window)) in windows().into_iter().enumerate() {
         for (index, feature) in written().into_iter().enumerate() {
@@ -511,6 +515,7 @@ fn to_json(value: &Value) -> Json {
 #[derive(Debug, Clone)]
 enum Step {
     Ingest(Vec<Fact>),
+    Revise(Vec<Fact>),
     Retract(Vec<u16>),
     Reopen,
     Checkpoint,
@@ -524,14 +529,19 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         second,
         seed,
     });
+    let facts = proptest::collection::vec(fact, 1..90);
     let step = prop_oneof![
-        6 => proptest::collection::vec(fact, 1..90).prop_map(Step::Ingest),
+        6 => facts.clone().prop_map(Step::Ingest),
+        2 => facts.prop_map(Step::Revise),
         2 => proptest::collection::vec(0u16..400, 1..60).prop_map(Step::Retract),
         1 => Just(Step::Reopen),
         1 => Just(Step::Checkpoint),
     ];
     proptest::collection::vec(step, 1..8)
 }
+
+/// (customer, second, whether facts at it count, what is known)
+type Read = (u8, i64, bool, u64);
 
 struct Run {
     harness: Harness,
@@ -567,17 +577,25 @@ impl Run {
                     }
                 }
             }
-            Step::Ingest(facts) => {
+            Step::Ingest(facts) | Step::Revise(facts) => {
                 let rows: Vec<Json> = facts.iter().map(Fact::row).collect();
-                self.harness.send("sale", &rows, false);
-                for fact in facts {
-                    if self.live(fact.id).is_none() {
-                        self.sequence += 1;
-                        self.facts.push((fact.clone(), self.sequence, None));
-                    }
-                }
+                let revise = matches!(step, Step::Revise(_));
+                self.harness.send("sale", &rows, revise);
+                facts.iter().for_each(|fact| self.take_fact(fact, revise));
             }
         }
+    }
+
+    fn take_fact(&mut self, fact: &Fact, revise: bool) {
+        let next = self.sequence + 1;
+        if let Some((known, _, removed_at)) = self.live(fact.id) {
+            if !revise || known.row() == fact.row() {
+                return;
+            }
+            *removed_at = Some(next);
+        }
+        self.sequence = next;
+        self.facts.push((fact.clone(), next, None));
     }
 
     fn live(&mut self, id: u16) -> Option<&mut (Fact, u64, Option<u64>)> {
@@ -598,11 +616,14 @@ impl Run {
         facts.map(fact).collect()
     }
 
-    fn check(&self, features: &[(String, Written, Window)], customer: u8, second: i64) {
-        let names: Vec<String> = features.iter().map(|f| format!("sales.{}", f.0)).collect();
-        let cursor = Cursor::inclusive(second * SECOND);
+    /// Reads live, and holds that to the oracle.
+    fn check(&self, features: &[Asked], read: Read) -> Live {
+        let (customer, second, inclusive, known_at) = read;
+        let cursor = cursor_at(second, inclusive, known_at.min(self.sequence));
         let key = format!("c{customer}");
-        let row = self.harness.read(&names, ("customer", &key), &cursor);
+        let row = self
+            .harness
+            .read(&full_names(features), ("customer", &key), &cursor);
         for (index, (name, feature, window)) in features.iter().enumerate() {
             let input = feature.of.map(column_type);
             let question = Question {
@@ -623,11 +644,16 @@ impl Run {
             assert_eq!(
                 bits(&row.values[index]),
                 bits(&want.value),
-                "{name}: {text} of c{customer} at {second}s"
+                "{name}: {text} of {key} at {cursor:?}"
             );
             assert_eq!(row.event_times[index], want.event_time, "{name}: {text}");
         }
+        (key, cursor, row)
     }
+}
+
+fn full_names(features: &[Asked]) -> Vec<String> {
+    features.iter().map(|f| format!("sales.{}", f.0)).collect()
 }
 
 proptest! {
@@ -637,15 +663,17 @@ proptest! {
     fn every_function_over_every_window_equals_the_oracle(
         memory_bytes_max in prop_oneof![Just(0usize), Just(1 << 30)],
         steps in steps(),
-        reads in proptest::collection::vec((0u8..2, -5i64..100), 8),
+        reads in proptest::collection::vec((0u8..2, -5i64..100, any::<bool>(), 0u64..400), 8),
     ) {
         let features = features();
         let mut run = Run::new(memory_bytes_max);
-        for (step, (customer, second)) in steps.iter().zip(&reads) {
+        for (step, read) in steps.iter().zip(&reads) {
             run.take(step);
-            run.check(&features, *customer, *second);
+            run.check(&features, (read.0, read.1, read.2, u64::MAX));
         }
-        run.check(&features, 0, 95);
-        run.check(&features, 1, 95);
+        let ends = [0, 1].map(|customer| (customer, 95, true, u64::MAX));
+        let reads = reads.into_iter().chain(ends);
+        let live: Vec<Live> = reads.map(|read| run.check(&features, read)).collect();
+        run.harness.assert_offline("sales", &full_names(&features), "customer", &live);
     }
 }

@@ -3,18 +3,23 @@
 use std::path::Path;
 
 use headwater::{Config, Engine, Env, Project, StateSettings, apply_project};
+use headwater_aggregate::Status;
 use headwater_api::backend::{
     EntityRequest, FeatureRow, FeaturesRequest, IngestOptions, IngestReply, KeyValue, KnownAt,
     Names, RetractReply,
 };
 use headwater_schema::decode::BodyFormat;
-use headwater_schema::{Cursor, Position, Sequence, Value};
+use headwater_schema::{Cursor, Micros, Position, Sequence, Value};
 use headwater_testkit::TempProject;
 use serde_json::{Value as Json, json};
 
-use crate::{BINARY, open_engine};
+use crate::labels::assert_rows;
+use crate::{BINARY, assert_swept, open_engine};
 
 pub const SECOND: i64 = 1_000_000;
+
+/// What was read live of an entity whose key is one text.
+pub type Live = (String, Cursor, FeatureRow);
 
 pub struct Harness {
     project: TempProject,
@@ -90,12 +95,43 @@ impl Harness {
             as_of: Some(cursor.as_of),
             known_at: (!all).then_some(KnownAt::Sequence(cursor.known_at)),
             context: Vec::new(),
-            inclusive: cursor.until > Position::before(cursor.as_of),
+            inclusive: is_inclusive(cursor),
             lenient: false,
         };
         let mut reply = self.engine().features(&request).expect("read");
         reply.rows.remove(0)
     }
+
+    /// Holds what was read live to whatever else tells it, bit for bit: the sweep, rows of training sets, and reads
+    /// once the view that keeps the states has been made again. `key` is the entity's.
+    pub fn assert_offline(&self, view: &str, names: &[String], key: &str, reads: &[Live]) {
+        let engine = self.engine();
+        assert_swept(engine, self.folder(), names, reads);
+        assert_rows(engine, names, key, reads);
+        engine.backfill(&[view.to_owned()]).expect("begun");
+        engine.wait_until_filled(|_| ()).expect("filled");
+        for (entity, cursor, live) in reads {
+            let again = self.read(names, (key, entity), cursor);
+            for (index, name) in names.iter().enumerate() {
+                assert_eq!(
+                    told(&again, index),
+                    told(live, index),
+                    "{name} of {entity} at {cursor:?}, made again"
+                );
+            }
+        }
+    }
+}
+
+/// A value as bits, its status, and its event time.
+pub fn told(row: &FeatureRow, index: usize) -> (String, Status, Option<Micros>) {
+    let value = bits(&row.values[index]);
+    (value, row.statuses[index], row.event_times[index])
+}
+
+/// Whether a cursor sees facts at its moment itself.
+pub fn is_inclusive(cursor: &Cursor) -> bool {
+    cursor.until > Position::before(cursor.as_of)
 }
 
 /// The cursor at a second, which sees facts at it or doesn't.

@@ -5,16 +5,14 @@ use arrow::array::RecordBatch;
 use headwater::Engine;
 use headwater_aggregate::oracle::{OracleFact, evaluate};
 use headwater_aggregate::{Aggregate, Window, WindowKind};
-use headwater_api::backend::{FeatureRow, Names, TrainingSetRequest};
+use headwater_api::backend::{Names, TrainingSetRequest};
 use headwater_schema::decode::{BodyFormat, read_record_batches};
-use headwater_schema::{Cursor, DataType, Position, Value};
+use headwater_schema::{Cursor, DataType, Value};
 use headwater_testkit::{ServerProcess, TempProject};
 use serde_json::{Value as Json, json};
 
-use crate::harness::bits;
+use crate::harness::{Live, SECOND, bits, is_inclusive};
 use crate::{BINARY, SHOP};
-
-const SECOND: i64 = 1_000_000;
 
 /// Of the shop's purchases.
 pub const LABELS: &str = "
@@ -41,8 +39,6 @@ owner: sales
 spec: {contract: purchase, match: [customer], horizon: 5s, otherwise: false}
 ";
 
-type Live = (String, Cursor, FeatureRow);
-
 /// How a live read was asked for.
 pub struct Seen {
     pub customer: u8,
@@ -56,7 +52,7 @@ impl Seen {
         Self {
             customer: customer[1..].parse().expect("c and a number"),
             second: cursor.as_of / SECOND,
-            inclusive: cursor.until == Position::after(cursor.as_of),
+            inclusive: is_inclusive(cursor),
             known_at: cursor.known_at,
         }
     }
@@ -91,30 +87,30 @@ fn column(table: &RecordBatch, name: &str) -> Vec<Value> {
         .collect()
 }
 
-/// Holds the rows of training sets to live reads at the same cursors, bit for bit.
-pub fn assert_rows(engine: &Engine, names: &[String], reads: &[Live]) {
+/// Holds the rows of training sets to live reads at the same cursors, bit for bit. `key` is the column of the
+/// entities' keys.
+pub fn assert_rows(engine: &Engine, names: &[String], key: &str, reads: &[Live]) {
     for inclusive in [false, true] {
         let reads = || {
             let all = reads.iter();
-            all.filter(move |read| Seen::of(read).inclusive == inclusive)
+            all.filter(move |(_, cursor, _)| is_inclusive(cursor) == inclusive)
         };
         if reads().count() == 0 {
             continue;
         }
-        let row = |(customer, cursor, _): &Live| {
-            format!("{customer},{},{}\n", cursor.as_of, cursor.known_at)
-        };
+        let row =
+            |(entity, cursor, _): &Live| format!("{entity},{},{}\n", cursor.as_of, cursor.known_at);
         let spine: String = reads().map(row).collect();
-        let spine = format!("customer,as_of,known_at\n{spine}");
+        let spine = format!("{key},as_of,known_at\n{spine}");
         let table = table(engine, &spine, |asked| {
             asked.names = Names::List(names.to_vec());
             asked.inclusive = inclusive;
         });
         for (index, name) in names.iter().enumerate() {
             let made = column(&table, name);
-            for (made, (customer, cursor, live)) in made.iter().zip(reads()) {
+            for (made, (entity, cursor, live)) in made.iter().zip(reads()) {
                 let live = bits(&live.values[index]);
-                assert_eq!(bits(made), live, "{name} of {customer} at {cursor:?}");
+                assert_eq!(bits(made), live, "{name} of {entity} at {cursor:?}");
             }
         }
     }

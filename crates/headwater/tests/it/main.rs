@@ -53,10 +53,11 @@ mod values;
 mod windows;
 
 use headwater::Env;
-use headwater_api::backend::FeatureRow;
 use headwater_batch::{Moment, SpillLimit, Sweep, SweepOptions};
 use headwater_features::ReadPlan;
-use headwater_schema::{Cursor, EntityKey, Value};
+use headwater_schema::{EntityKey, Value};
+
+use crate::harness::{Live, bits};
 
 fn open_engine(config: &headwater::Config, data: &std::path::Path) -> headwater::Engine {
     headwater::Engine::open(headwater::Env::real(), config, data, |_, _| {}).expect("opens")
@@ -84,7 +85,7 @@ fn assert_swept(
     engine: &headwater::Engine,
     folder: &std::path::Path,
     names: &[String],
-    reads: &[(String, Cursor, FeatureRow)],
+    reads: &[Live],
 ) {
     let catalog = engine.catalog();
     let features = catalog.resolve(names).expect("known").features;
@@ -114,8 +115,8 @@ fn assert_swept(
             assert_eq!(column.len(), reads.len());
             for (row, (key, cursor, live)) in reads.iter().enumerate() {
                 assert_eq!(
-                    format!("{:?}", Value::from_array(column, row)),
-                    format!("{:?}", live.values[index]),
+                    bits(&Value::from_array(column, row)),
+                    bits(&live.values[index]),
                     "{} of {key} at {cursor:?}",
                     names[index]
                 );

@@ -5,12 +5,11 @@
 
 use headwater_aggregate::oracle::{OracleFact, evaluate};
 use headwater_aggregate::{Aggregate, Window, WindowKind};
-use headwater_api::backend::FeatureRow;
-use headwater_schema::{Cursor, DataType, Position, Value};
+use headwater_schema::{DataType, Position, Value};
 use proptest::prelude::*;
 use serde_json::json;
 
-use crate::harness::{Harness, SECOND, bits, cursor_at};
+use crate::harness::{Harness, Live, SECOND, bits, cursor_at, told};
 use crate::labels::{LABELS, Seen, assert_labels, assert_rows};
 use crate::{CONTRACTS, FEATURES, assert_swept};
 
@@ -212,13 +211,7 @@ impl Run {
     }
 
     /// Reads live, and holds that to the oracle.
-    fn check(
-        &self,
-        customer: u8,
-        second: i64,
-        inclusive: bool,
-        known_at: u64,
-    ) -> (String, Cursor, FeatureRow) {
+    fn check(&self, customer: u8, second: i64, inclusive: bool, known_at: u64) -> Live {
         let features = features();
         let names: Vec<String> = features.iter().map(|f| format!("random.{}", f.0)).collect();
         let key = format!("c{customer}");
@@ -247,10 +240,6 @@ impl Run {
         let alone = self
             .harness
             .read(&names[newest..], ("customer", &key), &cursor);
-        let told = |row: &FeatureRow, place: usize| {
-            let (value, status) = (bits(&row.values[place]), row.statuses[place]);
-            (value, status, row.event_times[place])
-        };
         assert_eq!(
             told(&alone, 0),
             told(&row, newest),
@@ -291,7 +280,7 @@ proptest! {
         let names: Vec<String> = features().iter().map(|f| format!("random.{}", f.0)).collect();
         let engine = run.harness.engine();
         assert_swept(engine, run.harness.folder(), &names, &live);
-        assert_rows(engine, &names, &live);
+        assert_rows(engine, &names, "customer", &live);
         assert_labels(engine, &run.facts, &live);
         engine.backfill(&["random".to_owned()]).expect("begun");
         engine.wait_until_filled(|_| ()).expect("filled");

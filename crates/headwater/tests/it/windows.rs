@@ -1,5 +1,7 @@
-//! Random windows of every mode over random facts of two contracts through the real engine, at any cursor, must
-//! equal the naive oracle: also where a feature uses one of the sources, and where a contract feeds a view twice.
+//! Random windows of every mode over random facts of two contracts, some revised and some retracted, through the real
+//! engine, at any cursor, must equal the naive oracle: also where a feature uses one of the sources, and where a
+//! contract feeds a view twice. Live reads, sweeps, rows of training sets, and reads of the view once it has been made
+//! again.
 
 use headwater_aggregate::oracle::{OracleFact, evaluate};
 use headwater_aggregate::{Aggregate, Grid, Window, WindowKind};
@@ -8,7 +10,7 @@ use proptest::prelude::*;
 use proptest::sample::Index;
 use serde_json::json;
 
-use crate::harness::{Harness, SECOND, cursor_at};
+use crate::harness::{Harness, Live, SECOND, bits, cursor_at};
 
 const DEFINITIONS: &str = "\
 kind: DataContract
@@ -60,6 +62,8 @@ spec:
     - {name: last, aggregate: last, of: amount, where: amount > 2, windows: WINDOWS}
     - {name: fees, aggregate: sum, of: amount, source: fee, windows: WINDOWS}
 ";
+
+const FEATURES: [&str; 4] = ["count", "sum", "last", "fees"];
 
 /// A window as it is written (without its `as`), and as it is meant.
 type Spelled = (String, Window);
@@ -140,9 +144,14 @@ fn window() -> impl Strategy<Value = Spelled> {
     })
 }
 
+/// (payer, payee, amount, second)
+type Payment = (u8, u8, Option<i8>, i64);
+
 #[derive(Debug, Clone)]
 enum Step {
-    Payments(Vec<(u8, u8, Option<i8>, i64)>),
+    Payments(Vec<Payment>),
+    /// Replaces payments that were sent, by any number.
+    Revise(Vec<(Index, Payment)>),
     Fees(Vec<(u8, Option<i8>, i64)>),
     /// Retracts payments that were sent, by any number.
     Retract(Vec<Index>),
@@ -152,10 +161,13 @@ enum Step {
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let amount = || proptest::option::weighted(0.9, -3i8..9);
     let time = || -60i64..60;
-    let payments = proptest::collection::vec((0u8..3, 0u8..3, amount(), time()), 1..30);
+    let payment = || (0u8..3, 0u8..3, amount(), time());
+    let payments = proptest::collection::vec(payment(), 1..30);
+    let revised = proptest::collection::vec((any::<Index>(), payment()), 1..6);
     let fees = proptest::collection::vec((0u8..3, amount(), time()), 1..20);
     let step = prop_oneof![
         5 => payments.prop_map(Step::Payments),
+        2 => revised.prop_map(Step::Revise),
         3 => fees.prop_map(Step::Fees),
         2 => proptest::collection::vec(any::<Index>(), 1..6).prop_map(Step::Retract),
         1 => Just(Step::Reopen),
@@ -166,19 +178,21 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 /// A fact as the oracle sees it, and whether it is a fee.
 type Known = (OracleFact, bool);
 
+/// A payment that hasn't been retracted: the number in its id, what it says, and the sequence since which it does.
+type Sent = (u64, Payment, u64);
+
 struct Run {
     windows: Vec<Spelled>,
     harness: Harness,
     facts: Vec<Vec<Known>>,
-    /// The sequences of payments that haven't been retracted.
-    payments: Vec<u64>,
+    payments: Vec<Sent>,
     sequence: u64,
 }
 
 impl Run {
     fn new(windows: Vec<Spelled>, shards: usize, memory_bytes_max: usize) -> Self {
         let mut definitions = DEFINITIONS.to_owned();
-        for name in ["count", "sum", "last", "fees"] {
+        for name in FEATURES {
             let written = windows.iter().enumerate();
             let written: Vec<String> = written
                 .map(|(i, (text, _))| format!("{{{text}, as: {name}_{i}}}"))
@@ -204,19 +218,13 @@ impl Run {
         match step {
             Step::Reopen => self.harness.reopen(),
             Step::Retract(picks) => picks.iter().for_each(|pick| self.retract(pick)),
+            Step::Revise(changes) => changes.iter().for_each(|(pick, to)| self.revise(pick, *to)),
             Step::Payments(payments) => {
-                let rows = payments.iter().enumerate().map(|(i, (payer, payee, amount, second))| {
-                    json!({"id": format!("p{}", self.sequence + i as u64), "payer": name(*payer), "payee": name(*payee),
-                        "amount": amount.map(f64::from), "time": second * SECOND})
-                });
-                self.ingest("payment", rows.collect());
-                for (payer, payee, amount, second) in payments {
-                    self.sequence += 1;
-                    self.payments.push(self.sequence);
-                    self.know(*payer, *amount, *second, false);
-                    if payee != payer && amount.is_some_and(|a| a > 1) {
-                        self.know(*payee, *amount, *second, false);
-                    }
+                let rows = (self.sequence..).zip(payments);
+                let rows = rows.map(|(id, payment)| paid(id, *payment)).collect();
+                self.ingest("payment", rows);
+                for payment in payments {
+                    self.pay(self.sequence, *payment);
                 }
             }
             Step::Fees(fees) => {
@@ -238,18 +246,48 @@ impl Run {
         assert_eq!(reply.accepted, rows.len());
     }
 
+    /// A payment begins to count, for its payer and perhaps for its payee.
+    fn pay(&mut self, id: u64, payment: Payment) {
+        self.sequence += 1;
+        self.payments.push((id, payment, self.sequence));
+        let (payer, payee, amount, second) = payment;
+        self.know(payer, amount, second, false);
+        if payee != payer && amount.is_some_and(|a| a > 1) {
+            self.know(payee, amount, second, false);
+        }
+    }
+
+    fn revise(&mut self, pick: &Index, payment: Payment) {
+        if self.payments.is_empty() {
+            return;
+        }
+        let place = pick.index(self.payments.len());
+        let (id, known, since) = self.payments[place];
+        let reply = self.harness.send("payment", &[paid(id, payment)], true);
+        assert_eq!(reply.accepted, usize::from(payment != known));
+        if payment != known {
+            self.payments.swap_remove(place);
+            self.end(since, self.sequence + 1);
+            self.pay(id, payment);
+        }
+    }
+
     fn retract(&mut self, pick: &Index) {
         if self.payments.is_empty() {
             return;
         }
-        let gone = self.payments.swap_remove(pick.index(self.payments.len()));
-        let gone_id = format!("p{}", gone - 1);
-        let reply = self.harness.retract("payment", vec![gone_id]);
+        let (id, _, since) = self.payments.swap_remove(pick.index(self.payments.len()));
+        let reply = self.harness.retract("payment", vec![format!("p{id}")]);
         assert_eq!(reply.retracted, 1);
         self.sequence += 1;
+        self.end(since, self.sequence);
+    }
+
+    /// What counts since one sequence counts no longer from another on.
+    fn end(&mut self, since: u64, at: u64) {
         for (fact, _) in self.facts.iter_mut().flatten() {
-            if fact.position.sequence == gone {
-                fact.removed_at = Some(self.sequence);
+            if fact.position.sequence == since {
+                fact.removed_at = Some(at);
             }
         }
     }
@@ -266,7 +304,13 @@ impl Run {
         self.facts[usize::from(account)].push((fact, fee));
     }
 
-    fn check(&self, account: u8, second: i64, inclusive: bool, known_at: u64) {
+    fn names(&self) -> Vec<String> {
+        let of = |name| (0..self.windows.len()).map(move |i| format!("money.{name}_{i}"));
+        FEATURES.into_iter().flat_map(of).collect()
+    }
+
+    /// Reads live, and holds that to the oracle.
+    fn check(&self, account: u8, second: i64, inclusive: bool, known_at: u64) -> Live {
         let wanted: [(&str, Aggregate, bool); 4] = [
             ("count", Aggregate::Count, false),
             ("sum", Aggregate::Sum, true),
@@ -274,23 +318,14 @@ impl Run {
             ("fees", Aggregate::Sum, true),
         ];
         let features = wanted.iter().flat_map(|w| {
-            self.windows
-                .iter()
-                .enumerate()
-                .map(move |(i, (text, window))| (w, i, text, window))
+            let windows = self.windows.iter();
+            windows.map(move |(text, window)| (w, text, window))
         });
-        let features: Vec<_> = features.collect();
-        let names = features.iter();
-        let names: Vec<String> = names
-            .map(|(w, i, ..)| format!("money.{}_{i}", w.0))
-            .collect();
         let cursor = cursor_at(second, inclusive, known_at.min(self.sequence));
-        let row = self
-            .harness
-            .read(&names, ("account", &name(account)), &cursor);
+        let key = name(account);
+        let row = self.harness.read(&self.names(), ("account", &key), &cursor);
         let float = DataType::Float64;
-        for (index, ((name, function, with_input), _, text, window)) in features.iter().enumerate()
-        {
+        for (index, ((name, function, with_input), text, window)) in features.enumerate() {
             let facts: Vec<OracleFact> = self.facts[usize::from(account)]
                 .iter()
                 .filter(|(_, fee)| *fee || *name != "fees")
@@ -301,18 +336,25 @@ impl Run {
                 })
                 .collect();
             let want = evaluate(&facts, function, *with_input, &float, window, &cursor);
-            let got = (&row.values[index], row.event_times[index]);
+            let got = (bits(&row.values[index]), row.event_times[index]);
             assert_eq!(
                 got,
-                (&want.value, want.event_time),
+                (bits(&want.value), want.event_time),
                 "{name} over {{{text}}} at {cursor:?}"
             );
         }
+        (key, cursor, row)
     }
 }
 
 fn name(account: u8) -> String {
     format!("a{account}")
+}
+
+/// A payment as it is sent.
+fn paid(id: u64, (payer, payee, amount, second): Payment) -> serde_json::Value {
+    json!({"id": format!("p{id}"), "payer": name(payer), "payee": name(payee),
+        "amount": amount.map(f64::from), "time": second * SECOND})
 }
 
 proptest! {
@@ -333,9 +375,11 @@ proptest! {
             run.check(account, second, inclusive, known_at);
             run.check(account, second, inclusive, u64::MAX);
         }
+        let mut live = Vec::new();
         for (account, second, inclusive, known_at) in reads {
-            run.check(account, second, inclusive, known_at);
-            run.check(account, second, inclusive, u64::MAX);
+            live.push(run.check(account, second, inclusive, known_at));
+            live.push(run.check(account, second, inclusive, u64::MAX));
         }
+        run.harness.assert_offline("money", &run.names(), "account", &live);
     }
 }
