@@ -3,7 +3,7 @@
 use axum::body::Body;
 use axum::extract::{Query, State};
 use axum::http::{HeaderMap, Response};
-use headwater_schema::Micros;
+use headwater_schema::{Micros, Sequence};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -32,6 +32,8 @@ pub struct TrainingSetRequest {
     pub inclusive: bool,
     /// Everything, or what the spine's column `known_at` says, by default.
     pub known_at: Option<TrainingKnownAt>,
+    /// Facts from this sequence on don't count, whatever rows may know; so a manifest's training set is made again.
+    pub facts_until: Option<Sequence>,
     /// The spine's time column.
     pub time: String,
     /// Labels to add, by name.
@@ -55,6 +57,8 @@ pub struct TrainingSetParameters {
     inclusive: Option<bool>,
     #[serde(default)]
     known_at: Option<String>,
+    #[serde(default)]
+    facts_until: Option<Sequence>,
     /// Names, with commas between them.
     #[serde(default)]
     labels: Option<String>,
@@ -89,6 +93,7 @@ pub async fn post_training_set(
         },
         inclusive: parameters.inclusive.unwrap_or(false),
         known_at: rows_known_at(parameters.known_at.as_deref())?,
+        facts_until: parameters.facts_until,
         time: parameters.time.unwrap_or_else(|| "as_of".to_owned()),
         labels: parameters.labels.map(list).unwrap_or_default(),
         labels_as_of: labels_as_of
@@ -136,6 +141,7 @@ pub fn paths() -> Paths {
             query("time", text.clone(), "the spine's time column; `as_of` by default"),
             query("inclusive", json!({"type": "boolean"}), "`true`: facts at a row's time itself count"),
             query("known_at", text.clone(), "a `sequence`, RFC 3339, or `arrival`: what had arrived by each row's own time"),
+            query("facts_until", json!({"type": "integer", "minimum": 0}), "a sequence: facts from it on don't count, whatever rows may know; the end of a manifest's `facts` makes its training set again"),
             query("labels", text.clone(), "labels to add, with commas between them"),
             query("labels_as_of", text.clone(), "when the labels are looked at, in RFC 3339: those whose horizon hasn't come by then are null; now by default")],
         "requestBody": rows_body(),

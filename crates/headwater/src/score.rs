@@ -166,7 +166,7 @@ impl Engine {
             added: by.added().map(|(name, _)| name.clone()).collect(),
             labels: Vec::new(),
         };
-        let made = self.make(asked, rows, format, None, work)?;
+        let made = self.make(asked, rows, format, work)?;
         let spine = &made.spine;
         let mut manifest = by.manifest(out.format, &spine.schema, &spine.sha256);
         manifest.rows.count = spine.count;
@@ -203,6 +203,7 @@ impl By<'_> {
             names: Names::Set(self.scorer.set().name.to_string()),
             inclusive: false,
             known_at: self.request.known_at,
+            facts_until: None,
             time: self.request.time.clone().unwrap_or(TIME.to_owned()),
             labels: Vec::new(),
             labels_as_of: None,

@@ -34,7 +34,7 @@ mod manifest;
 mod spine;
 
 pub(crate) use manifest::feature_definitions;
-pub use manifest::request_of;
+pub use manifest::{refuse_changes, refuse_other_bytes, request_of};
 pub(crate) use spine::Chunk;
 use spine::{Spine, Taking};
 
@@ -171,7 +171,7 @@ impl Engine {
         let _running = self.making.begin()?;
         let work = self.work(stop);
         let spine = self.spooled(&work, spine)?;
-        let made = self.make(self.asked(request)?, &spine, format, None, &work)?;
+        let made = self.make(self.asked(request)?, &spine, format, &work)?;
         let manifest = made.manifest(self.facts.first_sequence(), OutputFormat::ArrowStream);
         let manifest = HashMap::from([(MANIFEST_METADATA.to_owned(), manifest.to_text()?)]);
         let schema = made.schema().with_metadata(manifest);
@@ -208,14 +208,17 @@ impl Engine {
         let stop = Stop::default();
         let work = self.work(&stop);
         let asked = self.asked(request)?;
-        let made = self.make(asked, &Arc::from(spine), format, again, &work)?;
+        let made = self.make(asked, &Arc::from(spine), format, &work)?;
+        let manifest = made.manifest(self.facts.first_sequence(), table);
+        if let Some(again) = again {
+            refuse_changes(&manifest, again)?;
+        }
         write_table(&self.env, out, |out| {
             let nulls = self.write_rows(&made, table, &Arc::new(made.schema()), out)?;
-            let manifest = made.manifest(self.facts.first_sequence(), table);
             Ok(move |sha256| {
                 let manifest = manifest.finish(nulls, sha256);
                 if let Some(again) = again {
-                    manifest::refuse_other_bytes(again, &manifest)?;
+                    refuse_other_bytes(&manifest, again)?;
                 }
                 Ok(manifest)
             })
@@ -254,7 +257,6 @@ impl Engine {
         asked: Asked<'a>,
         file: &Arc<dyn ReadFile>,
         format: BodyFormat,
-        again: Option<&Manifest>,
         work: &'a Work<'a>,
     ) -> Result<Made<'a>, Problem> {
         let Asked {
@@ -273,8 +275,8 @@ impl Engine {
         let taking = Taking {
             engine: self,
             known_at: request.known_at,
+            facts_until: request.facts_until,
             inclusive: asked.inclusive,
-            again,
             shape: &shape,
             spill: &work.spill,
             bytes_max: self.making.settings.memory_bytes_max / 4,
@@ -290,9 +292,6 @@ impl Engine {
             plan,
             spine,
         };
-        if let Some(again) = again {
-            made.refuse_changes(again)?;
-        }
         self.refuse_expired(&made)?;
         Ok(made)
     }

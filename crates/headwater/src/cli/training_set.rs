@@ -7,8 +7,8 @@ use arrow::array::RecordBatch;
 use arrow::ipc::reader::StreamReader;
 use clap::Args;
 use headwater::{
-    Following, MANIFEST_METADATA, manifest_path, refuse_own_spine, request_of, table_format,
-    write_table,
+    Following, MANIFEST_METADATA, manifest_path, refuse_changes, refuse_other_bytes,
+    refuse_own_spine, request_of, table_format, write_table,
 };
 use headwater_api::backend::{Names, TrainingKnownAt, TrainingSetRequest};
 use headwater_batch::{Manifest, TableWriter, spine_format};
@@ -76,6 +76,18 @@ pub fn run(context: &Context, arguments: &TrainingSetArguments) -> Result<(), Fa
 }
 
 impl TrainingSetArguments {
+    /// What is to be made, with the manifest of what is to be made again.
+    fn asked(&self, context: &Context) -> Result<(TrainingSetRequest, Option<Manifest>), Problem> {
+        let Some(path) = &self.manifest else {
+            return Ok((self.request()?, None));
+        };
+        let unreadable =
+            |e| Problem::user("unreadable-file", "the manifest can't be read").detail(e);
+        let bytes = context.env.files.read(path).map_err(unreadable)?;
+        let again = Manifest::from_bytes(&bytes)?;
+        Ok((request_of(&again), Some(again)))
+    }
+
     fn request(&self) -> Result<TrainingSetRequest, Problem> {
         Ok(TrainingSetRequest {
             names: match &self.set {
@@ -88,6 +100,7 @@ impl TrainingSetArguments {
                 Some(text) => Some(TrainingKnownAt::Until(known_at(text)?)),
                 None => None,
             },
+            facts_until: None,
             time: self.time.clone(),
             labels: self.label.clone(),
             labels_as_of: self.labels_as_of.as_deref().map(time).transpose()?,
@@ -96,18 +109,7 @@ impl TrainingSetArguments {
 }
 
 fn make(context: &Context, arguments: &TrainingSetArguments) -> Result<Manifest, Failure> {
-    let again = arguments.manifest.as_ref().map(|path| {
-        let read =
-            context.env.files.read(path).map_err(|e| {
-                Problem::user("unreadable-file", "the manifest can't be read").detail(e)
-            });
-        Manifest::from_bytes(&read?)
-    });
-    let again = again.transpose()?;
-    let request = match &again {
-        Some(manifest) => request_of(manifest),
-        None => arguments.request()?,
-    };
+    let (request, again) = arguments.asked(context)?;
     let engine = context.engine()?;
     let (spine, out) = (&arguments.spine, &arguments.out);
     Ok(engine.write_training_set(&request, spine, out, again.as_ref())?)
@@ -119,17 +121,11 @@ fn ask(
     remote: &Remote,
     arguments: &TrainingSetArguments,
 ) -> Result<Manifest, Failure> {
-    if arguments.manifest.is_some() {
-        let title = "a server doesn't make a training set again by its manifest";
-        return Err(Problem::user("not-available", title)
-            .hint("leave `--server` out, where the data is")
-            .into());
-    }
     let format = table_format(&arguments.out)?;
     refuse_own_spine(&context.env, &arguments.spine, &arguments.out)?;
     let extension = arguments.spine.extension().and_then(|e| e.to_str());
     let spine_format = spine_format(extension.unwrap_or_default())?;
-    let request = arguments.request()?;
+    let (request, again) = arguments.asked(context)?;
     let mut query = vec![
         ("time", request.time),
         ("inclusive", request.inclusive.to_string()),
@@ -145,6 +141,8 @@ fn ask(
     if !request.labels.is_empty() {
         query.push(("labels", request.labels.join(",")));
     }
+    let until = request.facts_until.map(|n| n.to_string());
+    query.extend(until.map(|n| ("facts_until", n)));
     let as_of = request.labels_as_of.map(format_timestamp);
     query.extend(as_of.map(|at| ("labels_as_of", at)));
     let mut spine = Following::open(&context.env, &arguments.spine)?;
@@ -154,6 +152,9 @@ fn ask(
     let mut schema = rows.schema().as_ref().clone();
     let manifest = schema.metadata.remove(MANIFEST_METADATA);
     let manifest = Manifest::from_bytes(manifest.unwrap_or_default().as_bytes())?;
+    if let Some(again) = &again {
+        refuse_changes(&manifest, again)?;
+    }
     let schema = schema.into();
     let written = write_table(&context.env, &arguments.out, |out| {
         let mut table = TableWriter::new(format, &schema, Box::new(out))?;
@@ -169,7 +170,13 @@ fn ask(
         }
         table.finish()?;
         let output = format.as_str().to_owned();
-        Ok(move |sha256| Ok(Manifest { output, ..manifest }.finish(nulls, sha256)))
+        Ok(move |sha256| {
+            let manifest = Manifest { output, ..manifest }.finish(nulls, sha256);
+            if let Some(again) = &again {
+                refuse_other_bytes(&manifest, again)?;
+            }
+            Ok(manifest)
+        })
     });
     Ok(written?)
 }

@@ -29,35 +29,6 @@ impl Made<'_> {
         hashes
     }
 
-    pub fn refuse_changes(&self, again: &Manifest) -> Result<(), Problem> {
-        let own = self.definitions();
-        let mut names = own.keys().chain(again.definitions.keys());
-        if let Some(name) = names.find(|name| own.get(*name) != again.definitions.get(*name)) {
-            return Err(Problem::user(
-                "definitions-changed",
-                "what the training set was made with is defined otherwise now",
-            )
-            .field("definitions")
-            .detail(format!("`{name}` has another hash than in the manifest"))
-            .hint(
-                "apply the definitions of then, or make a new training set without `--manifest`",
-            ));
-        }
-        if again.spine.sha256 != self.spine.sha256 {
-            return Err(Problem::user(
-                "spine-changed",
-                "the spine isn't the one that the manifest names",
-            )
-            .field("spine")
-            .detail(format!(
-                "its SHA-256 is {}, was {}",
-                self.spine.sha256, again.spine.sha256
-            ))
-            .hint("give the same file"));
-        }
-        Ok(())
-    }
-
     /// What is known before the first row is read; [`Manifest::finish`] adds the rest.
     pub fn manifest(&self, first: Sequence, output: OutputFormat) -> Manifest {
         let names = self.plan.names.iter().map(|n| n.to_string());
@@ -117,8 +88,36 @@ pub(crate) fn feature_definitions(
     hashes
 }
 
+/// Refuses what would be made by `own` of other definitions or of another spine than `again` was.
+pub fn refuse_changes(own: &Manifest, again: &Manifest) -> Result<(), Problem> {
+    let (is, was) = (&own.definitions, &again.definitions);
+    let mut names = is.keys().chain(was.keys());
+    if let Some(name) = names.find(|name| is.get(*name) != was.get(*name)) {
+        return Err(Problem::user(
+            "definitions-changed",
+            "what the training set was made with is defined otherwise now",
+        )
+        .field("definitions")
+        .detail(format!("`{name}` has another hash than in the manifest"))
+        .hint("apply the definitions of then, or make a new training set without `--manifest`"));
+    }
+    if again.spine.sha256 != own.spine.sha256 {
+        return Err(Problem::user(
+            "spine-changed",
+            "the spine isn't the one that the manifest names",
+        )
+        .field("spine")
+        .detail(format!(
+            "its SHA-256 is {}, was {}",
+            own.spine.sha256, again.spine.sha256
+        ))
+        .hint("give the same file"));
+    }
+    Ok(())
+}
+
 /// Refuses a table that isn't the one whose manifest was given, where it is written in the same format.
-pub(super) fn refuse_other_bytes(again: &Manifest, made: &Manifest) -> Result<(), Problem> {
+pub fn refuse_other_bytes(made: &Manifest, again: &Manifest) -> Result<(), Problem> {
     if again.output != made.output || again.sha256 == made.sha256 {
         return Ok(());
     }
@@ -140,6 +139,7 @@ pub fn request_of(manifest: &Manifest) -> TrainingSetRequest {
             KnownRule::AsOfArrival => Some(TrainingKnownAt::Arrival),
             KnownRule::Everything | KnownRule::Column => None,
         },
+        facts_until: Some(manifest.facts.1),
         time: manifest.spine.time.clone(),
         labels: manifest.labels.clone(),
         labels_as_of: manifest.labels_as_of,

@@ -10,8 +10,8 @@ use arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch, UInt64Array};
 use arrow::datatypes::{Int64Type, SchemaRef, UInt64Type};
 use headwater_api::backend::{KnownAt, TrainingKnownAt};
 use headwater_batch::{
-    KeptRows, KeptRowsWriter, KnownRule, Manifest, RowMoment, Spill, SpineColumns, SpineReader,
-    SpineShape, Stop, fact_positions, sha256_of,
+    KeptRows, KeptRowsWriter, KnownRule, RowMoment, Spill, SpineColumns, SpineReader, SpineShape,
+    Stop, fact_positions, sha256_of,
 };
 use headwater_env::ReadFile;
 use headwater_schema::decode::BodyFormat;
@@ -70,10 +70,10 @@ impl Spine {
 pub(super) struct Taking<'a> {
     pub engine: &'a Engine,
     pub known_at: Option<TrainingKnownAt>,
+    /// Facts from this sequence on don't count.
+    pub facts_until: Option<Sequence>,
     /// Unless it is said, facts at a row's moment itself count where all rows have one moment, as in a live read.
     pub inclusive: Option<bool>,
-    /// The manifest of a training set that is to be made again.
-    pub again: Option<&'a Manifest>,
     pub shape: &'a SpineShape,
     pub spill: &'a Arc<Spill>,
     /// What rows and cursors may take of memory.
@@ -143,14 +143,14 @@ impl<'a> Taken<'a> {
         let columns = SpineColumns::find(&schema, taking.shape)?;
         let engine = taking.engine;
         let (rule, asked) = known_rule(taking.known_at, columns.has_known_at())?;
-        let again = taking.again.map(|m| KnownAt::Sequence(m.facts.1));
+        let until = taking.facts_until.unwrap_or(Sequence::MAX);
         let inclusive = taking.inclusive;
         Ok(Self {
             schema,
             reading: Reading {
                 engine,
                 rule,
-                end: engine.known_at(asked.or(again))?,
+                end: engine.known_at(asked)?.min(until),
                 inclusive: inclusive.unwrap_or(columns.one_moment().is_some()),
             },
             columns,

@@ -370,6 +370,7 @@ impl Shop {
                 names: Names::Set("customer_now".to_owned()),
                 inclusive: false,
                 known_at: None,
+                facts_until: None,
                 time: "as_of".to_owned(),
                 labels: Vec::new(),
                 labels_as_of: None,

@@ -268,12 +268,20 @@ fn a_manifest_makes_the_same_bytes_again() {
         bytes("a.parquet") != bytes("c.parquet"),
         "the late fact isn't seen"
     );
-    project.write("s.csv", csv().replace("2.5", "3.5"));
+    let server = ServerProcess::start(&project);
+    let by_server = [&["--server", &server.url], &again[..]].concat();
+    std::fs::remove_file(project.path().join("b.parquet")).unwrap();
+    project.run_ok(&by_server);
+    assert!(bytes("a.parquet") == bytes("b.parquet"), "a server's bytes");
     assert!(
-        project
-            .run_fails(&again)
-            .contains("isn't the one that the manifest names")
+        bytes(manifest) == bytes("b.parquet.manifest.json"),
+        "a server's manifest"
     );
+    project.write("s.csv", csv().replace("2.5", "3.5"));
+    let other_spine = "isn't the one that the manifest names";
+    assert!(project.run_fails(&by_server).contains(other_spine));
+    drop(server);
+    assert!(project.run_fails(&again).contains(other_spine));
     project.write("s.csv", csv());
     project.write("features/risk.yaml", RISK.replace("-1", "-2"));
     project.run_ok(&["apply"]);
