@@ -4,6 +4,8 @@
 //! Scalar only: no subqueries, aggregates or window functions, and nothing that answers differently
 //! from one time to the next. Identifiers keep their case.
 
+mod size;
+
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, LazyLock};
 
@@ -25,6 +27,7 @@ use datafusion_optimizer::simplify_expressions::ExprSimplifier;
 use datafusion_physical_expr::{PhysicalExpr, create_physical_expr};
 
 use datafusion_sql::planner::{ParserOptions, PlannerContext, SqlToRel};
+use datafusion_sql::sqlparser::ast::Expr as Sql;
 use datafusion_sql::sqlparser::dialect::GenericDialect;
 use datafusion_sql::sqlparser::parser::Parser;
 use datafusion_sql::sqlparser::tokenizer::Token;
@@ -33,7 +36,7 @@ use headwater_schema::{DataType, Field, Problem};
 
 /// Characters of one expression.
 pub const EXPRESSION_CHARACTERS_MAX: usize = 16_384;
-/// Calls and operators within each other.
+/// Calls and operators within each other, as they are parsed.
 const NESTING_MAX: usize = 64;
 /// How many times longer than its row's own text an expression may make a text.
 const GROWTH_MAX: u64 = 10_000;
@@ -71,8 +74,11 @@ impl Expression {
         let fields = fields.map(|(index, f)| (scope(index), Arc::new(f.to_arrow())));
         let schema = DFSchema::new_with_metadata(fields.collect(), HashMap::new())
             .map_err(|e| invalid(sql, columns, scopes, &e))?;
-        let planned = plan(sql, &schema).map_err(|e| invalid(sql, columns, scopes, &e))?;
+        let parsed = parse(sql).map_err(|e| invalid(sql, columns, scopes, &e))?;
+        size::refuse_deep(&parsed)?;
+        let planned = plan(parsed, &schema).map_err(|e| invalid(sql, columns, scopes, &e))?;
         refuse_unsuitable(&planned, sql)?;
+        size::refuse_large(&planned)?;
         let typed = simplify(planned, &schema).map_err(|e| invalid(sql, columns, scopes, &e))?;
         let physical = create_physical_expr(
             &typed,
@@ -168,7 +174,7 @@ impl Expression {
     }
 }
 
-fn plan(sql: &str, schema: &DFSchema) -> Result<Expr, DataFusionError> {
+fn parse(sql: &str) -> Result<Sql, DataFusionError> {
     let mut parser = Parser::new(&GenericDialect {})
         .with_recursion_limit(NESTING_MAX)
         .try_with_sql(sql)?;
@@ -177,6 +183,10 @@ fn plan(sql: &str, schema: &DFSchema) -> Result<Expr, DataFusionError> {
     if rest.token != Token::EOF {
         return not_impl_err!("`{}` isn't expected after the expression", rest.token);
     }
+    Ok(parsed)
+}
+
+fn plan(parsed: Sql, schema: &DFSchema) -> Result<Expr, DataFusionError> {
     let options = ParserOptions::new().with_enable_ident_normalization(false);
     SqlToRel::new_with_options(&*FUNCTIONS, options).sql_to_expr(
         parsed,

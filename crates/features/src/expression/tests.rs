@@ -148,3 +148,97 @@ fn facts_never_decide_how_long_a_text_gets() {
         ]
     );
 }
+
+/// Stack of a thread that has to be enough: three quarters of what threads have unless they ask for more.
+const STACK_BYTES: usize = 3 << 19;
+
+/// What an expression gives on a small stack, or why it is refused; an overflow ends the test's process.
+fn on_a_small_stack(sql: String) -> Result<Value, Problem> {
+    let thread = std::thread::Builder::new().stack_size(STACK_BYTES);
+    let compiled = thread.spawn(move || {
+        let expression = Expression::compile(&sql, &columns())?;
+        Ok(Value::from_array(&expression.evaluate(&rows())?, 0))
+    });
+    compiled.unwrap().join().unwrap()
+}
+
+#[test]
+fn chains_of_a_few_hundred_work_and_longer_ones_are_refused() {
+    let chains: [(&str, fn(usize) -> String, usize); 8] = [
+        ("sum", |n| format!("b{}", " + b".repeat(n)), 400),
+        ("concat", |n| format!("Name{}", "||'x'".repeat(n)), 400),
+        ("or", |n| format!("b = 7{}", " OR b = 2".repeat(n)), 399),
+        (
+            "case",
+            |n| format!("CASE {}END", "WHEN b = 7 THEN false ".repeat(n)),
+            396,
+        ),
+        ("cast", |n| format!("b{}", "::int::bigint".repeat(n)), 66),
+        ("null", |n| format!("b{}", " IS NULL".repeat(n)), 133),
+        (
+            "calls",
+            |n| format!("{}b{}", "abs(".repeat(n), ")".repeat(n)),
+            61,
+        ),
+        (
+            "calls of a sum",
+            |n| {
+                format!(
+                    "{}b{}{}",
+                    "abs(".repeat(50),
+                    " + b".repeat(n),
+                    ")".repeat(50)
+                )
+            },
+            100,
+        ),
+    ];
+    for (name, chain, longest) in chains {
+        let given = on_a_small_stack(chain(longest));
+        assert!(given.is_ok(), "{name} of {longest}: {given:?}");
+        for longer in [longest + 4, 500, 1000, 2000] {
+            let sql = chain(longer);
+            if sql.len() <= EXPRESSION_CHARACTERS_MAX {
+                let refused = on_a_small_stack(sql).expect_err(name);
+                assert_eq!(refused.code, "invalid-expression", "{name} of {longer}");
+            }
+        }
+    }
+    let sum = on_a_small_stack(format!("b{}", " + b".repeat(400)));
+    assert_eq!(sum.unwrap(), Value::Int(802));
+    let longest = format!("b{}", "+b".repeat(EXPRESSION_CHARACTERS_MAX / 2 - 1));
+    let refused = on_a_small_stack(longest).expect_err("too deep").to_string();
+    for said in [
+        "too large",
+        "400 levels",
+        "features or outputs of their own",
+    ] {
+        assert!(refused.contains(said), "{said}: {refused}");
+    }
+    let queries = format!("(SELECT 1{})", " UNION SELECT 1".repeat(1000));
+    let refused = on_a_small_stack(queries).expect_err("queries").to_string();
+    assert!(refused.contains("subquery"), "{refused}");
+}
+
+/// Each of these would double or treble at every level.
+#[test]
+fn what_would_be_written_out_too_often_is_refused() {
+    let within =
+        |open: &str, close: &str, n: usize| format!("{}(a > 1){}", open.repeat(n), close.repeat(n));
+    let forms = [
+        ("CASE WHEN ", " THEN a > 2 END"),
+        ("coalesce(", ", a > 2)"),
+        ("(", " BETWEEN false AND true)"),
+    ];
+    for (open, close) in forms {
+        let few = on_a_small_stack(within(open, close, 4));
+        assert_eq!(few.unwrap(), Value::Bool(true), "{open}");
+        let refused = on_a_small_stack(within(open, close, 30)).expect_err(open);
+        assert!(refused.to_string().contains("written out"), "{refused}");
+    }
+    // Where nothing is doubled, as many as there is room for.
+    let branches = within("CASE WHEN b > 5 THEN true ELSE ", " END", 30);
+    assert_eq!(on_a_small_stack(branches).unwrap(), Value::Bool(true));
+    let defaults = format!("{}a{}", "coalesce(a, ".repeat(30), ")".repeat(30));
+    assert_eq!(on_a_small_stack(defaults).unwrap(), Value::Int(7));
+}

@@ -1,6 +1,8 @@
 //! Rules in SQL as a model, from outside: they answer what the same expressions answer as features of the set,
 //! stand beside trained models, and what is wrong with them is said before they serve.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use headwater_testkit::{ServerProcess, TempProject};
 use serde_json::{Value as Json, json};
 
@@ -198,5 +200,50 @@ fn wrong_rules_leave_what_serves_and_a_trained_model_may_replace_them() {
     let answer = ask("live").json();
     assert_eq!(answer["outputs"][0]["probability"], json!(0.5), "{answer}");
     assert_eq!(answer["version"], "rules");
+    assert!(server.stop());
+}
+
+/// What is too deep would end the process, in a model as in a feature, so it is refused before anything goes down it.
+#[test]
+fn deep_expressions_are_refused_and_the_server_stays() {
+    let project = project();
+    let server = ServerProcess::start(&project);
+    let ruled = |expression: &str| {
+        let (inputs, _) = RULES.split_once("outputs:").unwrap();
+        let file = format!("{inputs}outputs: [{{name: risk, expression: \"{expression}\"}}]\n");
+        let body = json!({"file": STANDARD.encode(file), "aliases": ["live"]});
+        server.post_json("/v1/models/ruled/versions", &body)
+    };
+    let sum = |terms: usize| vec!["spent"; terms].join(" + ");
+    let deep = [
+        sum(1001),
+        sum(2000),
+        format!("spent{}", "::int::double".repeat(600)),
+        format!(
+            "{}factor > 1{}",
+            "CASE WHEN ".repeat(30),
+            " THEN factor > 2 END".repeat(30)
+        ),
+    ];
+    for expression in &deep {
+        let reply = ruled(expression);
+        assert_eq!(reply.status, 400, "{}", reply.body);
+        for said in ["problem:invalid-expression", "too large"] {
+            assert!(reply.body.contains(said), "{said}: {}", reply.body);
+        }
+    }
+    let reply = ruled(&sum(300));
+    assert_eq!(reply.status, 200, "{}", reply.body);
+    let asked = json!({"vectors": [[0.5, 1, "fr", 1.0]]});
+    let answer = server.post_json("/v1/models/ruled/predict", &asked).json();
+    assert_eq!(answer["outputs"][0]["risk"], json!(150.0), "{answer}");
+    let on_demand = MODEL.replace(
+        "spending.spent_1h * context.factor",
+        &["context.factor"; 1001].join(" + "),
+    );
+    project.write("models/ruled.yaml", on_demand);
+    let refused = project.run_fails(&["apply", "--server", &server.url]);
+    assert!(refused.contains("400 levels"), "{refused}");
+    assert_eq!(server.get("/health/ready").status, 200);
     assert!(server.stop());
 }

@@ -228,7 +228,16 @@ pub const ONNX: Target = Target {
 
 pub const RULES: Target = Target {
     name: "rules",
-    seeds: || vec![include_bytes!("../../../serve/src/rules/small.yaml").to_vec()],
+    seeds: || {
+        let small = include_bytes!("../../../serve/src/rules/small.yaml").to_vec();
+        // As deep as an expression may be: what makes it longer makes it too deep.
+        let sum = format!(
+            "  - {{name: deep, expression: amount{}}}\n",
+            " + amount".repeat(400)
+        );
+        let deep = [small.clone(), sum.into_bytes()].concat();
+        vec![small, deep]
+    },
     words: &[
         "headwater-rules/2",
         "type: integer",
@@ -238,6 +247,7 @@ pub const RULES: Target = Target {
         "amount / age",
         " / 0",
         "CAST(country AS INT)",
+        " + amount + amount + amount + amount + amount + amount + amount + amount",
         "sum(amount)",
         "random()",
         "NULL",

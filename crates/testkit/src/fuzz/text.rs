@@ -148,6 +148,9 @@ pub const EXPRESSIONS: Target = Target {
             "power(x, 2) + round(x, 2) + ln(x) + a::double",
             "regexp_replace(s, '[aeiou]+', '_') = nullif(s, '')",
             "greatest(a, 1, 2) | 3 & 4 << 2",
+            // As deep as they may be, so that what makes them longer makes them too deep.
+            &format!("a{}", " + a".repeat(400)),
+            &format!("a{}", "::int::bigint".repeat(66)),
         ]
         .map(|s| s.as_bytes().to_vec())
         .to_vec()
@@ -198,6 +201,9 @@ pub const EXPRESSIONS: Target = Target {
         "lpad(s, 2147483647)",
         "repeat(s, 9223372036854775807)",
         "factorial(a)",
+        " IS NULL IS NULL IS NULL IS NULL",
+        "coalesce(coalesce(coalesce(",
+        " BETWEEN a AND a BETWEEN b AND b",
     ],
     run: |input| {
         let Ok(sql) = std::str::from_utf8(input) else {
