@@ -193,6 +193,19 @@ pub enum Fallback {
 }
 
 impl Model {
+    /// The aliases that the declaration names.
+    pub fn aliases(&self) -> impl Iterator<Item = &str> {
+        let fallbacks = self.fallbacks.iter().filter_map(|fallback| match fallback {
+            Fallback::Alias(alias) => Some(alias.as_str()),
+            _ => None,
+        });
+        let traffic = self.traffic.iter().flat_map(|traffic| {
+            let arms = traffic.arms.iter().map(|arm| &*arm.alias);
+            arms.chain(traffic.shadows.iter().map(|shadow| &**shadow))
+        });
+        fallbacks.chain(traffic)
+    }
+
     /// The places of the set that the declaration names.
     pub fn named_places(&self) -> Vec<Place> {
         match &self.inputs {

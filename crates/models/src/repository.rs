@@ -8,6 +8,8 @@
 //! NAME.json         the versions and aliases of one model, with the version of the format
 //! ```
 
+mod remove;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
@@ -20,6 +22,8 @@ use sha2::{Digest, Sha256};
 use crate::limits::{MODEL_BYTES_MAX, at_most};
 
 const FORMAT: u32 = 1;
+/// What aliases are called before there are any; no version is called so.
+pub const RESERVED: [&str; 3] = ["live", "shadow", "canary"];
 /// Versions of one model.
 pub const VERSIONS_MAX: usize = 1000;
 /// Aliases of one model.
@@ -203,11 +207,14 @@ impl ModelRepository {
         }
         Err(Problem::external("model-file", title())
             .detail(format!("its SHA-256 is {seen}, was {}", version.sha256))
-            .hint("add it again from where it was made"))
+            .hint(format!(
+                "add it again from where it was made: `headwater models add MODEL FILE --version {}`",
+                version.version
+            )))
     }
 
-    /// Keeps a version, and lets aliases point at it. One that is known is known already; another under its name
-    /// is refused.
+    /// Keeps a version, and lets aliases point at it. One that is known is known already, and its file is written again
+    /// where it was damaged; another under its name is refused.
     pub fn add(
         &self,
         model: &str,
@@ -216,26 +223,24 @@ impl ModelRepository {
         aliases: &[String],
     ) -> Result<ModelRecord, Problem> {
         check_name("version", &version.version)?;
-        let files = self.folder.join("files");
-        let unwritable =
-            |e| Problem::external("model-file", "a model file can't be kept").detail(e);
         self.change(model, |record, now| {
             match record.version(&version.version) {
                 Some(known) if known.is(&version) => {}
                 Some(known) => return Err(taken(known, &version)),
-                None if record.versions.len() >= VERSIONS_MAX => {
-                    return Err(limit("versions", VERSIONS_MAX));
-                }
                 None => {
-                    self.env.files.create_dir_all(&files).map_err(unwritable)?;
-                    let path = files.join(&file.sha256);
-                    if !self.env.files.exists(&path) {
-                        let written = self.env.files.write_atomic(&path, &file.bytes);
-                        written.map_err(unwritable)?;
+                    let name = version.version.as_str();
+                    if RESERVED.contains(&name) || record.aliases.contains_key(name) {
+                        return Err(alias_name(name));
+                    }
+                    if record.versions.len() >= VERSIONS_MAX {
+                        return Err(limit("versions", VERSIONS_MAX).hint(
+                            "remove one that nothing needs any more: `headwater models remove MODEL VERSION`",
+                        ));
                     }
                     record.versions.push(version.clone());
                 }
             }
+            self.keep(file)?;
             for alias in aliases {
                 point(record, alias, &version.version, now)?;
             }
@@ -263,12 +268,33 @@ impl ModelRepository {
         })
     }
 
+    /// Writes a file down where it isn't there, or isn't what it was.
+    fn keep(&self, file: &ModelFile) -> Result<(), Problem> {
+        let (files, folder) = (&self.env.files, self.folder.join("files"));
+        let path = folder.join(&file.sha256);
+        if files.read(&path).is_ok_and(|bytes| bytes == file.bytes) {
+            return Ok(());
+        }
+        let written = files.create_dir_all(&folder);
+        let written = written.and_then(|()| files.write_atomic(&path, &file.bytes));
+        written.map_err(|e| Problem::external("model-file", "a model file can't be kept").detail(e))
+    }
+
     fn change(
         &self,
         model: &str,
         change: impl FnOnce(&mut ModelRecord, Micros) -> Result<(), Problem>,
     ) -> Result<ModelRecord, Problem> {
         let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        self.change_alone(model, change)
+    }
+
+    /// Changes a record while nobody else does.
+    fn change_alone(
+        &self,
+        model: &str,
+        change: impl FnOnce(&mut ModelRecord, Micros) -> Result<(), Problem>,
+    ) -> Result<ModelRecord, Problem> {
         let before = self.record(model)?;
         let mut record = ModelRecord {
             format: FORMAT,
@@ -353,6 +379,16 @@ fn point(record: &mut ModelRecord, alias: &str, version: &str, now: Micros) -> R
         }
     }
     Ok(())
+}
+
+/// A version that is called as an alias is, or will be.
+pub fn alias_name(name: &str) -> Problem {
+    let title = format!("`{name}` is the name of an alias");
+    Problem::user("name-clash", title)
+        .detail("a name is that of a version or of an alias, never of both")
+        .hint(format!(
+            "call the version something else with `--version`, and let `{name}` point at it with `--alias {name}`"
+        ))
 }
 
 fn taken(known: &VersionRecord, other: &VersionRecord) -> Problem {

@@ -6,7 +6,7 @@ use std::sync::{Arc, PoisonError};
 use headwater_features::{Catalog, Model, OnChangedFeatures};
 use headwater_models::Predictor;
 use headwater_models::repository::{
-    ModelFile, ModelRecord, OutputRecord, TrainedOn, VersionRecord,
+    ModelFile, ModelRecord, OutputRecord, TrainedOn, VersionRecord, alias_name,
 };
 use headwater_schema::time::format_timestamp;
 use headwater_schema::{Blame, Problem};
@@ -66,6 +66,7 @@ impl Serving {
         // A version that is known already stays what it was when it came.
         let record = match known.version(&name) {
             Some(known) if is_told_the_same(known, &record) => known.clone(),
+            None if declared.aliases().any(|alias| alias == name) => return Err(alias_name(&name)),
             _ => record,
         };
         let version = Version::new(core.version_number(), record.clone(), predictor);
@@ -106,6 +107,16 @@ impl Serving {
         self.refuse_full(model, &record, &[alias.to_owned()], &loaded)?;
         let kept = core.repository.rollback(model, alias)?;
         self.replace(model, kept, Some(loaded))?;
+        self.describe(model)
+    }
+
+    /// Lets go of a version that no alias points at.
+    pub fn remove(&self, model: &str, version: &str) -> Result<Json, Problem> {
+        let core = &self.core;
+        core.source.catalog().model(model)?;
+        let _changing = core.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let kept = core.repository.remove(model, version)?;
+        self.replace(model, kept, None)?;
         self.describe(model)
     }
 
@@ -324,12 +335,15 @@ impl Serving {
     }
 }
 
-/// Whether what a caller says of a version is what was said before.
+/// Whether what a caller says of a version is what was said before, or nothing.
 fn is_told_the_same(known: &VersionRecord, now: &VersionRecord) -> bool {
-    known.sha256 == now.sha256
-        && known.metrics == now.metrics
+    let (then, now_told) = (&known.trained_on, &now.trained_on);
+    let silent =
+        now.metrics.is_empty() && now.description.is_none() && now_told.training_set.is_none();
+    let same = known.metrics == now.metrics
         && known.description == now.description
-        && known.trained_on.training_set == now.trained_on.training_set
+        && then.training_set == now_told.training_set;
+    known.sha256 == now.sha256 && (silent || same)
 }
 
 /// A version that can't be loaded is no fault of whoever asks for a prediction.
