@@ -152,7 +152,15 @@ pub const RULES: &[Rule] = &[
     rule("POST", "/v1/models/{model}/score", READ, "score")
         .long()
         .parameters(),
-    rule("POST", "/v1/models/{model}/versions", ADMIN, "models_add"),
+    rule("POST", "/v1/models/{model}/versions", ADMIN, "models_add")
+        .long()
+        .parameters(),
+    rule(
+        "DELETE",
+        "/v1/models/{model}/versions/{version}",
+        ADMIN,
+        "models_remove",
+    ),
     rule(
         "POST",
         "/v1/models/{model}/promote",

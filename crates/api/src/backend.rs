@@ -480,6 +480,9 @@ pub trait Backend: Send + Sync + 'static {
     /// Lets an alias of a model point where it pointed before; the model then.
     fn rollback(&self, model: &str, alias: &str) -> Result<serde_json::Value, Problem>;
 
+    /// Lets go of a version that no alias points at; the model then.
+    fn remove_version(&self, model: &str, version: &str) -> Result<serde_json::Value, Problem>;
+
     /// Makes views again from the facts, by their names; which are being filled then.
     fn backfill(&self, views: &[String]) -> Result<serde_json::Value, Problem>;
 

@@ -44,6 +44,7 @@ pub(crate) fn status(problem: &Problem) -> StatusCode {
         "definitions-changed"
         | "version-too-low"
         | "version-exists"
+        | "version-in-use"
         | "version-not-loaded"
         | "other-project"
         | "no-earlier-version" => StatusCode::CONFLICT,

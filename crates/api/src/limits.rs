@@ -9,6 +9,8 @@ use serde::{Deserialize, Serialize};
 pub struct Limits {
     /// Bytes of a request's body.
     pub body_bytes_max: usize,
+    /// Bytes of a model file that is sent as it is.
+    pub model_bytes_max: usize,
     /// Facts of one request.
     pub rows_max: usize,
     /// Bytes of one fact's text.
@@ -25,7 +27,7 @@ pub struct Limits {
     pub requests_per_key_max: usize,
     /// Milliseconds until a request is given up.
     pub request_ms_max: u64,
-    /// The same for a training set, until its first rows are ready.
+    /// The same for a training set, until its first rows are ready, and for a version of a model that is added.
     pub training_set_ms_max: u64,
     /// Connections open at once; more are refused as busy.
     pub connections_max: usize,
@@ -73,6 +75,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             body_bytes_max: 64 << 20,
+            model_bytes_max: 256 << 20,
             rows_max: 100_000,
             row_bytes_max: 1 << 20,
             entities_max: 10_000,

@@ -11,7 +11,7 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderValue, Response, StatusCode, header};
 use axum::middleware::{from_fn, from_fn_with_state};
 use axum::response::{Html, IntoResponse};
-use axum::routing::{get, post};
+use axum::routing::{delete, get, post};
 use headwater_schema::Problem;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
@@ -56,6 +56,8 @@ pub struct Shared {
     connections: Arc<Counters>,
     /// Room for feeds, which stay open for long.
     pub(crate) feeds: Arc<Semaphore>,
+    /// Room for the file of one model that is added.
+    pub(crate) adding: Arc<Semaphore>,
     /// Room for subscribers to predictions.
     pub(crate) subscribers: Arc<Semaphore>,
     /// True once the server is about to end.
@@ -110,6 +112,7 @@ impl Server {
             ids: Arc::new(RequestIds::new(options.instance)),
             connections: Arc::default(),
             feeds: Arc::new(Semaphore::new(options.limits.feeds_max)),
+            adding: Arc::new(Semaphore::new(1)),
             subscribers: Arc::new(Semaphore::new(options.limits.prediction_streams_max)),
             limits: Arc::new(options.limits),
             stopping: told,
@@ -218,6 +221,10 @@ fn router(shared: Shared) -> Router {
         .route("/v1/models/{model}/predictions", get(get_predictions))
         .route("/v1/models/{model}/score", post(post_score))
         .route("/v1/models/{model}/versions", post(models::post_version))
+        .route(
+            "/v1/models/{model}/versions/{version}",
+            delete(models::delete_version),
+        )
         .route("/v1/models/{model}/promote", post(models::post_promote))
         .route("/v1/models/{model}/rollback", post(models::post_rollback))
         .route(

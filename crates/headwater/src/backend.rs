@@ -218,6 +218,10 @@ impl Backend for Engine {
         self.serving.rollback(model, alias)
     }
 
+    fn remove_version(&self, model: &str, version: &str) -> Result<Json, Problem> {
+        self.serving.remove(model, version)
+    }
+
     fn measures(&self) -> Vec<Measure> {
         crate::measures::measures(self)
     }

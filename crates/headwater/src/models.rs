@@ -249,6 +249,11 @@ impl Engine {
         self.serving.rollback(model, alias)
     }
 
+    /// Lets go of a version of a model that no alias points at.
+    pub fn remove_version(&self, model: &str, version: &str) -> Result<Json, Problem> {
+        self.serving.remove(model, version)
+    }
+
     /// What is counted of predictions.
     pub fn serving_stats(&self) -> ServingStats {
         self.serving.stats()

@@ -202,6 +202,10 @@ impl Backend for Slow {
         nothing()
     }
 
+    fn remove_version(&self, _: &str, _: &str) -> Result<serde_json::Value, Problem> {
+        nothing()
+    }
+
     fn backfill(&self, _: &[String]) -> Result<serde_json::Value, Problem> {
         nothing()
     }

@@ -1,10 +1,9 @@
-//! `models`: versions added, listed, promoted and rolled back; on a running server, between two requests.
+//! `models`: versions added, listed, promoted, rolled back and removed; on a running server, between two requests.
 
 use std::collections::BTreeMap;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use clap::{Args, Subcommand};
 use headwater::Engine;
 use headwater_api::AuditEvent;
@@ -12,6 +11,7 @@ use headwater_api::backend::NewVersion;
 use headwater_schema::{Problem, human_bytes};
 use serde_json::{Value as Json, json};
 
+use super::remote::Remote;
 use super::{Context, Failure, print};
 
 #[derive(Subcommand)]
@@ -24,6 +24,8 @@ pub enum ModelsVerb {
     Promote(PromoteArguments),
     /// Let an alias point where it pointed before.
     Rollback(RollbackArguments),
+    /// Let go of a version that no alias points at, and of its file unless another version has the same.
+    Remove(RemoveArguments),
 }
 
 #[derive(Args)]
@@ -74,6 +76,12 @@ pub struct RollbackArguments {
     alias: String,
 }
 
+#[derive(Args)]
+pub struct RemoveArguments {
+    model: String,
+    version: String,
+}
+
 /// Runs one of the verbs.
 pub fn run(context: &Context, verb: ModelsVerb) -> Result<(), Failure> {
     let told = match verb {
@@ -110,6 +118,12 @@ pub fn run(context: &Context, verb: ModelsVerb) -> Result<(), Failure> {
             &format!("{model} {alias}"),
             |engine| engine.rollback(&model, &alias),
         )?,
+        ModelsVerb::Remove(RemoveArguments { model, version }) => match context.remote()? {
+            Some(remote) => remote.delete(&format!("/v1/models/{model}/versions/{version}"))?,
+            None => act_here(context, "remove", &format!("{model} {version}"), |engine| {
+                engine.remove_version(&model, &version)
+            })?,
+        },
     };
     if context.json {
         print::json(&told);
@@ -158,15 +172,29 @@ fn add(context: &Context, arguments: &AddArguments) -> Result<Json, Failure> {
         metrics: metrics.collect::<Result<BTreeMap<String, f64>, _>>()?,
         training_set: manifest,
     };
-    let body = json!({
-        "file": STANDARD.encode(&file), "version": new.version, "format": new.format,
-        "aliases": new.aliases, "owner": new.owner, "description": new.description,
-        "metrics": new.metrics, "training_set": new.training_set,
-    });
     let model = &arguments.model;
+    if let Some(remote) = context.remote()? {
+        let details = json!({
+            "version": new.version, "format": new.format, "aliases": new.aliases,
+            "owner": new.owner, "description": new.description, "metrics": new.metrics,
+            "training_set": new.training_set,
+        });
+        return Ok(send(&remote, model, &details.to_string(), &file)?);
+    }
     let target = format!("{model} {}", arguments.file.display());
-    act(context, model, "versions", &body, &target, |engine| {
+    act_here(context, "add", &target, |engine| {
         engine.add_model(model, file, &new)
+    })
+}
+
+/// Sends a model file as it is, behind what is told of it.
+fn send(remote: &Remote, model: &str, details: &str, file: &[u8]) -> Result<Json, Problem> {
+    let path = format!("/v1/models/{model}/versions");
+    let query = [("details_bytes", details.len().to_string())];
+    let mut body = details.as_bytes().chain(file);
+    let answer = remote.post_reader(&path, &query, "application/octet-stream", &mut body)?;
+    serde_json::from_reader(answer).map_err(|e| {
+        Problem::external("malformed-reply", "the server's reply can't be read").detail(e)
     })
 }
 
@@ -183,14 +211,20 @@ fn act(
         let path = format!("/v1/models/{model}/{call}");
         return Ok(remote.post(&path, "application/json", body.to_string().as_bytes())?);
     }
+    act_here(context, call, target, here)
+}
+
+/// Acts on the data folder, and writes down that it did.
+fn act_here(
+    context: &Context,
+    verb: &str,
+    target: &str,
+    act: impl FnOnce(&Engine) -> Result<Json, Problem>,
+) -> Result<Json, Failure> {
     let engine = context.engine()?;
-    let told = here(&engine)?;
+    let told = act(&engine)?;
     engine.close()?;
-    let action = match call {
-        "versions" => "models.add".to_owned(),
-        call => format!("models.{call}"),
-    };
-    let event = AuditEvent::new(super::ACTOR, &action, target, "ok");
+    let event = AuditEvent::new(super::ACTOR, &format!("models.{verb}"), target, "ok");
     context.audit(&context.config()?).append(&event)?;
     Ok(told)
 }

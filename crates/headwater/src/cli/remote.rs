@@ -79,6 +79,14 @@ impl Remote {
         self.post_all(path, media_type, body).map_err(first)
     }
 
+    pub fn delete(&self, path: &str) -> Result<Value, Problem> {
+        let mut request = self.agent.delete(format!("{}{path}", self.base));
+        if let Some(key) = &self.key {
+            request = request.header("authorization", key);
+        }
+        self.read(request.call()).map_err(first)
+    }
+
     /// Sends JSON and gives what is answered as it comes, in the format that is accepted.
     pub fn post_for_bytes(
         &self,

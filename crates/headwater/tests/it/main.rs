@@ -33,6 +33,7 @@ mod import;
 mod labels;
 mod limits;
 mod logged;
+mod models;
 mod observe;
 mod on_demand;
 mod oracle;
