@@ -70,8 +70,9 @@ pub(crate) fn rows_of(entry: &Entry) -> Vec<PredictionFact> {
                 columns.insert("context", Value::Map(fields.collect()));
             }
         }
-        if let Some(vector) = vector(entry, index) {
-            columns.insert("vector", vector);
+        if let Some((numbers, texts)) = vector(entry, index) {
+            columns.insert("vector", numbers);
+            columns.extend(texts.map(|texts| ("texts", texts)));
         }
         PredictionFact {
             id: id.clone(),
@@ -132,24 +133,40 @@ fn int(number: u64) -> Value {
     Value::Int(i64::try_from(number).unwrap_or(i64::MAX))
 }
 
-/// The model's inputs of a row that the request brought itself, in the order of the version that answered.
-fn vector(entry: &Entry, index: usize) -> Option<Value> {
-    let numbers = match &entry.rows {
-        InputRows::Vectors(vectors) => vectors.get(index)?.iter().map(number).collect(),
+/// The model's inputs of a row that the request brought itself, in the order of the version that answered: numbers, and
+/// in a list of their own, where there are any, the values that the model takes as text.
+fn vector(entry: &Entry, index: usize) -> Option<(Value, Option<Value>)> {
+    let part = entry.by_row.get(index).and_then(|p| entry.parts.get(*p));
+    let values: Vec<&Value> = match &entry.rows {
+        InputRows::Vectors(vectors) => vectors.get(index)?.iter().collect(),
         InputRows::Named { names, rows } => {
-            let part = entry.parts.get(*entry.by_row.get(index)?)?;
+            let row = rows.get(index)?;
             let value = |input: &Arc<str>| {
                 let place = names.iter().position(|name| **name == **input)?;
-                rows.get(index)?.get(place).map(number)
+                row.get(place)
             };
-            let inputs = part.version.input_names.iter();
+            let inputs = part?.version.input_names.iter();
             inputs
-                .map(|input| value(input).unwrap_or(Value::Null))
+                .map(|input| value(input).unwrap_or(&Value::Null))
                 .collect()
         }
         InputRows::Entities { .. } => return None,
     };
-    Some(Value::List(numbers))
+    let inputs = part.map_or(&[][..], |p| &p.version.predictor.contract().inputs);
+    let text = |(place, value): (usize, &&Value)| match inputs.get(place) {
+        // A number may be a category by its name, too, and its text is what it is known by.
+        Some(input) if input.is_text() && !value.is_null() => Value::string(value_to_text(value)),
+        None if matches!(value, Value::String(_)) => (*value).clone(),
+        _ => Value::Null,
+    };
+    let texts: Vec<Value> = values.iter().enumerate().map(text).collect();
+    let numbers = values.iter().zip(&texts).map(|(value, text)| match text {
+        Value::Null => number(value),
+        _ => Value::Null,
+    });
+    let numbers = Value::List(numbers.collect());
+    let any = texts.iter().any(|text| !text.is_null());
+    Some((numbers, any.then(|| Value::List(texts.into()))))
 }
 
 fn number(value: &Value) -> Value {

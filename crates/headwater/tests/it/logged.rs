@@ -1,5 +1,5 @@
 //! Training sets whose spine is the log of predictions: each row is read at its prediction's own cursor, and has the bits
-//! that were served, whatever has come since.
+//! that were served, whatever has come since. Vectors of the log, scored again.
 
 use std::collections::BTreeMap;
 
@@ -167,4 +167,93 @@ fn a_spine_of_logged_predictions_has_the_features_that_were_served() {
         let bytes = std::fs::read(project.path().join("out.arrow")).unwrap();
         assert_eq!(made(&table(&bytes), 6), served, "{format} beside the data");
     }
+}
+
+/// The rows that models were given, as `score --vectors` takes them: `docs/models.md` has it, too.
+const VECTORS: &str = "\
+SELECT id, vector[1] AS amount, texts[2] AS country, vector[3] AS age
+FROM facts.prediction WHERE vector IS NOT NULL";
+
+#[test]
+fn logged_vectors_are_scored_again_to_the_bit() {
+    let project = shop("");
+    project.run_ok(&["models", "add", "fraud", "one.model", "--alias", "live"]);
+    let server = ServerProcess::start(&project);
+    let rows = json!([
+        [1.5, "pt", null],
+        [-3, "de", 7.25],
+        [1, "fr", 3],
+        [0.1, null, 2],
+        [1, "xx", 1],
+        [true, 5, 3]
+    ]);
+    let body = json!({"vectors": rows, "deadline_ms": 30_000});
+    ok(&server, "/v1/models/fraud/predict", &body);
+    // As columns of their own, in another order.
+    let column = |name: &str, datatype: &str, data: Json| json!({"name": name, "datatype": datatype, "shape": [3], "data": data});
+    let inputs = json!([
+        column("country", "BYTES", json!(["fr", "xx", "pt"])),
+        column("age", "FP64", json!([3, 1, null])),
+        column("amount", "FP64", json!([1, 1, -0.1])),
+    ]);
+    ok(
+        &server,
+        "/v2/models/fraud/infer",
+        &json!({ "inputs": inputs }),
+    );
+    // Nothing is text where all are numbers.
+    let numbers = json!({"vectors": [[1, null, 3]], "deadline_ms": 30_000});
+    ok(&server, "/v1/models/fraud/predict", &numbers);
+    let facts = predictions(&server, 10);
+    let without_texts = |fact: &&Json| fact["fact"]["texts"].is_null();
+    assert_eq!(facts.iter().filter(without_texts).count(), 2, "{facts:?}");
+    let told = facts.iter().map(|fact| &fact["fact"]);
+    let texts = told.filter(|fact| fact["vector"] == json!([1.0, null, 3.0]));
+    let mut texts: Vec<String> = texts.map(|fact| fact["texts"].to_string()).collect();
+    texts.sort();
+    let wanted = [
+        "[null,\"5\",null]",
+        "[null,\"fr\",null]",
+        "[null,\"fr\",null]",
+        "null",
+    ];
+    assert_eq!(texts, wanted);
+    let logged: BTreeMap<String, u64> = facts
+        .iter()
+        .map(|fact| {
+            let outputs = fact["fact"]["outputs"].as_object().unwrap();
+            let output = outputs.values().next().unwrap().as_f64().unwrap();
+            (
+                fact["fact"]["id"].as_str().unwrap().to_owned(),
+                output.to_bits(),
+            )
+        })
+        .collect();
+    let name = facts[0]["fact"]["outputs"].as_object().unwrap();
+    let name = name.keys().next().unwrap();
+    let again = |sql: &str| {
+        write_spine(&project, &server, sql, "parquet");
+        let score = [
+            "score",
+            "--model",
+            "fraud",
+            "--vectors",
+            "--server",
+            &server.url,
+        ];
+        let files = ["--in", "spine.parquet", "--out", "scores.arrow"];
+        project.run_ok(&[&score[..], &files].concat());
+        let scored = std::fs::read(project.path().join("scores.arrow")).unwrap();
+        let outputs = values(&table(&scored), name).into_iter();
+        let bits = outputs.map(|(id, output)| match output {
+            Value::Float(output) => (id, output.to_bits()),
+            other => panic!("{other:?}"),
+        });
+        bits.collect::<BTreeMap<_, _>>()
+    };
+    assert_eq!(again(VECTORS), logged);
+    // Without their texts some rows are others.
+    let without = VECTORS.replace("texts[2]", "CAST(NULL AS VARCHAR)");
+    assert_ne!(again(&without), logged);
+    assert!(server.stop());
 }
