@@ -1,10 +1,11 @@
 //! Training sets whose spine is the log of predictions: each row is read at its prediction's own cursor, and has the bits
-//! that were served, whatever has come since. Vectors of the log, scored again.
+//! that were served, whatever has come since; and labels of what became. Vectors of the log, scored again.
 
 use std::collections::BTreeMap;
 
 use arrow::array::RecordBatch;
 use headwater_schema::decode::{BodyFormat, read_record_batches};
+use headwater_schema::time::parse_timestamp;
 use headwater_schema::{Value, json_text, value_to_text};
 use headwater_testkit::{ServerProcess, TempProject};
 use serde_json::{Value as Json, json};
@@ -167,6 +168,109 @@ fn a_spine_of_logged_predictions_has_the_features_that_were_served() {
         let bytes = std::fs::read(project.path().join("out.arrow")).unwrap();
         assert_eq!(made(&table(&bytes), 6), served, "{format} beside the data");
     }
+}
+
+/// Labels of what a prediction was made about, and of its outcome: `docs/training-sets.md` has the second, too.
+const LABELS: &str = "\
+apiVersion: headwater/v1
+kind: Label
+name: buys
+spec: {contract: purchase, match: customer, horizon: 1h, aggregate: count}
+---
+apiVersion: headwater/v1
+kind: Label
+name: outcome_value
+spec: {contract: outcome, match: {prediction_id: id}, horizon: 30d, value: value}
+";
+const LABELLED: &str = "&labels=buys,outcome_value";
+
+fn values(table: &RecordBatch, column: &str) -> BTreeMap<String, Value> {
+    let (ids, column) = (table.column_by_name("id"), table.column_by_name(column));
+    let (ids, column) = (ids.unwrap(), column.unwrap());
+    let row = |row| {
+        let id = value_to_text(&Value::from_array(ids, row));
+        (id, Value::from_array(column, row))
+    };
+    (0..table.num_rows()).map(row).collect()
+}
+
+fn time(fact: &Json) -> i64 {
+    parse_timestamp(fact["event_time"].as_str().unwrap(), None).unwrap()
+}
+
+#[test]
+fn labels_join_what_became_to_logged_predictions() {
+    let project = shop("");
+    project.write("models/labels.yaml", LABELS);
+    project.run_ok(&["apply"]);
+    project.run_ok(&["models", "add", "fraud", "one.model", "--alias", "live"]);
+    let server = ServerProcess::start(&project);
+    send_purchases(&server);
+    let asked = ask_while_facts_come(&server);
+    let mut facts = predictions(&server, asked + 1);
+    facts.retain(|fact| !fact["fact"]["known_at"].is_null());
+    // Two of three have an outcome; every sixth is revised, every sixth taken back.
+    let now = headwater::Env::real().clock.now();
+    let mut outcomes: BTreeMap<String, Value> = BTreeMap::new();
+    for (place, fact) in facts.iter().enumerate() {
+        let id = fact["fact"]["id"].as_str().unwrap().to_owned();
+        let tell = |value: usize| {
+            let told = json!([{"prediction_id": id, "value": value, "event_time": now + SECOND}]);
+            ok(&server, "/v1/outcomes", &told);
+            Value::Float(value as f64)
+        };
+        let value = match place % 6 {
+            0 | 3 => Value::Null,
+            1 => {
+                tell(place + 100);
+                tell(place)
+            }
+            2 => {
+                tell(place);
+                let gone = json!({ "fact_ids": [id] });
+                ok(&server, "/v1/facts/outcome/retract", &gone);
+                Value::Null
+            }
+            _ => tell(place),
+        };
+        outcomes.insert(id, value);
+    }
+    let spine = write_spine(&project, &server, SPINE, "arrow");
+    let make = |more: &str| {
+        let path = format!("{TRAINING_SETS}{LABELLED}{more}");
+        let reply = server.post(&path, FORMATS[2].1, &spine);
+        assert_eq!(reply.status, 200, "{}", reply.body);
+        table(&reply.bytes)
+    };
+    let labelled = make("&labels_as_of=2100-01-01T00:00:00Z");
+    assert_eq!(values(&labelled, "outcome_value"), outcomes);
+    // Purchases that came after a prediction, counted one by one.
+    let purchases = server.get("/v1/facts/purchase?limit=1000").json();
+    let buys = facts.iter().map(|fact| {
+        let (id, customer) = (&fact["fact"]["id"], &fact["fact"]["entities"]["customer"]);
+        let (from, until) = (time(fact), time(fact) + 3600 * SECOND);
+        let all = purchases["facts"].as_array().unwrap().iter();
+        let of_row = all.filter(|p| p["fact"]["customer"] == *customer);
+        let count = of_row.filter(|p| from < time(p) && time(p) <= until);
+        let count = i64::try_from(count.count()).unwrap();
+        (id.as_str().unwrap().to_owned(), Value::Int(count))
+    });
+    let buys: BTreeMap<String, Value> = buys.collect();
+    assert!(
+        buys.values().any(|count| *count != Value::Int(0)),
+        "{buys:?}"
+    );
+    assert_eq!(values(&labelled, "buys"), buys);
+    // The features beside them are those that were served.
+    let mut features = made(&labelled, 6);
+    for row in features.values_mut() {
+        row.retain(|name, _| !["buys", "outcome_value"].contains(&name.as_str()));
+    }
+    assert_eq!(features, served(&facts));
+    // Until its horizon a label is unknown.
+    let unknown = values(&make(""), "outcome_value");
+    assert!(unknown.values().all(Value::is_null), "{unknown:?}");
+    assert!(server.stop());
 }
 
 /// The rows that models were given, as `score --vectors` takes them: `docs/models.md` has it, too.
