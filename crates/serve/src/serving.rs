@@ -275,7 +275,7 @@ fn work(waiting: &Mutex<Receiver<Arc<Request>>>) {
         let Ok(request) = next else { return };
         let run = std::panic::AssertUnwindSafe(|| request.run());
         if std::panic::catch_unwind(run).is_err() {
-            request.answer(Err(Problem::internal("panic", "a prediction failed")), None);
+            request.stand_in(&Problem::internal("panic", "a prediction failed"), false);
         }
     }
 }
