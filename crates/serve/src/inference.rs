@@ -127,14 +127,16 @@ impl Serving {
         self.signature(model, None).map(drop)
     }
 
-    /// Lets a model's versions go: it isn't served until it is loaded, a version is promoted, definitions are applied
-    /// or the server starts again.
+    /// Lets a model's versions go: until it is loaded, a version is promoted, definitions are applied or the server
+    /// starts again, nothing but its fallback is answered. What was counted and remembered of it stays.
     pub fn unload_model(&self, model: &str) -> Result<(), Problem> {
         let core = &self.core;
         core.source.catalog().model(model)?;
         let _changing = core.changing.lock().unwrap_or_else(PoisonError::into_inner);
         let mut models = core.models.write().unwrap_or_else(PoisonError::into_inner);
-        models.remove(model);
+        if let Some(served) = models.get_mut(model) {
+            *served = Arc::new(served.unload());
+        }
         Ok(())
     }
 }

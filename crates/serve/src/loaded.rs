@@ -37,6 +37,8 @@ pub(crate) struct Served {
     pub record: ModelRecord,
     /// Those that aliases point at, or why they couldn't be loaded.
     pub versions: BTreeMap<String, Result<Arc<Version>, Problem>>,
+    /// Whether its versions were let go until it is loaded again.
+    pub unloaded: bool,
     pub counters: Arc<Counters>,
     pub last_good: Arc<LastGood>,
 }
@@ -110,8 +112,22 @@ impl Version {
 }
 
 impl Served {
+    /// The same without its versions: what is known, counted and remembered of the model stays.
+    pub fn unload(&self) -> Self {
+        Self {
+            record: self.record.clone(),
+            versions: BTreeMap::new(),
+            unloaded: true,
+            counters: self.counters.clone(),
+            last_good: self.last_good.clone(),
+        }
+    }
+
     /// The version that a name or an alias stands for. `live` where nothing is named.
     pub fn version(&self, asked: Option<&str>) -> Result<Arc<Version>, Problem> {
+        if self.unloaded {
+            return Err(nothing_live());
+        }
         let asked = asked.unwrap_or(LIVE);
         let aliases = &self.record.aliases;
         if asked == LIVE && !aliases.contains_key(LIVE) && self.record.version(LIVE).is_none() {

@@ -252,6 +252,7 @@ impl Serving {
         let served = Served {
             record,
             versions,
+            unloaded: false,
             counters: before
                 .as_ref()
                 .map(|b| b.counters.clone())
