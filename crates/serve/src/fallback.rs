@@ -7,7 +7,7 @@ use headwater_models::ModelContract;
 use headwater_models::repository::OutputRecord;
 use headwater_schema::{Micros, Problem};
 
-use crate::last_good::row_key;
+use crate::last_good::row_keys;
 use crate::loaded::LIVE;
 use crate::predict::{Scored, predict};
 use crate::rows::{count, spell_out};
@@ -71,9 +71,9 @@ fn last_good(core: &Core, request: &Request, age_max: Micros) -> Option<Vec<Outp
     };
     let memory = core.served(&request.model.name).ok()?.last_good.clone();
     let since = core.env.clock.now().saturating_sub(age_max);
-    let (entities, _) = spell_out(entities, context, candidates.as_ref()).ok()?;
-    let rows = entities.iter().map(|row| memory.get(row_key(row), since));
-    rows.collect()
+    let (entities, context) = spell_out(entities, context, candidates.as_ref()).ok()?;
+    let keys = row_keys(&entities, &context);
+    keys.map(|key| memory.get(key, since)).collect()
 }
 
 /// The outputs that the model has, as far as a version is known; of a model without versions, one.

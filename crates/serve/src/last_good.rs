@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Mutex, PoisonError};
 
-use headwater_features::EntityRequest;
+use headwater_features::{ContextRow, EntityRequest};
 use headwater_schema::Micros;
 use xxhash_rust::xxh3::xxh3_128;
 
@@ -29,9 +29,16 @@ struct Answer {
     outputs: OutputRow,
 }
 
-/// What an answer is kept under: the entities of its row. The request's own fields aren't part of it.
-pub(crate) fn row_key(entities: &EntityRequest) -> u128 {
-    xxh3_128(format!("{entities:?}").as_bytes())
+/// What answers are kept under, row by row: all that was asked, the entities and the request's own fields.
+pub(crate) fn row_keys(
+    entities: &[EntityRequest],
+    context: &[ContextRow],
+) -> impl Iterator<Item = u128> {
+    let rows = entities.iter().enumerate();
+    rows.map(move |(row, entities)| {
+        let own = context.get(row);
+        xxh3_128(format!("{entities:?} {own:?}").as_bytes())
+    })
 }
 
 impl LastGood {

@@ -17,7 +17,7 @@ use headwater_schema::{Blame, Micros, Problem};
 
 use crate::cache::PredictionCache;
 use crate::fallback::{StandIn, fallback};
-use crate::last_good::row_key;
+use crate::last_good::row_keys;
 use crate::loaded::{Served, nothing_live};
 use crate::log::{Entry, PredictionLog, PredictionSink};
 use crate::predict::{Scored, predict};
@@ -321,10 +321,9 @@ impl Request {
         let (Some(read), Ok(served)) = (&scored.read, self.core.served(&self.model.name)) else {
             return;
         };
-        for (row, outputs) in read.entities.iter().zip(&scored.outputs) {
-            served
-                .last_good
-                .keep(row_key(row), self.core.env.clock.now(), outputs);
+        let now = self.core.env.clock.now();
+        for (key, outputs) in row_keys(&read.entities, &read.context).zip(&scored.outputs) {
+            served.last_good.keep(key, now, outputs);
         }
     }
 

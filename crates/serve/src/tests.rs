@@ -8,6 +8,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -21,6 +22,7 @@ use headwater_schema::{Cursor, FactBatch, Problem, Sequence, Value};
 use crate::*;
 
 mod caching;
+mod fallbacks;
 mod traffic;
 
 const SHOP: &str = include_str!("../../features/src/meaning/shop.yaml");
@@ -59,6 +61,7 @@ spec:
 /// What the store does with the next read.
 enum Next {
     Fail,
+    Panic,
     /// Says that it was reached, and waits for the test.
     Stall(Sender<()>, Receiver<()>),
 }
@@ -80,6 +83,7 @@ impl FeatureSource for Store {
         let next = self.next.lock().unwrap().pop();
         match next {
             None => {}
+            Some(Next::Panic) => panic!("as it is meant to"),
             Some(Next::Fail) => return Err(Problem::external("store-lost", "the store is gone")),
             Some(Next::Stall(reached, until)) => {
                 reached.send(()).unwrap();
@@ -131,16 +135,20 @@ impl FeatureSource for Store {
     }
 }
 
-/// Keeps what it is given, or stands still.
+/// Keeps what it is given, stands still, or refuses it.
 struct Log {
     batches: Mutex<Sender<FactBatch>>,
     stalled: Mutex<Option<Receiver<()>>>,
+    full: AtomicBool,
 }
 
 impl PredictionSink for Log {
     fn append(&self, batch: FactBatch) -> Result<usize, Problem> {
         if let Some(until) = self.stalled.lock().unwrap().take() {
             until.recv().unwrap_or(());
+        }
+        if self.full.load(Ordering::SeqCst) {
+            return Err(Problem::external("disk-full", "the disk is full"));
         }
         let rows = batch.len();
         self.batches.lock().unwrap().send(batch).unwrap();
@@ -155,6 +163,7 @@ impl PredictionSink for Log {
 struct Shop {
     serving: Serving,
     store: Arc<Store>,
+    log: Arc<Log>,
     written: Receiver<FactBatch>,
 }
 
@@ -171,6 +180,7 @@ fn shop(more: &str, settings: ServingSettings, stalled: Option<Receiver<()>>) ->
     let log = Arc::new(Log {
         batches: Mutex::new(batches),
         stalled: Mutex::new(stalled),
+        full: AtomicBool::new(false),
     });
     // Files in memory; time as it goes, since somebody waits for it.
     let (simulated, _, _) = Env::simulated(1);
@@ -179,7 +189,7 @@ fn shop(more: &str, settings: ServingSettings, stalled: Option<Receiver<()>>) ->
         ..simulated
     };
     let repository = ModelRepository::new(env.clone(), Path::new("/models"));
-    let serving = Serving::start(&env, settings, repository, store.clone(), log).unwrap();
+    let serving = Serving::start(&env, settings, repository, store.clone(), log.clone()).unwrap();
     let live = NewVersion {
         aliases: vec!["live".to_owned()],
         ..NewVersion::default()
@@ -190,7 +200,15 @@ fn shop(more: &str, settings: ServingSettings, stalled: Option<Receiver<()>>) ->
     Shop {
         serving,
         store,
+        log,
         written,
+    }
+}
+
+impl Shop {
+    /// Says what the store does with the reads to come.
+    fn then(&self, next: impl IntoIterator<Item = Next>) {
+        self.store.next.lock().unwrap().extend(next);
     }
 }
 
@@ -326,4 +344,27 @@ fn predictions_are_gathered_and_written_together() {
     shop.serving.stop();
     let batches: Vec<_> = shop.written.try_iter().map(|b| b.len()).collect();
     assert_eq!(batches, [3]);
+}
+
+#[test]
+fn a_log_that_refuses_predictions_fails_nobody_and_is_counted() {
+    let shop = shop("", ServingSettings::default(), None);
+    shop.log.full.store(true, Ordering::SeqCst);
+    for _ in 0..3 {
+        assert_eq!(shop.serving.predict(asked("a")).unwrap().degraded, None);
+    }
+    let end = Instant::now() + Duration::from_secs(20);
+    while shop.serving.stats().log.failed < 3 && Instant::now() < end {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    let log = shop.serving.stats().log;
+    assert_eq!((log.failed, log.written, log.waiting), (3, 0, 0));
+    // Once there is room again, what comes then is written.
+    shop.log.full.store(false, Ordering::SeqCst);
+    shop.serving.predict(asked("a")).unwrap();
+    shop.serving.stop();
+    let log = shop.serving.stats().log;
+    assert_eq!((log.failed, log.written, log.dropped), (3, 1, 0));
+    let rows: usize = shop.written.try_iter().map(|b| b.len()).sum();
+    assert_eq!(rows, 1);
 }

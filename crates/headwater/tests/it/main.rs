@@ -21,6 +21,7 @@ mod damage;
 mod edge;
 mod edge_flights;
 mod edge_models;
+mod fallbacks;
 mod feed;
 mod fixtures;
 mod functions;

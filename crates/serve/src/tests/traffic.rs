@@ -2,7 +2,7 @@
 
 use super::*;
 
-fn with_aliases(shop: &Shop, aliases: &[(&str, &str)]) {
+pub(super) fn with_aliases(shop: &Shop, aliases: &[(&str, &str)]) {
     for (alias, leaf) in aliases {
         let new = NewVersion {
             version: Some(format!("v-{alias}")),
@@ -32,7 +32,7 @@ fn customers(names: &[String]) -> PredictRequest {
     }
 }
 
-fn column(batches: &[FactBatch], name: &str) -> Vec<Value> {
+pub(super) fn column(batches: &[FactBatch], name: &str) -> Vec<Value> {
     let of_batch = |batch: &FactBatch| {
         let column = batch.columns.column_by_name(name).unwrap().clone();
         (0..batch.len())
