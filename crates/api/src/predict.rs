@@ -33,7 +33,7 @@ pub struct PredictBody {
     /// object may stand for all of them.
     #[serde(default)]
     context: Vec<BTreeMap<String, serde_json::Value>>,
-    /// Things to score, each with the entities of the only row.
+    /// Things to score, each with the entities of the only row, which doesn't name the candidates' own.
     #[serde(default)]
     candidates: Option<CandidatesBody>,
     /// The model's own inputs in its order, one list per row; null where one is missing.

@@ -27,6 +27,13 @@ pub(crate) fn spell_out(
         .detail(format!("there are {} rows", entities.len()))
         .hint("name the entities that all candidates share as the only row"));
     };
+    if asking.contains_key(&candidates.entity) {
+        let title = "the row names the entity that the candidates are";
+        return Err(Problem::user("candidates", title)
+            .field("entities[0]")
+            .detail(format!("both name `{}`", candidates.entity))
+            .hint("leave it out of the row: each candidate stands in its place"));
+    }
     let row = |id| {
         let mut row = asking.clone();
         row.insert(candidates.entity.clone(), id);

@@ -427,6 +427,13 @@ fn what_is_wrong_is_refused_and_leaves_the_running_version_alone() {
         400,
         "invalid-duration",
     );
+    // Each candidate stands in the place of its entity, which the row mustn't name.
+    refused(
+        path,
+        &with("candidates", json!({"entity": "customer", "ids": ["c1"]})),
+        400,
+        "candidates",
+    );
     refused(path, &json!({"vectors": [[1, 2]]}), 400, "model-shape");
     refused(path, &json!({"vectors": [[1, [], 2]]}), 400, "model-input");
     refused(path, &json!({"vectors": [["x", 1, 2]]}), 400, "model-input");
