@@ -258,6 +258,13 @@ pub const RULES: &[Rule] = &[
     rule("POST", "/headwater.v1.Facts/Retract", WRITE, "grpc_retract"),
     rule("POST", "/headwater.v1.Facts/Feed", WRITE, "grpc_feed").feed(),
     rule("POST", "/headwater.v1.Features/Read", READ, "grpc_features"),
+    rule("POST", "/headwater.v1.Models/Predict", READ, "grpc_predict"),
+    rule(
+        "POST",
+        "/headwater.v1.Models/Outcomes",
+        WRITE,
+        "grpc_outcomes",
+    ),
     rule(
         "POST",
         "/feast.serving.ServingService/GetFeastServingInfo",

@@ -15,8 +15,8 @@ use headwater_schema::decode::BodyFormat;
 use headwater_schema::time::Duration;
 use headwater_schema::{Contract, DataType, Field, Micros, Problem, Sequence, Value};
 pub use headwater_serve::{
-    Candidates, IndexedVersion, InputRows, ModelStats, NewVersion, Pending, PredictDone,
-    PredictReply, PredictRequest, Signature, SignatureInput, VersionCounts,
+    AnsweredBy, Candidates, IndexedVersion, InputRows, ModelStats, NewVersion, Pending,
+    PredictDone, PredictReply, PredictRequest, Signature, SignatureInput, VersionCounts,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

@@ -11,6 +11,7 @@ pub mod fuzz;
 mod inference;
 mod inference_stream;
 mod inference_told;
+mod models;
 mod values;
 
 use axum::Router;
@@ -23,6 +24,7 @@ use crate::server::{Shared, nothing_here, panicked};
 use proto::feast::serving::serving_service_server::ServingServiceServer;
 use proto::headwater::facts_server::FactsServer;
 use proto::headwater::features_server::FeaturesServer;
+use proto::headwater::models_server::ModelsServer;
 use proto::inference::grpc_inference_service_server::GrpcInferenceServiceServer;
 
 /// What the protobufs define.
@@ -106,6 +108,11 @@ pub(crate) fn router(shared: Shared) -> Router {
         .accept_compressed(Gzip)
         .accept_compressed(Deflate)
         .max_encoding_message_size(usize::MAX);
+    let models = ModelsServer::new(models::Service(shared.clone()))
+        .max_decoding_message_size(bytes_max)
+        .accept_compressed(Gzip)
+        .accept_compressed(Deflate)
+        .max_encoding_message_size(usize::MAX);
     let serving = ServingServiceServer::new(feast::Service(shared.clone()))
         .max_decoding_message_size(bytes_max)
         .accept_compressed(Gzip)
@@ -126,6 +133,8 @@ pub(crate) fn router(shared: Shared) -> Router {
         .route_service("/headwater.v1.Facts/Retract", facts.clone())
         .route_service("/headwater.v1.Facts/Feed", facts)
         .route_service("/headwater.v1.Features/Read", features)
+        .route_service("/headwater.v1.Models/Predict", models.clone())
+        .route_service("/headwater.v1.Models/Outcomes", models)
         .route_service(
             "/feast.serving.ServingService/GetFeastServingInfo",
             serving.clone(),

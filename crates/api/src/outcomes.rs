@@ -11,7 +11,7 @@ use schemars::{JsonSchema, SchemaGenerator};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::backend::IngestOptions;
+use crate::backend::{IngestOptions, IngestReply};
 use crate::body::{instant, read_body, read_json};
 use crate::error::{ApiError, malformed};
 use crate::facts::{IngestAnswer, ingest, ingested};
@@ -22,11 +22,11 @@ use crate::server::Shared;
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct OutcomeBody {
-    prediction_id: String,
+    pub(crate) prediction_id: String,
     /// A number, a bool, or a text.
-    value: Value,
+    pub(crate) value: Value,
     /// When it happened: RFC 3339, or integer microseconds.
-    event_time: Value,
+    pub(crate) event_time: Value,
 }
 
 /// Takes outcomes.
@@ -36,6 +36,14 @@ pub async fn post_outcomes(
 ) -> Result<Response<Body>, ApiError> {
     let body = read_body(body, shared.limits.body_bytes_max).await?;
     let outcomes: Vec<OutcomeBody> = read_json(&body)?;
+    ingested(take(&shared, &outcomes).await?)
+}
+
+/// Keeps outcomes as facts.
+pub(crate) async fn take(
+    shared: &Shared,
+    outcomes: &[OutcomeBody],
+) -> Result<IngestReply, ApiError> {
     let rows = outcomes.iter().enumerate();
     let rows = rows.map(|(index, outcome)| fact(index, outcome));
     let rows = Value::Array(rows.collect::<Result<_, _>>()?).to_string();
@@ -43,7 +51,7 @@ pub async fn post_outcomes(
         all_or_nothing: false,
         revise: true,
     };
-    ingested(ingest(&shared, OUTCOME, BodyFormat::Json, rows.into(), options).await?)
+    ingest(shared, OUTCOME, BodyFormat::Json, rows.into(), options).await
 }
 
 fn fact(index: usize, outcome: &OutcomeBody) -> Result<Value, ApiError> {

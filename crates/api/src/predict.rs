@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tokio::sync::oneshot;
 
-use crate::backend::{Candidates, InputRows, PredictReply, PredictRequest};
+use crate::backend::{AnsweredBy, Candidates, InputRows, PredictReply, PredictRequest};
 use crate::body::{read_body, read_json};
 use crate::error::{ApiError, malformed};
 use crate::features::{check_limit, json_reply, read_entity};
@@ -202,9 +202,7 @@ fn request(body: PredictBody, shared: &Shared) -> Result<PredictRequest, ApiErro
         }
         (None, Some(vectors)) => {
             if !body.context.is_empty() || body.candidates.is_some() {
-                return Err(malformed(
-                    "`vectors` have neither `context` nor `candidates`",
-                ));
+                return Err(vectors_alone());
             }
             check("vectors", vectors.len())?;
             let vectors = vectors
@@ -213,7 +211,7 @@ fn request(body: PredictBody, shared: &Shared) -> Result<PredictRequest, ApiErro
                 .map(|(index, v)| vector(index, v));
             InputRows::Vectors(vectors.collect::<Result<_, _>>()?)
         }
-        _ => return Err(malformed("name either `entities` or `vectors`")),
+        _ => return Err(no_rows()),
     };
     Ok(PredictRequest {
         rows,
@@ -222,6 +220,14 @@ fn request(body: PredictBody, shared: &Shared) -> Result<PredictRequest, ApiErro
         explain: body.explain,
         ..PredictRequest::default()
     })
+}
+
+pub(crate) fn vectors_alone() -> ApiError {
+    malformed("`vectors` have neither `context` nor `candidates`")
+}
+
+pub(crate) fn no_rows() -> ApiError {
+    malformed("name either `entities` or `vectors`")
 }
 
 fn candidates(given: CandidatesBody) -> Result<Candidates, ApiError> {
@@ -245,13 +251,24 @@ fn vector(index: usize, given: &[serde_json::Value]) -> Result<Vec<Value>, ApiEr
         json => key_value(json),
     };
     let values: Option<Vec<Value>> = given.iter().map(read).collect();
-    values.ok_or_else(|| {
-        ApiError(
-            Problem::user("model-input", "a vector holds something that is no value")
-                .field(format!("vectors[{index}]"))
-                .hint("give numbers, bools or texts; null where one is missing"),
-        )
-    })
+    values.ok_or_else(|| no_vector(index))
+}
+
+pub(crate) fn no_vector(index: usize) -> ApiError {
+    ApiError(
+        Problem::user("model-input", "a vector holds something that is no value")
+            .field(format!("vectors[{index}]"))
+            .hint("give numbers, bools or texts; null where one is missing"),
+    )
+}
+
+/// Who answered each row, where rows are shared out.
+pub(crate) fn shared_out(reply: &PredictReply) -> &[Arc<AnsweredBy>] {
+    let by = &reply.answered_by;
+    match by.iter().any(|by| by.experiment.is_some()) {
+        true => by,
+        false => &[],
+    }
 }
 
 fn told(reply: &PredictReply) -> PredictAnswer<'_> {
@@ -264,9 +281,7 @@ fn told(reply: &PredictReply) -> PredictAnswer<'_> {
             })
             .collect()
     });
-    let shared_out = reply.answered_by.iter().any(|by| by.experiment.is_some());
-    let answered_by = reply.answered_by.iter().filter(|_| shared_out);
-    let answered_by = answered_by.map(|by| AnsweredByAnswer {
+    let answered_by = shared_out(reply).iter().map(|by| AnsweredByAnswer {
         alias: &by.alias,
         version: &by.version,
     });

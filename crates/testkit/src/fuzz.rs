@@ -58,6 +58,7 @@ pub const TARGETS: &[Target] = &[
     beside::POSITION,
     messages::APPEND,
     messages::READ,
+    messages::PREDICT,
     messages::ONLINE,
     tensors::MESSAGES,
     tensors::BODIES,

@@ -16,7 +16,7 @@ use super::proto::headwater::{
     Acknowledgement, AppendReply, AppendRequest, Rejected, RetractReply, RetractRequest,
 };
 use super::values::to_lines;
-use crate::backend::{IngestOptions, RejectedFact};
+use crate::backend::{IngestOptions, IngestReply, RejectedFact};
 use crate::error::malformed;
 use crate::facts::ingest;
 use crate::feed::{self, Acknowledgements, Feed};
@@ -40,13 +40,7 @@ impl Facts for Service {
         };
         let (format, body) = body(request.body).map_err(refuse)?;
         let reply = ingest(&self.0, &request.contract, format, body, options).await;
-        let reply = reply.map_err(refuse)?;
-        Ok(Response::new(AppendReply {
-            accepted: reply.accepted as u64,
-            duplicates: reply.duplicates as u64,
-            rejected: reply.rejected.into_iter().map(rejected).collect(),
-            sequence: reply.sequence.to_string(),
-        }))
+        reply.map(appended).map(Response::new).map_err(refuse)
     }
 
     async fn retract(
@@ -75,6 +69,15 @@ impl Facts for Service {
         let (feed, told) = feed::open(shared.backend.clone(), &shared.limits);
         tokio::spawn(take(shared.clone(), request.into_inner(), feed, place));
         Ok(Response::new(acknowledgements(told)))
+    }
+}
+
+pub(super) fn appended(reply: IngestReply) -> AppendReply {
+    AppendReply {
+        accepted: reply.accepted as u64,
+        duplicates: reply.duplicates as u64,
+        rejected: reply.rejected.into_iter().map(rejected).collect(),
+        sequence: reply.sequence.to_string(),
     }
 }
 

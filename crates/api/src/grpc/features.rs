@@ -6,9 +6,11 @@ use tonic::{Request, Response, Status};
 
 use super::error::refuse;
 use super::proto::headwater::features_server::Features;
-use super::proto::headwater::{self as proto, EntityRow, ReadReply, ReadRequest, Struct};
+use super::proto::headwater::{self as proto, EntityRow, ReadReply, ReadRequest, Struct, Value};
 use super::values::{to_key, to_lines, to_proto};
-use crate::backend::{ContextRow, EntityRequest, FeatureRow, FeaturesRequest, Names, StaleSource};
+use crate::backend::{
+    ContextRow, EntityRequest, FeatureRow, FeaturesRequest, KeyValue, Names, StaleSource,
+};
 use crate::body::known_at;
 use crate::error::{ApiError, malformed};
 use crate::features::check_limit;
@@ -88,7 +90,7 @@ pub(super) fn read_request(
 }
 
 /// The request's own fields, as JSON has them.
-fn context(rows: &[Struct]) -> Result<Vec<ContextRow>, ApiError> {
+pub(super) fn context(rows: &[Struct]) -> Result<Vec<ContextRow>, ApiError> {
     let row = |row: &Struct| {
         serde_json::from_slice(&to_lines(std::slice::from_ref(row)))
             .map_err(|e| malformed(format!("`context` can't be read: {e}")))
@@ -96,18 +98,22 @@ fn context(rows: &[Struct]) -> Result<Vec<ContextRow>, ApiError> {
     rows.iter().map(row).collect()
 }
 
-fn entity(index: usize, row: &EntityRow) -> Result<EntityRequest, ApiError> {
+pub(super) fn entity(index: usize, row: &EntityRow) -> Result<EntityRequest, ApiError> {
     let keys = row.keys.iter().map(|(name, value)| {
-        let key = to_key(value).ok_or_else(|| {
-            Problem::user("wrong-key-type", "a key has a type that no key has")
-                .field(format!("entities[{index}].{name}"))
-                .hint(
-                    "keys are texts, integers, bools, dates or times, or a struct of such columns",
-                )
-        })?;
-        Ok((name.clone(), key))
+        let place = || format!("entities[{index}].{name}");
+        Ok((name.clone(), key(place, value)?))
     });
     keys.collect()
+}
+
+/// A key that stands at a place of the request.
+pub(super) fn key(place: impl FnOnce() -> String, value: &Value) -> Result<KeyValue, ApiError> {
+    let key = to_key(value).ok_or_else(|| {
+        Problem::user("wrong-key-type", "a key has a type that no key has")
+            .field(place())
+            .hint("keys are texts, integers, bools, dates or times, or a struct of such columns")
+    });
+    Ok(key?)
 }
 
 fn row(row: &FeatureRow) -> proto::FeatureRow {

@@ -8,9 +8,9 @@ use prost::Message;
 
 use super::proto::feast::serving::GetOnlineFeaturesRequest;
 use super::proto::headwater::append_request::Body;
-use super::proto::headwater::{AppendRequest, ReadRequest};
+use super::proto::headwater::{AppendRequest, PredictRequest, ReadRequest};
 use super::proto::inference::ModelInferRequest;
-use super::{facts, feast, features, inference};
+use super::{facts, feast, features, inference, models};
 use crate::backend::{FeaturesRequest, InputRows};
 use crate::error::malformed;
 use crate::feast::features_request;
@@ -54,6 +54,13 @@ pub fn append(bytes: &[u8]) -> Result<Appended, Problem> {
 pub fn read(bytes: &[u8], limits: &Limits) -> Result<FeaturesRequest, Problem> {
     let request: ReadRequest = message(bytes)?;
     features::read_request(request, limits).map_err(|e| e.0)
+}
+
+/// `headwater.v1.PredictRequest`: the rows that it asks for.
+pub fn predict(bytes: &[u8], limits: &Limits) -> Result<InputRows, Problem> {
+    let request: PredictRequest = message(bytes)?;
+    let asked = models::question(request, limits).map_err(|e| e.0)?;
+    Ok(asked.rows)
 }
 
 /// `feast.serving.GetOnlineFeaturesRequest`.

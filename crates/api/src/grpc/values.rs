@@ -61,6 +61,18 @@ fn to_key_column(value: &proto::Value) -> Option<Value> {
     })
 }
 
+/// An input of a model: a number, a bool, a text, or null; none where it is something else.
+pub fn to_input(value: &proto::Value) -> Option<Value> {
+    Some(match &value.kind {
+        None => Value::Null,
+        Some(Kind::BoolValue(v)) => Value::Bool(*v),
+        Some(Kind::IntValue(v)) => Value::Int(*v),
+        Some(Kind::FloatValue(v)) => Value::Float(*v),
+        Some(Kind::StringValue(v)) => Value::string(v),
+        Some(_) => return None,
+    })
+}
+
 /// Rows as JSON, one per line: the text that contracts are held against.
 pub fn to_lines(rows: &[Struct]) -> Vec<u8> {
     let mut text = String::new();

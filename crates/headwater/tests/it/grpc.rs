@@ -1,18 +1,24 @@
 //! gRPC from outside: the same meaning as HTTP, typed; feeds; errors with details; Feast's service.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use headwater_api::grpc::proto::feast::serving as feast;
 use headwater_api::grpc::proto::feast::types::{RepeatedValue, Value as FeastValue, value::Val};
 use headwater_api::grpc::proto::headwater::append_request::Body;
 use headwater_api::grpc::proto::headwater::facts_client::FactsClient;
 use headwater_api::grpc::proto::headwater::features_client::FeaturesClient;
+use headwater_api::grpc::proto::headwater::models_client::ModelsClient;
 use headwater_api::grpc::proto::headwater::value::Kind;
 use headwater_api::grpc::proto::headwater::{
-    Acknowledgement, AppendRequest, EntityRow, FeatureValue, ReadReply, ReadRequest,
-    RetractRequest, Rows, Status, Struct, Value,
+    Acknowledgement, AppendRequest, Candidates, EntityRow, FeatureValue, List, Outcome,
+    OutcomesRequest, PredictReply, PredictRequest, ReadReply, ReadRequest, RetractRequest,
+    Rows as ProtoRows, Status, Struct, Value,
 };
 use headwater_api::grpc::proto::rpc;
+use headwater_models::{LoadOptions, Predictor, Rows, load};
 use headwater_testkit::{ServerProcess, TempProject};
 use prost::Message;
+use serde_json::json;
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
 use tonic::Code;
@@ -78,7 +84,7 @@ fn purchase(id: usize, amount: Value) -> Struct {
 fn rows(rows: Vec<Struct>) -> AppendRequest {
     AppendRequest {
         contract: "purchase".into(),
-        body: Some(Body::Rows(Rows { rows })),
+        body: Some(Body::Rows(ProtoRows { rows })),
         all_or_nothing: false,
         revise: false,
     }
@@ -561,6 +567,257 @@ fn a_stream_of_requests_is_answered_in_order_and_ends_with_them() {
             ),
         }
     }
+    assert!(served.server.stop());
+}
+
+fn list(items: Vec<Value>) -> List {
+    List { items }
+}
+
+/// What the shop's set asks a request for.
+fn own_fields(country: &str) -> Struct {
+    let fields = [("country", text(country)), ("factor", amount(0.25))];
+    Struct {
+        fields: fields.map(|(n, v)| (n.to_owned(), v)).into(),
+    }
+}
+
+impl Served {
+    fn predict(&self, request: PredictRequest) -> Result<PredictReply, tonic::Status> {
+        let mut models = ModelsClient::new(self.channel.clone());
+        let request = PredictRequest {
+            model: "fraud".into(),
+            deadline_ms: Some(30_000),
+            ..request
+        };
+        let reply = self.runtime.block_on(models.predict(request))?;
+        Ok(reply.into_inner())
+    }
+
+    fn tell(&self, outcomes: &[(&str, Value)]) -> Result<(u64, u64), tonic::Status> {
+        let outcomes = outcomes.iter().map(|(id, value)| Outcome {
+            prediction_id: (*id).to_owned(),
+            value: Some(value.clone()),
+            event_time: 1_500_000,
+        });
+        let outcomes = OutcomesRequest {
+            outcomes: outcomes.collect(),
+        };
+        let mut models = ModelsClient::new(self.channel.clone());
+        let reply = self.runtime.block_on(models.outcomes(outcomes))?;
+        let reply = reply.into_inner();
+        Ok((reply.accepted, reply.duplicates))
+    }
+}
+
+/// The only number of a row's only output, to the bit.
+fn output(reply: &PredictReply, row: usize) -> u64 {
+    let outputs = &reply.outputs[row].outputs;
+    assert_eq!(outputs.len(), 1);
+    let numbers = &outputs.values().next().unwrap().numbers;
+    assert_eq!(numbers.len(), 1);
+    numbers[0].to_bits()
+}
+
+#[test]
+fn models_are_asked_by_entities_candidates_and_their_own_inputs() {
+    let project = crate::predict::shop("");
+    project.run_ok(&["models", "add", "fraud", "one.model", "--alias", "live"]);
+    let served = serve(project);
+    crate::predict::send_purchases(&served.server);
+    let file = crate::predict::first();
+    let model = load(file.as_bytes(), &LoadOptions::default()).unwrap();
+    let wanted = |customer: &str, country: &str, reply: &PredictReply| {
+        let cursor = json!({"as_of": reply.as_of.unwrap(), "sequence": reply.sequence});
+        let server = &served.server;
+        crate::predict::oracle(model.as_ref(), server, customer, country, &cursor)
+    };
+    let rows = PredictRequest {
+        entities: vec![customer("c0"), customer("nobody")],
+        context: vec![own_fields("fr"), own_fields("pt")],
+        explain: true,
+        ..PredictRequest::default()
+    };
+    let reply = served.predict(rows.clone()).unwrap();
+    assert_eq!(
+        (reply.model.as_str(), reply.prediction_ids.len()),
+        ("fraud", 2)
+    );
+    assert!(!reply.version.is_empty() && reply.degraded.is_none());
+    for (row, (customer, country)) in [("c0", "fr"), ("nobody", "pt")].into_iter().enumerate() {
+        let wanted = wanted(customer, country, &reply);
+        assert_eq!(output(&reply, row), wanted.to_bits(), "{customer}");
+        let score = &reply.explanations[row].scores[0];
+        let sum = score.inputs.values().sum::<f64>() + score.base;
+        let margin = (wanted / (1.0 - wanted)).ln();
+        assert!((sum - margin).abs() < 1e-9, "{sum} {margin}");
+    }
+    // Candidates share the row's context.
+    let ranked = PredictRequest {
+        entities: vec![EntityRow::default()],
+        context: vec![own_fields("xx")],
+        candidates: Some(Candidates {
+            entity: "customer".into(),
+            ids: ["c0", "c1", "c2"].map(text).into(),
+        }),
+        ..PredictRequest::default()
+    };
+    let ranked = served.predict(ranked).unwrap();
+    for (row, customer) in ["c0", "c1", "c2"].into_iter().enumerate() {
+        let wanted = wanted(customer, "xx", &ranked);
+        assert_eq!(output(&ranked, row), wanted.to_bits(), "{customer}");
+    }
+    let null = || Value { kind: None };
+    let own = PredictRequest {
+        vectors: vec![
+            list(vec![amount(1.5), text("pt"), null()]),
+            list(vec![value(Kind::IntValue(-3)), text("de"), amount(7.25)]),
+        ],
+        version: "live".into(),
+        ..PredictRequest::default()
+    };
+    let own = served.predict(own).unwrap();
+    assert_eq!((own.as_of, own.sequence.as_str()), (None, ""));
+    for (row, vector) in [[1.5, 2.0, f64::NAN], [-3.0, 0.0, 7.25]].iter().enumerate() {
+        let wanted = model.predict(Rows::one(vector).unwrap()).unwrap().outputs[0];
+        assert_eq!(output(&own, row), wanted.to_bits());
+    }
+    // They are in the log like any others.
+    let facts = crate::predict::predictions(&served.server, 7);
+    let logged: BTreeSet<&str> = facts
+        .iter()
+        .filter_map(|f| f["fact"]["id"].as_str())
+        .collect();
+    let ids = [&reply, &ranked, &own].map(|reply| &reply.prediction_ids);
+    assert!(
+        ids.into_iter()
+            .flatten()
+            .all(|id| logged.contains(id.as_str()))
+    );
+
+    // What is wrong is told in the words of HTTP.
+    let refused = |change: &dyn Fn(&mut PredictRequest), code, reason: &str| {
+        let mut request = rows.clone();
+        change(&mut request);
+        let status = served.predict(request).unwrap_err();
+        assert_eq!((status.code(), details(&status).0.as_str()), (code, reason));
+    };
+    let wrong = Code::InvalidArgument;
+    refused(
+        &|r| r.vectors = vec![list(Vec::new())],
+        wrong,
+        "malformed-request",
+    );
+    refused(&|r| r.entities.clear(), wrong, "malformed-request");
+    refused(&|r| r.context.clear(), wrong, "missing-context");
+    refused(
+        &|r| r.version = "9".into(),
+        Code::NotFound,
+        "unknown-version",
+    );
+    let bytes = || value(Kind::BytesValue(vec![0]));
+    refused(
+        &|r| r.entities[0] = row_of(bytes()),
+        wrong,
+        "wrong-key-type",
+    );
+    let vectors = |items: Vec<Value>| {
+        move |r: &mut PredictRequest| {
+            *r = PredictRequest {
+                vectors: vec![list(items.clone())],
+                ..PredictRequest::default()
+            };
+        }
+    };
+    refused(&vectors(vec![bytes()]), wrong, "model-input");
+    refused(&vectors(vec![amount(1.0)]), wrong, "model-shape");
+    let mut models = ModelsClient::new(served.channel.clone());
+    let unknown = models.predict(PredictRequest {
+        model: "frauds".into(),
+        ..rows.clone()
+    });
+    let status = served.runtime.block_on(unknown).unwrap_err();
+    assert_eq!(status.code(), Code::NotFound);
+    assert_eq!(
+        details(&status),
+        ("unknown-model".into(), "did you mean `fraud`?".into())
+    );
+    let late = models.predict(PredictRequest {
+        model: "fraud".into(),
+        deadline_ms: Some(0),
+        ..rows.clone()
+    });
+    let status = served.runtime.block_on(late).unwrap_err();
+    assert_eq!(details(&status).0, "invalid-duration");
+    assert!(served.server.stop());
+}
+
+fn row_of(key: Value) -> EntityRow {
+    EntityRow {
+        keys: [("customer".to_owned(), key)].into(),
+    }
+}
+
+#[test]
+fn outcomes_are_told_and_revised_and_fallbacks_say_that_they_are() {
+    let project = crate::predict::shop("  fallback: [{constant: 0.5}]\n");
+    project.run_ok(&["models", "add", "fraud", "one.model", "--alias", "live"]);
+    let served = serve(project);
+    let vector = [amount(1.5), text("pt"), amount(2.0)];
+    let rows = PredictRequest {
+        vectors: vec![list(vector.into()); 3],
+        ..PredictRequest::default()
+    };
+    let ids = served.predict(rows.clone()).unwrap().prediction_ids;
+    let [first, second, third] = [&ids[0], &ids[1], &ids[2]];
+    let yes = value(Kind::BoolValue(true));
+    let told = [
+        (first.as_str(), yes),
+        (second.as_str(), text("late")),
+        (third.as_str(), amount(0.25)),
+    ];
+    assert_eq!(served.tell(&told).unwrap(), (3, 0));
+    assert_eq!(served.tell(&told[1..2]).unwrap(), (0, 1));
+    let revised = [(third.as_str(), value(Kind::IntValue(7)))];
+    assert_eq!(served.tell(&revised).unwrap(), (1, 0));
+    let facts = served.server.get("/v1/facts/outcome").json();
+    let facts = facts["facts"].as_array().unwrap().iter().map(|f| {
+        let fact = &f["fact"];
+        let id = fact["prediction_id"].as_str().unwrap().to_owned();
+        (
+            id,
+            (
+                fact["value"].as_f64(),
+                fact["label"].as_str(),
+                f["event_time"].as_str(),
+            ),
+        )
+    });
+    let facts: BTreeMap<String, _> = facts.collect();
+    let time = Some("1970-01-01T00:00:01.5Z");
+    assert_eq!(facts[first], (Some(1.0), None, time));
+    assert_eq!(facts[second], (None, Some("late"), time));
+    assert_eq!(facts[third], (Some(7.0), None, time));
+    for (id, value, reason) in [
+        ("", amount(1.0), "invalid-outcome"),
+        ("p", value(Kind::DateValue(1)), "malformed-request"),
+        ("p", Value { kind: None }, "malformed-request"),
+    ] {
+        let status = served.tell(&[(id, value)]).unwrap_err();
+        assert_eq!(status.code(), Code::InvalidArgument);
+        assert_eq!(details(&status).0, reason);
+    }
+    let unload = "/v2/repository/models/fraud/unload";
+    assert_eq!(served.server.post_json(unload, &json!({})).status, 200);
+    let reply = served.predict(rows).unwrap();
+    let degraded = reply.degraded.as_ref().unwrap();
+    let told = (degraded.code.as_str(), degraded.fallback.as_str());
+    assert_eq!(told, ("no-live-version", "constant"));
+    assert_eq!(
+        (reply.version.as_str(), reply.prediction_ids.len()),
+        ("", 3)
+    );
+    assert_eq!(output(&reply, 2), 0.5f64.to_bits());
     assert!(served.server.stop());
 }
 

@@ -6,7 +6,8 @@ use headwater_api::grpc::proto::feast::types::{RepeatedValue, Value as FeastValu
 use headwater_api::grpc::proto::headwater::append_request::Body;
 use headwater_api::grpc::proto::headwater::value::Kind;
 use headwater_api::grpc::proto::headwater::{
-    AppendRequest, EntityRow, List, ReadRequest, RetractRequest, Rows, Struct, Value,
+    AppendRequest, EntityRow, List, Outcome, OutcomesRequest, PredictRequest, ReadRequest,
+    RetractRequest, Rows, Struct, Value,
 };
 use headwater_api::grpc::proto::inference;
 use headwater_api::{Access, RULES, Role};
@@ -158,6 +159,20 @@ fn calls() -> Vec<(&'static str, Vec<Vec<u8>>)> {
         }],
         ..ReadRequest::default()
     };
+    let predict = PredictRequest {
+        model: "late".into(),
+        entities: read.entities.clone(),
+        context: vec![row("a")],
+        deadline_ms: Some(100),
+        ..PredictRequest::default()
+    };
+    let outcomes = OutcomesRequest {
+        outcomes: vec![Outcome {
+            prediction_id: "p".into(),
+            value: Some(text("late")),
+            event_time: 1,
+        }],
+    };
     let keys = [Val::StringVal("ada".into()), Val::StringVal("eve".into())];
     let keys = RepeatedValue {
         val: keys.map(|val| FeastValue { val: Some(val) }).into(),
@@ -182,6 +197,14 @@ fn calls() -> Vec<(&'static str, Vec<Vec<u8>>)> {
         ("/headwater.v1.Facts/Feed", appends),
         ("/headwater.v1.Facts/Retract", vec![retract.encode_to_vec()]),
         ("/headwater.v1.Features/Read", vec![read.encode_to_vec()]),
+        (
+            "/headwater.v1.Models/Predict",
+            vec![predict.encode_to_vec()],
+        ),
+        (
+            "/headwater.v1.Models/Outcomes",
+            vec![outcomes.encode_to_vec()],
+        ),
         (
             "/feast.serving.ServingService/GetOnlineFeatures",
             online.into(),
@@ -283,6 +306,9 @@ fn answer(path: &str) -> Code {
         "ModelConfig",
         "ModelLoad",
         "ModelUnload",
+        "Models/Predict",
+        // Where there is no model, there is no contract of outcomes.
+        "Models/Outcomes",
     ];
     if path.ends_with("ModelInfer") {
         return Code::InvalidArgument;

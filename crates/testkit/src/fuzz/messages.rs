@@ -3,7 +3,7 @@
 use std::sync::LazyLock;
 
 use headwater_api::Limits;
-use headwater_api::backend::{FeaturesRequest, Names};
+use headwater_api::backend::{FeaturesRequest, InputRows, Names};
 use headwater_api::grpc::fuzz;
 use headwater_api::grpc::proto::feast::serving::get_online_features_request::Kind as Asked;
 use headwater_api::grpc::proto::feast::serving::{FeatureList, GetOnlineFeaturesRequest};
@@ -12,7 +12,7 @@ use headwater_api::grpc::proto::feast::types::{RepeatedValue, Value as FeastValu
 use headwater_api::grpc::proto::headwater::append_request::Body;
 use headwater_api::grpc::proto::headwater::value::Kind;
 use headwater_api::grpc::proto::headwater::{
-    AppendRequest, EntityRow, List, ReadRequest, Rows, Struct, Value,
+    AppendRequest, Candidates, EntityRow, List, PredictRequest, ReadRequest, Rows, Struct, Value,
 };
 use headwater_schema::Blame;
 use headwater_schema::decode::BodyFormat;
@@ -165,6 +165,78 @@ pub const READ: Target = Target {
     run: |input| match fuzz::read(input, &LIMITS) {
         Ok(request) => {
             within(&request);
+            true
+        }
+        Err(problem) => {
+            assert_eq!(problem.blame, Blame::User, "{problem}");
+            false
+        }
+    },
+};
+
+/// Predictions asked by entities, of candidates, and with a model's own inputs.
+pub const PREDICT: Target = Target {
+    name: "grpc_predict",
+    seeds: || {
+        let text = |text: &str| value(Kind::StringValue(text.into()));
+        let person = |kind| EntityRow {
+            keys: [("person".to_owned(), value(kind))].into(),
+        };
+        let by_entities = PredictRequest {
+            model: "score".into(),
+            entities: vec![
+                person(Kind::StringValue("ada".into())),
+                person(Kind::IntValue(7)),
+            ],
+            context: rows(),
+            version: "stable".into(),
+            deadline_ms: Some(50),
+            explain: true,
+            ..PredictRequest::default()
+        };
+        let of_candidates = PredictRequest {
+            entities: vec![EntityRow::default()],
+            candidates: Some(Candidates {
+                entity: "person".into(),
+                ids: vec![text("ada"), value(Kind::DateValue(3))],
+            }),
+            ..PredictRequest::default()
+        };
+        let row = [
+            value(Kind::FloatValue(f64::NAN)),
+            value(Kind::IntValue(-1)),
+            value(Kind::BoolValue(true)),
+            text("fr"),
+            Value { kind: None },
+        ];
+        let by_vectors = PredictRequest {
+            vectors: vec![List { items: row.into() }, List::default()],
+            ..PredictRequest::default()
+        };
+        let all = [by_entities, of_candidates, by_vectors];
+        all.map(|request| request.encode_to_vec()).into()
+    },
+    words: &[
+        "person",
+        "score",
+        "\u{12}\u{0}",
+        "\"\u{0}",
+        "*\u{0}",
+        "8\u{1}",
+    ],
+    run: |input| match fuzz::predict(input, &LIMITS) {
+        Ok(InputRows::Entities {
+            entities,
+            context,
+            candidates,
+        }) => {
+            assert!((1..=LIMITS.entities_max).contains(&entities.len()));
+            assert!(context.len() <= LIMITS.entities_max);
+            assert!(candidates.is_none_or(|c| c.ids.len() <= LIMITS.entities_max));
+            true
+        }
+        Ok(InputRows::Vectors(rows) | InputRows::Named { rows, .. }) => {
+            assert!((1..=LIMITS.entities_max).contains(&rows.len()));
             true
         }
         Err(problem) => {
