@@ -473,3 +473,6 @@ pub unsafe extern "C" fn hw_edge_retract(
     // SAFETY: the caller promises what `with` asks for.
     unsafe { with(handle, error, act) }
 }
+
+#[cfg(test)]
+mod tests;
