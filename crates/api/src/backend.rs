@@ -208,6 +208,8 @@ pub struct ReadShape {
     pub types: Vec<DataType>,
     /// The entities that the names are of, each once.
     pub entities: Vec<EntityShape>,
+    /// The fields that a request brings itself, where the set declares any.
+    pub context: Vec<Field>,
 }
 
 /// An entity's name and key columns.
@@ -397,6 +399,9 @@ pub trait Backend: Send + Sync + 'static {
 
     /// A contract by its name.
     fn contract(&self, name: &str) -> Result<Arc<Contract>, Problem>;
+
+    /// What a read of these features has as columns, and asks for.
+    fn shape(&self, names: &Names) -> Result<Arc<ReadShape>, Problem>;
 
     /// The full names of a view's features.
     fn view_features(&self, view: &str) -> Result<Vec<String>, Problem>;

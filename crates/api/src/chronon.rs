@@ -16,8 +16,11 @@ use schemars::JsonSchema;
 use serde::ser::{Serialize, SerializeMap, SerializeStruct, Serializer};
 use serde_json::{Value as Json, json};
 
-use crate::backend::{EntityRequest, FeatureRow, FeaturesReply, FeaturesRequest, Names};
+use crate::backend::{
+    ContextRow, EntityRequest, FeatureRow, FeaturesReply, FeaturesRequest, Names, ReadShape,
+};
 use crate::body::{read_body, read_json};
+use crate::context::asked;
 use crate::error::{ApiError, Unsaid, status};
 use crate::features::{check_limit, json_reply, read_entity};
 use crate::server::Shared;
@@ -31,7 +34,7 @@ pub fn routes() -> Router<Shared> {
         .route("/chronon/ping", get(ping))
 }
 
-/// The keys to fetch: one object of key columns per row.
+/// The keys to fetch: one object of key columns per row, with the fields of the join's context among them.
 pub type ChrononBody = Vec<BTreeMap<String, Json>>;
 
 /// The reply: one result per row, in order.
@@ -127,16 +130,14 @@ async fn fetch(
         shared.limits.entities_max,
         "limits.entities_max",
     )?;
-    let entities: Result<Vec<_>, ApiError> = keys
-        .iter()
-        .enumerate()
-        .map(|(i, k)| read_entity(i, k))
-        .collect();
-    let whole = entities.and_then(|entities| read(shared, &names, entities));
+    let asked = asked(shared, &names)?;
+    let rows = keys.iter().enumerate();
+    let rows: Result<Vec<_>, ApiError> = rows.map(|(i, k)| row(i, k, &asked)).collect();
+    let whole = rows.and_then(|rows| read(shared, &names, rows));
     let replies: Vec<Result<FeaturesReply, Problem>> = match whole {
         Ok(reply) => vec![Ok(reply)],
         Err(ApiError(problem)) if of_one_row(&problem) => {
-            let one = |row| read(shared, &names, vec![read_entity(0, row)?]);
+            let one = |keys| read(shared, &names, vec![row(0, keys, &asked)?]);
             let each = keys.iter().map(one);
             each.map(|read| read.map_err(|e| e.0)).collect()
         }
@@ -160,29 +161,46 @@ async fn fetch(
     })?)
 }
 
+/// One row's keys, and its fields of the context.
+fn row(
+    index: usize,
+    keys: &BTreeMap<String, Json>,
+    asked: &ReadShape,
+) -> Result<(EntityRequest, ContextRow), ApiError> {
+    if asked.context.is_empty() {
+        return Ok((read_entity(index, keys)?, ContextRow::new()));
+    }
+    let some = |of: &dyn Fn(&str) -> bool| -> BTreeMap<String, Json> {
+        let some = keys.iter().filter(|(name, _)| of(name));
+        some.map(|(name, value)| (name.clone(), value.clone()))
+            .collect()
+    };
+    let entity = read_entity(index, &some(&|name| asked.may_be_key(name)))?;
+    Ok((entity, some(&|name| asked.has_context(name))))
+}
+
 fn read(
     shared: &Shared,
     names: &Names,
-    entities: Vec<EntityRequest>,
+    rows: Vec<(EntityRequest, ContextRow)>,
 ) -> Result<FeaturesReply, ApiError> {
+    let (entities, context) = rows.into_iter().unzip();
     let request = FeaturesRequest {
         names: names.clone(),
         entities,
         as_of: None,
         known_at: None,
-        context: Vec::new(),
+        context,
         inclusive: true,
         lenient: true,
     };
     Ok(shared.backend.features(&request)?)
 }
 
-/// Whether a problem is one of a row's keys rather than of the whole request.
+/// Whether a problem is one of a row's keys or context rather than of the whole request.
 fn of_one_row(problem: &Problem) -> bool {
-    problem
-        .field
-        .as_deref()
-        .is_some_and(|f| f.starts_with("entities["))
+    let field = problem.field.as_deref().unwrap_or_default();
+    field.starts_with("entities[") || field.starts_with("context[")
 }
 
 #[derive(serde::Serialize)]

@@ -7,6 +7,7 @@
 mod columns;
 mod error;
 mod read;
+mod request;
 mod write;
 
 use axum::Router;
@@ -15,11 +16,10 @@ use axum::routing::{get, post};
 use crate::server::Shared;
 
 pub use columns::{Columns, KeyCell};
+pub use read::{Answer, OnlineFeaturesAnswer, OnlineFeaturesBody, Question, unix_seconds, views};
 #[cfg(feature = "fuzz")]
-pub use read::features_request;
-pub use read::{
-    Answer, OnlineFeaturesAnswer, OnlineFeaturesBody, Question, names, unix_seconds, views,
-};
+pub use request::features_request;
+pub use request::names;
 pub use write::{PushBody, WriteBody};
 
 /// The routes of Feast's feature server.

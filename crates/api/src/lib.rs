@@ -14,6 +14,7 @@ mod body;
 mod bundle;
 mod chronon;
 pub mod connection;
+mod context;
 mod error;
 mod facts;
 mod feast;

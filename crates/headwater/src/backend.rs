@@ -8,8 +8,9 @@ use std::time::Duration;
 use headwater_api::backend::{
     BundleRequest, DefinitionFile, DefinitionsRequest, FactRow, FactsQuery, FeaturesReply,
     FeaturesRequest, IndexedVersion, IngestDone, IngestOptions, Measure, MendReply, Mending,
-    ModelStats, NewVersion, Pending, PredictDone, PredictRequest, QuarantineRow, QueryRequest,
-    RegistryQuery, RetractDone, ScoreRequest, Signature, TrainingSetRequest, WriteTarget,
+    ModelStats, Names, NewVersion, Pending, PredictDone, PredictRequest, QuarantineRow,
+    QueryRequest, ReadShape, RegistryQuery, RetractDone, ScoreRequest, Signature,
+    TrainingSetRequest, WriteTarget,
 };
 use headwater_api::{Backend, PredictionPage};
 use headwater_batch::sql::Answer;
@@ -92,6 +93,10 @@ impl Backend for Engine {
 
     fn contract(&self, name: &str) -> Result<Arc<Contract>, Problem> {
         self.contract(name)
+    }
+
+    fn shape(&self, names: &Names) -> Result<Arc<ReadShape>, Problem> {
+        Ok(self.reader.plan(names)?.shape.clone())
     }
 
     fn view_features(&self, view: &str) -> Result<Vec<String>, Problem> {

@@ -293,7 +293,7 @@ fn context(plan: &Plan, rows: usize, given: &[ContextRow]) -> Result<Vec<Vec<Val
     Ok(Vec::new())
 }
 
-/// The types of an answer's features, and the entities that they are of.
+/// The types of an answer's features, the entities that they are of, and the context that they take.
 fn shape(resolved: &Resolved) -> ReadShape {
     let mut shape = ReadShape::default();
     for feature in &resolved.features {
@@ -310,6 +310,8 @@ fn shape(resolved: &Resolved) -> ReadShape {
     let on_demand = resolved.set.iter().flat_map(|set| &set.on_demand);
     let types = on_demand.map(|feature| feature.data_type.clone());
     shape.types.extend(types);
+    let declared = resolved.set.iter().flat_map(|set| &set.context);
+    shape.context = declared.cloned().collect();
     shape
 }
 

@@ -10,6 +10,12 @@ use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Vis
 #[derive(Debug)]
 pub struct Columns<Cell>(pub Vec<(String, Vec<Cell>)>);
 
+impl<Cell> Default for Columns<Cell> {
+    fn default() -> Self {
+        Self(Vec::new())
+    }
+}
+
 impl<'de, Cell: Deserialize<'de>> Deserialize<'de> for Columns<Cell> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Names<Cell>(PhantomData<Cell>);
@@ -46,8 +52,8 @@ impl<Cell> Columns<Cell> {
     }
 }
 
-/// A cell of an entity column, as a key value. What can be no key is read all the same: columns
-/// that no requested feature needs are passed over.
+/// A cell of an entity column, as a key value or one of a set's context. What can be neither is read all the same:
+/// columns that no requested feature needs are passed over.
 #[derive(Debug)]
 pub struct KeyCell(pub Value);
 

@@ -29,6 +29,10 @@ fn exception(problem: &Problem) -> Option<(&'static str, StatusCode)> {
         "unknown-feature-set" => ("FeatureServiceNotFoundException", StatusCode::NOT_FOUND),
         "unknown-view" => ("FeatureViewNotFoundException", StatusCode::NOT_FOUND),
         "unknown-feature" => ("FeastObjectNotFoundException", StatusCode::NOT_FOUND),
+        "missing-context" => (
+            "RequestDataNotFoundInEntityRowsException",
+            StatusCode::NOT_FOUND,
+        ),
         "unknown-contract" => (
             "PushSourceNotFoundException",
             StatusCode::UNPROCESSABLE_ENTITY,

@@ -12,13 +12,12 @@ use serde::ser::{Serialize, SerializeSeq, SerializeStruct, Serializer};
 
 use super::columns::{Columns, KeyCell};
 use super::error::FeastError;
-use crate::backend::{
-    EntityRequest, FeatureRow, FeaturesReply, FeaturesRequest, KeyValue, Names, ReadShape,
-};
+use super::request::{features_request, names};
+use crate::backend::{FeatureRow, FeaturesReply, Names, ReadShape};
 use crate::body::{read_body, read_json};
+use crate::context::asked;
 use crate::error::ApiError;
-use crate::features::{check_limit, json_reply};
-use crate::limits::Limits;
+use crate::features::json_reply;
 use crate::server::Shared;
 use headwater_schema::JsonValue;
 
@@ -29,7 +28,7 @@ const MICROS_PER_SECOND: i64 = 1_000_000;
 /// A read of features in Feast's wire format.
 #[derive(Debug, Deserialize, JsonSchema)]
 pub struct OnlineFeaturesBody {
-    /// Key columns: a list of keys each, all equally long.
+    /// Key columns, and fields of the feature set's context: a list of values each, all equally long.
     #[schemars(with = "std::collections::BTreeMap<String, Vec<serde_json::Value>>")]
     entities: Columns<KeyCell>,
     /// A feature set, instead of `features`.
@@ -44,6 +43,10 @@ pub struct OnlineFeaturesBody {
     /// Whether the reply's metadata names the views.
     #[serde(default)]
     include_feature_view_version_metadata: bool,
+    /// Fields of the feature set's context in columns, which may be among `entities` as well.
+    #[serde(default)]
+    #[schemars(with = "Option<std::collections::BTreeMap<String, Vec<serde_json::Value>>>")]
+    request_context: Option<Columns<KeyCell>>,
 }
 
 /// The reply: keys first, then features, each over all rows.
@@ -85,6 +88,7 @@ pub async fn get_online_features(
     let answer = Question {
         names: names(body.feature_service.as_deref(), body.features.as_deref())?,
         entities: body.entities,
+        context: body.request_context.unwrap_or_default(),
         full_names: body.full_feature_names,
         with_views: body.include_feature_view_version_metadata,
     }
@@ -96,6 +100,8 @@ pub async fn get_online_features(
 pub struct Question {
     pub names: Names,
     pub entities: Columns<KeyCell>,
+    /// What the request brings itself, where that has columns of its own.
+    pub context: Columns<KeyCell>,
     pub full_names: bool,
     pub with_views: bool,
 }
@@ -113,10 +119,13 @@ pub struct Answer {
 impl Question {
     /// Reads the features.
     pub fn answer(self, shared: &Shared) -> Result<Answer, ApiError> {
-        let request = features_request(self.names, &self.entities, &shared.limits)?;
+        let asked = asked(shared, &self.names)?;
+        let (keys, own) = (&self.entities, &self.context);
+        let request = features_request(self.names, keys, own, &asked, &shared.limits)?;
         let read = shared.backend.features(&request);
         let reply = read.map_err(|problem| missing_view(shared, &request.names, problem))?;
         let columns = self.entities.0.into_iter();
+        let columns = columns.filter(|(name, _)| asked.may_be_key(name));
         let key = |(name, cells): (String, _)| {
             let key = join_key(&name, &reply.shape)?.to_owned();
             Some((key, cells))
@@ -141,83 +150,6 @@ fn missing_view(shared: &Shared, names: &Names, problem: Problem) -> Problem {
     let views = features.iter().filter_map(|name| name.split_once('.'));
     let unknown = |(view, _): (&str, &str)| shared.backend.view_features(view).err();
     views.map(unknown).find_map(|p| p).unwrap_or(problem)
-}
-
-/// The features of a service, or those that a list of `view:feature` names.
-pub fn names(service: Option<&str>, features: Option<&[String]>) -> Result<Names, Problem> {
-    if let Some(service) = service.filter(|s| !s.is_empty()) {
-        return Ok(Names::Set(service.to_owned()));
-    }
-    let features = features.unwrap_or_default();
-    if features.is_empty() {
-        return Err(Problem::user("malformed-request", "no feature is named")
-            .field("features")
-            .hint("name `features` as `view:feature`, or a `feature_service`"));
-    }
-    let full = features.iter().map(|f| full_name(f));
-    full.collect::<Result<_, _>>().map(Names::List)
-}
-
-/// `view:feature` (or `view@latest:feature`) as `view.feature`.
-fn full_name(reference: &str) -> Result<String, Problem> {
-    let wrong = || {
-        Problem::user(
-            "malformed-request",
-            format!("`{reference}` is no feature reference"),
-        )
-        .field("features")
-        .hint("write `view:feature`")
-    };
-    let (view, feature) = reference.split_once(':').ok_or_else(wrong)?;
-    let view = view.strip_suffix("@latest").unwrap_or(view);
-    if view.contains('@') {
-        return Err(
-            Problem::user("unknown-view", format!("there is no view `{view}`"))
-                .hint("views have no numbered versions here: leave out what follows the `@`"),
-        );
-    }
-    Ok(format!("{view}.{feature}"))
-}
-
-fn uneven(column: &str) -> Problem {
-    Problem::user("malformed-request", "entity columns aren't equally long")
-        .field("entities")
-        .detail(format!(
-            "`{column}` has another number of keys than the first"
-        ))
-}
-
-/// What the backend is asked for.
-pub fn features_request(
-    names: Names,
-    entities: &Columns<KeyCell>,
-    limits: &Limits,
-) -> Result<FeaturesRequest, ApiError> {
-    let rows = entities.rows().map_err(uneven)?;
-    if let Names::List(list) = &names {
-        check_limit(
-            "features",
-            list.len(),
-            limits.features_max,
-            "limits.features_max",
-        )?;
-    }
-    check_limit("entities", rows, limits.entities_max, "limits.entities_max")?;
-    let row = |row: usize| {
-        let columns = entities.0.iter();
-        columns
-            .map(|(name, cells)| (name.clone(), KeyValue::Scalar(cells[row].0.clone())))
-            .collect::<EntityRequest>()
-    };
-    Ok(FeaturesRequest {
-        names,
-        entities: (0..rows).map(row).collect(),
-        as_of: None,
-        known_at: None,
-        context: Vec::new(),
-        inclusive: true,
-        lenient: true,
-    })
 }
 
 /// The key column that a name stands for: itself, or the only key of the entity it names.
@@ -454,13 +386,5 @@ mod tests {
         assert_eq!(written(1_000_010), "1970-01-01T00:00:01.000010Z");
         assert_eq!(written(-1), "1969-12-31T23:59:59.999999Z");
         assert_eq!(event_timestamp(None), EPOCH);
-    }
-
-    #[test]
-    fn references_become_full_names() {
-        assert_eq!(full_name("a:b_1h").unwrap(), "a.b_1h");
-        assert_eq!(full_name("a@latest:b").unwrap(), "a.b");
-        assert_eq!(full_name("a@v2:b").unwrap_err().code, "unknown-view");
-        assert_eq!(full_name("a.b").unwrap_err().code, "malformed-request");
     }
 }

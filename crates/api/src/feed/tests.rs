@@ -104,6 +104,10 @@ impl Backend for Slow {
         nothing()
     }
 
+    fn shape(&self, _: &crate::backend::Names) -> Result<Arc<crate::backend::ReadShape>, Problem> {
+        nothing()
+    }
+
     fn view_features(&self, _: &str) -> Result<Vec<String>, Problem> {
         nothing()
     }

@@ -1,5 +1,6 @@
 //! `feast.serving.ServingService`.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use headwater_aggregate::Status as FeatureStatus;
@@ -53,29 +54,31 @@ pub(super) fn question(request: GetOnlineFeaturesRequest) -> Result<Question, Pr
         Some(Kind::Features(list)) => names(None, Some(&list.val)),
         None => names(None, None),
     };
-    let columns = request.entities.into_iter();
-    let columns = columns.map(|(name, cells)| {
-        let cells = cells.val.into_iter().map(|v| KeyCell(key(v)));
-        (name, cells.collect())
-    });
+    let columns = |columns: BTreeMap<String, RepeatedValue>| {
+        let columns = columns.into_iter().map(|(name, cells)| {
+            let cells = cells.val.into_iter().map(|v| KeyCell(cell(v)));
+            (name, cells.collect())
+        });
+        Columns(columns.collect())
+    };
     Ok(Question {
         names: names?,
-        entities: Columns(columns.collect()),
+        entities: columns(request.entities),
+        context: columns(request.request_context),
         full_names: request.full_feature_names,
         with_views: request.include_feature_view_version_metadata,
     })
 }
 
-/// A key as it came. What can be no key becomes a list, which no key is.
-fn key(value: FeastValue) -> Value {
+/// A key or a field of context as it came. What can be neither becomes a list, which no key and no field is.
+fn cell(value: FeastValue) -> Value {
     match value.val {
         None | Some(Val::NullVal(_)) => Value::Null,
         Some(Val::StringVal(v)) => Value::string(v),
         Some(Val::Int32Val(v)) => Value::Int(v.into()),
         Some(Val::Int64Val(v)) => Value::Int(v),
         Some(Val::BoolVal(v)) => Value::Bool(v),
-        // Integer keys of times are microseconds.
-        Some(Val::UnixTimestampVal(v)) => Value::Int(v.saturating_mul(1_000_000)),
+        Some(Val::UnixTimestampVal(v)) => Value::Timestamp(v.saturating_mul(1_000_000)),
         Some(Val::DoubleVal(v)) => Value::Float(v),
         Some(Val::FloatVal(v)) => Value::Float(v.into()),
         Some(_) => Value::List([].into()),

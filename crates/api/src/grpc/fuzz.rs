@@ -2,8 +2,8 @@
 //! Behind the feature `fuzz`.
 
 use axum::body::Bytes;
-use headwater_schema::Problem;
 use headwater_schema::decode::BodyFormat;
+use headwater_schema::{DataType, Field, Problem};
 use prost::Message;
 
 use super::proto::feast::serving::GetOnlineFeaturesRequest;
@@ -11,7 +11,7 @@ use super::proto::headwater::append_request::Body;
 use super::proto::headwater::{AppendRequest, PredictRequest, ReadRequest};
 use super::proto::inference::ModelInferRequest;
 use super::{facts, feast, features, inference, models};
-use crate::backend::{FeaturesRequest, InputRows};
+use crate::backend::{FeaturesRequest, InputRows, ReadShape};
 use crate::error::malformed;
 use crate::feast::features_request;
 use crate::limits::Limits;
@@ -67,7 +67,15 @@ pub fn predict(bytes: &[u8], limits: &Limits) -> Result<InputRows, Problem> {
 pub fn get_online_features(bytes: &[u8], limits: &Limits) -> Result<FeaturesRequest, Problem> {
     let request: GetOnlineFeaturesRequest = message(bytes)?;
     let question = feast::question(request)?;
-    features_request(question.names, &question.entities, limits).map_err(|e| e.0)
+    let (keys, own) = (&question.entities, &question.context);
+    // A set whose context is some of what the request brings.
+    let brought = own.0.iter().chain(&keys.0).take(2);
+    let brought = brought.map(|(name, _)| Field::new(name.as_str(), DataType::Date));
+    let asked = ReadShape {
+        context: brought.collect(),
+        ..ReadShape::default()
+    };
+    features_request(question.names, keys, own, &asked, limits).map_err(|e| e.0)
 }
 
 /// `inference.ModelInferRequest`: the rows that its tensors make.

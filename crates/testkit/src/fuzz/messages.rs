@@ -270,6 +270,7 @@ pub const ONLINE: Target = Target {
                 ("who".to_owned(), keys.clone()),
             ]
             .into(),
+            request_context: [("asked".to_owned(), keys.clone())].into(),
             full_feature_names: true,
             ..GetOnlineFeaturesRequest::default()
         };
@@ -291,6 +292,10 @@ pub const ONLINE: Target = Target {
                 widths.windows(2).all(|pair| pair[0] == pair[1]),
                 "{widths:?}"
             );
+            // What is declared is in every row.
+            assert!([0, request.entities.len()].contains(&request.context.len()));
+            let mut fields = request.context.iter().map(|row| row.len());
+            assert!(fields.all(|count| (1..=2).contains(&count)));
             true
         }
         Err(problem) => {
