@@ -398,10 +398,10 @@ impl<'a> Compiler<'a> {
         if self.sources.len() > 1 {
             let name = &self.sources[index].name;
             problem.detail = format!("{}, in the source `{name}`", problem.detail);
-            problem.hint = format!(
-                "{}; or map the column with `columns:`, or name one `source`",
-                problem.hint
-            );
+            if !problem.hint.is_empty() {
+                problem.hint.push_str("; or ");
+            }
+            problem.hint += "map the column with `columns:`, or name one `source`";
         }
         problem
     }

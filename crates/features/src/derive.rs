@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use datafusion_sql::sqlparser::dialect::GenericDialect;
+use datafusion_sql::sqlparser::keywords::Keyword;
 use datafusion_sql::sqlparser::tokenizer::{Token, Tokenizer};
 use headwater_schema::{Field, Problem};
 
@@ -74,7 +75,7 @@ pub(crate) fn evaluation_order(
     Ok(search.order)
 }
 
-/// The derived things whose names stand in `sql`.
+/// The derived things that `sql` reads: names that stand in it, but as members, calls or types.
 fn derived_within(
     sql: &str,
     names: &[Arc<str>],
@@ -92,15 +93,23 @@ fn derived_within(
         Some(Token::Word(word)) => Some(word.value.as_str()),
         _ => None,
     };
-    let scope_of = |at: usize| match at.checked_sub(2) {
-        Some(before) if tokens[at - 1] == Token::Period => word(before),
-        _ => None,
+    let before = |at: usize| at.checked_sub(1).and_then(|before| tokens.get(before));
+    let is_member = |at: usize| before(at) == Some(&Token::Period);
+    // Behind a period only what stands in the scope itself is read.
+    let in_scope = |at: usize| {
+        let scope_at = at.saturating_sub(2);
+        scope.is_some() && word(scope_at) == scope && !is_member(scope_at)
     };
-    let foreign = |at: usize| scope.is_some() && scope_of(at).is_some_and(|s| Some(s) != scope);
-    let own: BTreeSet<&str> = (0..tokens.len())
-        .filter(|at| !foreign(*at))
-        .filter_map(word)
-        .collect();
+    let is_type = |at: usize| match before(at) {
+        Some(Token::Word(word)) => word.keyword == Keyword::AS,
+        before => before == Some(&Token::DoubleColon),
+    };
+    let is_read = |at: &usize| {
+        let at = *at;
+        let is_call = tokens.get(at + 1) == Some(&Token::LParen);
+        (!is_member(at) || in_scope(at)) && !is_call && !is_type(at)
+    };
+    let own: BTreeSet<&str> = (0..tokens.len()).filter(is_read).filter_map(word).collect();
     let named = |index: &&usize| own.contains(names[**index].as_ref());
     derived.keys().filter(named).copied().collect()
 }
@@ -150,5 +159,47 @@ impl Search<'_> {
         self.done[index] = true;
         self.order.push(index);
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What `sql` reads of `round`, `date` and `north`, all of them derived.
+    fn read(sql: &str, scope: Option<&str>) -> Vec<&'static str> {
+        const NAMES: [&str; 3] = ["round", "date", "north"];
+        let names: [Arc<str>; 3] = NAMES.map(Arc::from);
+        let derived: BTreeMap<usize, &str> = (0..3).map(|index| (index, "")).collect();
+        let found = derived_within(sql, &names, scope, &derived);
+        found.into_iter().map(|index| NAMES[index]).collect()
+    }
+
+    #[test]
+    fn members_calls_and_types_are_no_reads() {
+        let none: [&str; 0] = [];
+        for sql in [
+            "by_shop.north",
+            "by_shop.north.date",
+            "shops['x'].north",
+            "by_shop['north']",
+            "round(x)",
+            "CAST(x AS date)",
+            "x::date",
+        ] {
+            assert_eq!(read(sql, None), none, "{sql}");
+            assert_eq!(read(sql, Some("visit")), none, "{sql}");
+        }
+        assert_eq!(read("north.x + date", None), ["date", "north"]);
+        assert_eq!(read("round(north)", None), ["north"]);
+        assert_eq!(read("\"north\" IN (1)", None), ["north"]);
+    }
+
+    #[test]
+    fn behind_a_period_only_the_scope_itself_is_read() {
+        let visit = Some("visit");
+        assert_eq!(read("visit.north + shop.date", visit), ["north"]);
+        assert_eq!(read("shop.visit.north", visit), [""; 0]);
+        assert_eq!(read("visit.north", None), [""; 0]);
     }
 }

@@ -34,6 +34,8 @@ use datafusion_sql::sqlparser::tokenizer::Token;
 use headwater_schema::contract::suggest;
 use headwater_schema::{DataType, Field, Problem};
 
+mod members;
+
 /// Characters of one expression.
 pub const EXPRESSION_CHARACTERS_MAX: usize = 16_384;
 /// Calls and operators within each other, as they are parsed.
@@ -273,6 +275,9 @@ fn invalid(sql: &str, columns: &[Field], scopes: &[&str], error: &DataFusionErro
     {
         return unknown_name(problem, sql, columns, scopes, field);
     }
+    if let Some(problem) = members::taken_apart(sql, error) {
+        return problem;
+    }
     let message = error.strip_backtrace();
     let first = message.lines().next().unwrap_or_default();
     problem.detail(format!("`{sql}`: {first}"))
@@ -329,6 +334,7 @@ static FUNCTIONS: LazyLock<Functions> = LazyLock::new(|| {
             Arc::new(datafusion_functions::core::planner::CoreFunctionPlanner::default()),
             Arc::new(datafusion_functions::datetime::planner::DatetimeFunctionPlanner),
             Arc::new(datafusion_functions::unicode::planner::UnicodeFunctionPlanner),
+            Arc::new(members::MemberPlanner),
         ],
     }
 });

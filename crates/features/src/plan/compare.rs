@@ -5,7 +5,7 @@ use std::sync::Arc;
 use headwater_schema::Contract;
 use headwater_schema::evolve::{check_version, compare};
 
-use super::explain::{feature_changes, why_recomputed};
+use super::explain::{feature_changes, upstream_changes, why_recomputed};
 use super::{Action, Plan};
 use crate::built_in::is_built_in;
 use crate::catalog::Catalog;
@@ -127,6 +127,7 @@ pub(super) fn views(plan: &mut Plan, applied: &Catalog, wanted: &Catalog) {
         }
         let changes = feature_changes(old, new);
         let mut details = changes.told;
+        details.extend(upstream_changes(old, new));
         if recompute {
             details.extend(why_recomputed(old, new));
             plan.add(Action::Recompute, "view", &new.name, owner, details);

@@ -1,6 +1,7 @@
 //! What changes in a view, and why its state has to be made again.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use crate::Expression;
 use crate::catalog::{CompiledFeature, CompiledView, FeatureKind};
@@ -84,6 +85,21 @@ fn slot_text(view: &CompiledView, slot: usize) -> String {
 
 fn text(expression: &Option<Expression>) -> Option<&str> {
     expression.as_ref().map(Expression::canonical)
+}
+
+/// The views that a view reads and that change, each in a sentence.
+pub(super) fn upstream_changes(old: &CompiledView, new: &CompiledView) -> Vec<String> {
+    let upstream = |view: &CompiledView| -> BTreeMap<Arc<str>, String> {
+        let upstream = view.sources.iter().filter_map(|s| s.upstream.as_ref());
+        upstream
+            .map(|u| (u.view.name.clone(), u.view.definition_hash.clone()))
+            .collect()
+    };
+    let before = upstream(old);
+    let mut changed = upstream(new);
+    changed.retain(|name, hash| before.get(name).is_some_and(|old| old != hash));
+    let told = |name: &Arc<str>| format!("reads the view {name}, which changes");
+    changed.keys().map(told).collect()
 }
 
 /// Why the state of a view can't be kept, in sentences.

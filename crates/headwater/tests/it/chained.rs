@@ -516,6 +516,10 @@ fn lineage_is_whole_from_a_column_to_what_is_worked_out_on_demand() {
         let changed = DEFINITIONS.replace(from, to);
         assert_ne!(changed, DEFINITIONS);
         project.write("d.yaml", changed);
+        // Of a view that changes for what is upstream alone, that is the reason.
+        let told = project.run_ok(&["plan"]);
+        let reason = "view a_shop\n      reads the view spending, which changes\n";
+        assert!(told.contains(reason), "{told}");
         let plan = project.run_ok(&["--json", "plan"]);
         let plan: serde_json::Value = serde_json::from_str(&plan).unwrap();
         let affected = plan["affected"].as_array().unwrap().iter();

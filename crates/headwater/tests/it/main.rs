@@ -22,6 +22,7 @@ mod damage;
 mod edge;
 mod edge_flights;
 mod edge_models;
+mod expressions;
 mod fallbacks;
 mod feast;
 mod feed;
