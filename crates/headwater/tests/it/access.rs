@@ -1,10 +1,27 @@
 //! Who may call what: every call against every kind of key, from outside.
 
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use headwater_api::grpc::proto::headwater::append_request::Body;
+use headwater_api::grpc::proto::headwater::facts_client::FactsClient;
+use headwater_api::grpc::proto::headwater::{AppendRequest, Rows};
 use headwater_api::{Access, RULES, Role};
 use headwater_testkit::{Reply, ServerProcess, TempProject, call_with};
+use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+use tokio_rustls::rustls::crypto::ring;
+use tokio_rustls::rustls::pki_types::pem::PemObject;
+use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
+use tokio_rustls::rustls::{ClientConfig, RootCertStore};
+use tonic::Code;
+use tonic::codegen::{BoxFuture, Service};
+use tonic::transport::{Channel, Endpoint, Uri};
 
 use crate::{BINARY, SHOP};
 
@@ -344,6 +361,149 @@ fn tls_shows_its_certificate_and_the_next_one_without_a_restart() {
         assert!(Instant::now() < end, "the new certificate isn't shown");
     }
     assert!(!get("first.pem").status.success(), "the old one still is");
+}
+
+/// Connects by TLS, and trusts one certificate.
+struct Dial(TlsConnector);
+
+impl Dial {
+    fn trusting(pem: &str) -> Self {
+        let mut roots = RootCertStore::empty();
+        let certificate = CertificateDer::from_pem_slice(pem.as_bytes()).unwrap();
+        roots.add(certificate).unwrap();
+        let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .unwrap();
+        let mut config = config.with_root_certificates(roots).with_no_client_auth();
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        Self(Arc::new(config).into())
+    }
+}
+
+impl Service<Uri> for Dial {
+    type Response = TokioIo<TlsStream<tokio::net::TcpStream>>;
+    type Error = std::io::Error;
+    type Future = BoxFuture<Self::Response, Self::Error>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, to: Uri) -> Self::Future {
+        let tls = self.0.clone();
+        Box::pin(async move {
+            let (host, port) = (to.host().unwrap(), to.port_u16().unwrap());
+            let name = ServerName::try_from(host.to_owned()).unwrap();
+            let plain = tokio::net::TcpStream::connect((host, port)).await?;
+            Ok(TokioIo::new(tls.connect(name, plain).await?))
+        })
+    }
+}
+
+#[test]
+fn grpc_speaks_tls_and_opens_to_keys_alone() {
+    let project = TempProject::new(BINARY, SHOP);
+    project.write(
+        "headwater.yaml",
+        "name: shop\nspec: {tls: {certificate_file: tls/cert.pem, key_file: tls/key.pem}}\n",
+    );
+    let pem = certificate(&project);
+    project.run_ok(&["apply"]);
+    let (reader, writer) = (key(&project, &["read"]), key(&project, &["write"]));
+    let server = ServerProcess::start(&project);
+    let host = server.grpc_url.strip_prefix("https://").expect("TLS");
+    // The connector does what `https` would ask for.
+    let endpoint = Endpoint::from_shared(format!("http://{host}")).unwrap();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let _within = runtime.enter();
+    let plain = FactsClient::new(endpoint.connect_lazy());
+    let other = certificate(&TempProject::new(BINARY, &[]));
+    let stranger = FactsClient::new(endpoint.connect_with_connector_lazy(Dial::trusting(&other)));
+    let trusting = FactsClient::new(endpoint.connect_with_connector_lazy(Dial::trusting(&pem)));
+    let append = |mut client: FactsClient<Channel>, key: Option<&str>| {
+        let mut request = tonic::Request::new(AppendRequest {
+            contract: "purchase".into(),
+            body: Some(Body::Rows(Rows::default())),
+            ..AppendRequest::default()
+        });
+        if let Some(key) = key {
+            let bearer = format!("Bearer {key}").parse().unwrap();
+            request.metadata_mut().insert("authorization", bearer);
+        }
+        let answered = runtime.block_on(client.append(request));
+        answered.map_or_else(|status| status.code(), |_| Code::Ok)
+    };
+    let told = [
+        append(plain, Some(&writer)),
+        append(stranger, Some(&writer)),
+        append(trusting.clone(), None),
+        append(trusting.clone(), Some(&reader)),
+        append(trusting, Some(&writer)),
+    ];
+    // Who can't be talked to isn't told apart by its code.
+    assert!(![told[0], told[1]].contains(&Code::Ok), "{told:?}");
+    let codes = [Code::Unauthenticated, Code::PermissionDenied, Code::Ok];
+    assert_eq!(told[2..], codes);
+    assert!(server.stop());
+}
+
+/// A request on a connection of its own.
+fn send(server: &ServerProcess, head: &str, key: &str, body: &str) -> TcpStream {
+    let address = server.url.strip_prefix("http://").unwrap();
+    let mut stream = TcpStream::connect(address).unwrap();
+    let wait = Some(Duration::from_secs(20));
+    stream.set_read_timeout(wait).unwrap();
+    let text = format!(
+        "{head} HTTP/1.1\r\nhost: x\r\nconnection: close\r\nx-api-key: {key}\r\ncontent-length: 2\r\n\r\n{body}"
+    );
+    stream.write_all(text.as_bytes()).unwrap();
+    stream
+}
+
+fn answer(mut stream: TcpStream) -> String {
+    let mut text = String::new();
+    let _ = stream.read_to_string(&mut text);
+    text
+}
+
+#[test]
+fn one_key_takes_no_more_places_than_its_limit() {
+    let project = TempProject::new(BINARY, SHOP);
+    project.write(
+        "headwater.yaml",
+        "name: shop\nspec: {limits: {requests_per_key_max: 1}}\n",
+    );
+    project.run_ok(&["apply"]);
+    let keys = [(); 2].map(|()| key(&project, &["read", "write"]));
+    let server = ServerProcess::start(&project);
+    // Its body is yet to come.
+    let mut held = send(&server, "POST /v1/facts/purchase", &keys[0], "[");
+    let read = |key: &str| answer(send(&server, "POST /v1/query", key, "{}"));
+    let let_in = format!(
+        "headwater_auth_requests_total{{key=\"{}\"}} 1\n",
+        keys[0].split('_').nth(1).unwrap()
+    );
+    let until = |done: &dyn Fn() -> bool| {
+        let end = Instant::now() + Duration::from_secs(20);
+        while !done() {
+            assert!(Instant::now() < end, "it never comes about");
+        }
+    };
+    until(&|| {
+        try_call(&server, "GET", "/metrics", Some(&keys[1]))
+            .body
+            .contains(&let_in)
+    });
+    let refused = read(&keys[0]);
+    assert!(refused.starts_with("HTTP/1.1 429"), "{refused}");
+    for words in ["retry-after: 1\r\n", "limits.requests_per_key_max"] {
+        assert!(refused.contains(words), "no {words} in {refused}");
+    }
+    let other = read(&keys[1]);
+    assert!(other.starts_with("HTTP/1.1 400"), "{other}");
+    held.write_all(b"]").unwrap();
+    assert!(answer(held).starts_with("HTTP/1.1 200"));
+    until(&|| read(&keys[0]).starts_with("HTTP/1.1 400"));
 }
 
 #[test]

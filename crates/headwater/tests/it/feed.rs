@@ -141,6 +141,32 @@ fn a_batch_of_a_feed_is_no_larger_than_a_request_may_be() {
 }
 
 #[test]
+fn a_batch_of_a_feed_has_no_more_bytes_than_the_limit_lets() {
+    let project = TempProject::new(BINARY, SHOP);
+    let rows: Vec<String> = (1000..1100).map(purchase).collect();
+    let row_bytes = rows[0].len() + 1;
+    let three = 3 * row_bytes;
+    project.write(
+        "headwater.yaml",
+        format!("name: shop\nspec: {{limits: {{feed_batch_bytes_max: {three}, row_bytes_max: {row_bytes}}}}}\n"),
+    );
+    project.run_ok(&["apply"]);
+    let server = ServerProcess::start(&project);
+    let mut feeding = Feeding::open(&server, "purchase");
+    feeding.chunk(&(rows.join("\n") + "\n"));
+    feeding.end();
+    assert_eq!(feeding.status(), 200);
+    let line = feeding.last_line();
+    assert_eq!(line["accepted"], 100, "{line}");
+    // Each batch is a request to the log.
+    let metrics = server.get("/metrics").body;
+    let mut lines = metrics.lines();
+    let requests = lines.find_map(|l| l.strip_prefix("headwater_ingest_requests_total "));
+    let requests: u64 = requests.unwrap().parse().unwrap();
+    assert!((34..=100).contains(&requests), "{requests} batches");
+}
+
+#[test]
 fn rows_are_acknowledged_while_the_body_is_still_open() {
     let (_project, server) = served();
     let mut feeding = Feeding::open(&server, "purchase");

@@ -7,6 +7,7 @@ use std::fmt::Write;
 
 use headwater_aggregate::oracle::{OracleFact, Question, answer};
 use headwater_aggregate::{Aggregate, Quantiles, Spread, Window, WindowKind};
+use headwater_schema::decode::value_to_json;
 use headwater_schema::{DataType, Field, Position, Value, value_to_text};
 use proptest::prelude::*;
 use serde_json::{Value as Json, json};
@@ -29,6 +30,9 @@ schema:
       - {name: price, logicalType: number, physicalType: 'decimal(12,2)'}
       - {name: quantity, logicalType: integer}
       - {name: shop, logicalType: string}
+      - {name: raw, logicalType: string, physicalType: bytes}
+      - {name: day, logicalType: date}
+      - {name: open, logicalType: boolean}
       - {name: scores, logicalType: array, physicalType: 'array<double>'}
       - {name: parts, logicalType: object, physicalType: 'map<string,double>'}
       - name: spot
@@ -79,7 +83,8 @@ struct Written {
     function: Aggregate,
     of: Option<&'static str>,
     spread: Spread,
-    grouped: bool,
+    /// What categories are of.
+    by: Option<&'static str>,
     largest: Option<usize>,
     categories_max: usize,
 }
@@ -90,7 +95,7 @@ fn plain(text: &'static str, function: Aggregate, of: Option<&'static str>) -> W
         function,
         of,
         spread: Spread::Whole,
-        grouped: false,
+        by: None,
         largest: None,
         categories_max: 1000,
     }
@@ -98,6 +103,7 @@ fn plain(text: &'static str, function: Aggregate, of: Option<&'static str>) -> W
 
 fn written() -> Vec<Written> {
     let mut all = simple();
+    all.extend(plain_types());
     all.extend(by_category());
     all.extend(taken_apart());
     all
@@ -265,12 +271,58 @@ fn simple() -> Vec<Written> {
     ]
 }
 
+/// Bytes, dates and bools.
+fn plain_types() -> Vec<Written> {
+    let categories_max = 1000;
+    let (raw, day, open) = (Some("raw"), Some("day"), Some("open"));
+    let (keep_nulls, n) = (false, 2);
+    vec![
+        plain("aggregate: max, of: day", Aggregate::Max, day),
+        plain("aggregate: min, of: open", Aggregate::Min, open),
+        plain("aggregate: count, of: raw", Aggregate::Count, raw),
+        plain(
+            "aggregate: last_n, of: raw, n: 2",
+            Aggregate::LastN { n, keep_nulls },
+            raw,
+        ),
+        plain(
+            "aggregate: distinct_count, of: raw",
+            Aggregate::DistinctCount { exact_up_to: 1024 },
+            raw,
+        ),
+        plain(
+            "aggregate: distinct_n, of: day, n: 2",
+            Aggregate::DistinctN { n },
+            day,
+        ),
+        plain(
+            "aggregate: histogram, of: day",
+            Aggregate::Histogram {
+                n: None,
+                categories_max,
+            },
+            day,
+        ),
+        plain(
+            "aggregate: top_values, of: open, n: 2",
+            Aggregate::TopValues { n, categories_max },
+            open,
+        ),
+        plain(
+            "aggregate: max_by, of: raw, order_by: quantity",
+            Aggregate::MaxBy,
+            raw,
+        ),
+    ]
+}
+
 fn by_category() -> Vec<Written> {
     let amount = Some("amount");
-    let by = |text, function, of| Written {
-        grouped: true,
+    let by_column = |column, text, function, of| Written {
+        by: Some(column),
         ..plain(text, function, of)
     };
+    let by = |text, function, of| by_column("shop", text, function, of);
     let keep_nulls = false;
     vec![
         by("aggregate: count, by: shop", Aggregate::Count, None),
@@ -311,6 +363,19 @@ fn by_category() -> Vec<Written> {
                 half_life: 3 * SECOND,
             },
             None,
+        ),
+        by_column("raw", "aggregate: count, by: raw", Aggregate::Count, None),
+        by_column(
+            "day",
+            "aggregate: last, of: raw, by: day",
+            Aggregate::Last { keep_nulls },
+            Some("raw"),
+        ),
+        by_column(
+            "open",
+            "aggregate: sum, of: amount, by: open",
+            Aggregate::Sum,
+            amount,
         ),
         Written {
             spread: Spread::Positions,
@@ -431,6 +496,13 @@ impl Fact {
             }),
             "quantity" => or_null(self.draw(3, 6), &|v| Value::Int(i64::from(v) - 2)),
             "shop" => or_null(self.draw(4, 5), &|v| Value::string(format!("s{v}"))),
+            "raw" => or_null(self.draw(30, 4), &|v| {
+                Value::Bytes([u8::try_from(v).expect("small"), 255].into())
+            }),
+            "day" => or_null(self.draw(31, 5), &|v| {
+                Value::Date(i32::try_from(v).expect("small") - 2)
+            }),
+            "open" => or_null(self.draw(32, 2), &|v| Value::Bool(v == 1)),
             "scores" => or_null(self.draw(5, 20), &|v| {
                 let length = if v == 0 { 2 } else { 3 };
                 Value::List(
@@ -467,8 +539,8 @@ impl Fact {
     }
 }
 
-const COLUMNS: [&str; 7] = [
-    "amount", "price", "quantity", "shop", "scores", "parts", "spot",
+const COLUMNS: [&str; 10] = [
+    "amount", "price", "quantity", "shop", "raw", "day", "open", "scores", "parts", "spot",
 ];
 
 fn column_type(column: &str) -> DataType {
@@ -481,6 +553,9 @@ fn column_type(column: &str) -> DataType {
         },
         "quantity" => DataType::Int64,
         "shop" => DataType::String,
+        "raw" => DataType::Bytes,
+        "day" => DataType::Date,
+        "open" => DataType::Bool,
         "scores" => DataType::List(float()),
         "parts" => DataType::Map(float()),
         _ => DataType::Struct(
@@ -508,6 +583,7 @@ fn to_json(value: &Value) -> Json {
             .map(|(n, v)| (n.to_string(), to_json(v)))
             .collect(),
         Value::Decimal { .. } => json!(value_to_text(value)),
+        Value::Bytes(_) | Value::Date(_) | Value::Bool(_) => value_to_json(value),
         _ => Json::Null,
     }
 }
@@ -603,7 +679,8 @@ impl Run {
         facts.find(|(fact, _, removed_at)| fact.id == id && removed_at.is_none())
     }
 
-    fn facts_of(&self, customer: u8, of: Option<&str>) -> Vec<OracleFact> {
+    fn facts_of(&self, customer: u8, feature: &Written) -> Vec<OracleFact> {
+        let (of, by) = (feature.of, feature.by.unwrap_or("shop"));
         let facts = self.facts.iter().filter(|(f, _, _)| f.customer == customer);
         let fact = |(fact, sequence, removed_at): &(Fact, u64, Option<u64>)| OracleFact {
             position: Position::new(fact.second * SECOND, *sequence),
@@ -611,7 +688,7 @@ impl Run {
             value: of.map_or(Value::Null, |column| fact.value(column)),
             counts: true,
             order: fact.value("quantity"),
-            category: fact.value("shop"),
+            category: fact.value(by),
         };
         facts.map(fact).collect()
     }
@@ -630,12 +707,12 @@ impl Run {
                 function: &feature.function,
                 input: input.as_ref(),
                 spread: feature.spread,
-                grouped: feature.grouped,
+                grouped: feature.by.is_some(),
                 largest: feature.largest,
                 categories_max: feature.categories_max,
             };
             let want = answer(
-                &self.facts_of(customer, feature.of),
+                &self.facts_of(customer, feature),
                 &question,
                 window,
                 &cursor,

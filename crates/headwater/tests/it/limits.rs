@@ -6,6 +6,7 @@ use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use headwater_testkit::{ServerProcess, TempProject, call_with};
+use serde_json::json;
 
 use crate::{BINARY, SHOP};
 
@@ -77,6 +78,120 @@ fn slow_clients_are_let_go() {
     );
     assert!(start.elapsed() < Duration::from_secs(15));
     assert_eq!(server.get("/health/ready").status, 200);
+}
+
+#[test]
+fn a_request_that_takes_too_long_is_given_up_by_name() {
+    let (_project, server) = served("request_ms_max: 300");
+    let start = Instant::now();
+    let mut half = begin(&server, 100);
+    half.write_all(b"[{\"id\":").unwrap();
+    let told = rest(&mut half);
+    for words in ["HTTP/1.1 504", "retry-after: 1", "limits.request_ms_max"] {
+        assert!(told.contains(words), "no {words} in {told}");
+    }
+    let took = start.elapsed();
+    let bounds = Duration::from_millis(300)..Duration::from_secs(15);
+    assert!(bounds.contains(&took), "{took:?}");
+    assert_eq!(server.get("/health/ready").status, 200);
+}
+
+#[test]
+fn no_more_features_are_read_at_once_than_the_limit_lets() {
+    let (_project, server) = served("features_max: 2");
+    let names = ["spent_1h", "spent_1m", "last"];
+    let read = |count: usize| {
+        let names = names.iter().take(count);
+        let ours: Vec<String> = names.clone().map(|n| format!("spending.{n}")).collect();
+        let feasts: Vec<String> = names.map(|n| format!("spending:{n}")).collect();
+        let ours = json!({"features": ours, "entities": [{"customer": "ada"}]});
+        let feasts = json!({"features": feasts, "entities": {"customer": ["ada"]}});
+        [
+            server.post_json("/v1/features", &ours),
+            server.post_json("/get-online-features", &feasts),
+        ]
+    };
+    assert_eq!(read(2).map(|reply| reply.status), [200, 200]);
+    let refused = read(3);
+    assert_eq!(refused.each_ref().map(|reply| reply.status), [400, 422]);
+    for reply in refused {
+        for words in ["3 of at most 2", "limits.features_max"] {
+            assert!(reply.body.contains(words), "no {words} in {}", reply.body);
+        }
+    }
+}
+
+#[test]
+fn requests_that_find_no_room_to_wait_are_refused_and_may_come_again() {
+    let project = TempProject::new(BINARY, SHOP);
+    project.write(
+        "headwater.yaml",
+        "name: shop\nspec: {ingest: {queue_requests_max: 1, group_requests_max: 1, groups_in_flight_max: 1}}\n",
+    );
+    project.run_ok(&["apply"]);
+    let server = ServerProcess::start(&project);
+    // Each is written by itself, and one may wait meanwhile: of eight at once some find no room, sooner or later.
+    let send = |id: &str| {
+        let rows =
+            (0..200).map(|n| json!({"id": format!("{id}-{n}"), "customer": "ada", "time": n}));
+        server.post_json("/v1/facts/purchase", &rows.collect())
+    };
+    let end = Instant::now() + Duration::from_secs(60);
+    let refused = (0..).find_map(|round| {
+        assert!(Instant::now() < end, "there is always room");
+        std::thread::scope(|scope| {
+            let sender = |place| {
+                let send = &send;
+                let id = format!("{round}-{place}");
+                scope.spawn(move || (send(&id), id))
+            };
+            let senders: Vec<_> = (0..8).map(sender).collect();
+            let told = senders.into_iter().map(|sender| sender.join().unwrap());
+            let told: Vec<_> = told.collect();
+            let known = [200, 503];
+            assert!(told.iter().all(|(reply, _)| known.contains(&reply.status)));
+            told.into_iter().find(|(reply, _)| reply.status == 503)
+        })
+    });
+    let (reply, id) = refused.unwrap();
+    assert!(
+        reply.body.contains("ingest.queue_requests_max"),
+        "{}",
+        reply.body
+    );
+    let again = send(&id);
+    assert_eq!(
+        again.json()["accepted"],
+        200,
+        "nothing of it was taken: {}",
+        again.body
+    );
+    let metrics = server.get("/metrics").body;
+    let counted = metrics
+        .lines()
+        .find_map(|line| line.strip_prefix("headwater_ingest_refused_total "));
+    assert!(counted.is_some_and(|count| count != "0"), "{counted:?}");
+}
+
+#[test]
+fn a_view_has_no_more_features_than_a_view_may_have() {
+    let project = TempProject::new(BINARY, SHOP);
+    let view = |windows: usize| {
+        let windows = (1..=windows).map(|seconds| format!("{seconds}s"));
+        let view = format!(
+            "{{apiVersion: headwater/v1, kind: FeatureView, name: many, spec: {{entity: customer, sources: [{{contract: purchase}}],\n  \
+             features: [{{name: last, of: amount}}, {{name: n, aggregate: count, windows: [{}]}}]}}}}\n",
+            windows.collect::<Vec<_>>().join(", ")
+        );
+        project.write("features/many.yaml", view);
+    };
+    view(1999);
+    project.run_ok(&["check"]);
+    view(2000);
+    let said = project.run_fails(&["check"]);
+    for words in ["more than 2000 features", "split it", "many.yaml:2"] {
+        assert!(said.contains(words), "no {words} in {said}");
+    }
 }
 
 #[test]
