@@ -76,7 +76,7 @@ spec:
 const RULES: &str = "\
 format: headwater-rules/1
 inputs: [{name: purchases, type: integer}, {name: spent, type: number}]
-outputs: [{name: sum, expression: purchases + coalesce(spent, 0.0)}]
+outputs: [{name: sum, expression: purchases + spent}]
 ";
 
 fn settings(memory_bytes_max: u64) -> String {
