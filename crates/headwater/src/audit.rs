@@ -90,8 +90,17 @@ impl AuditLog {
     fn begin(&self, number: u64) -> Result<OpenFile, FileError> {
         self.env.files.create_dir_all(&self.folder)?;
         let path = self.folder.join(format!("{number:06}.ndjson"));
-        let file = self.env.files.open_append(&path)?;
-        let bytes = self.env.files.open_read(&path)?.length()?;
+        let mut file = self.env.files.open_append(&path)?;
+        let written = self.env.files.open_read(&path)?;
+        let (mut bytes, mut last) = (written.length()?, [b'\n']);
+        if bytes > 0 {
+            written.read_at(bytes - 1, &mut last)?;
+        }
+        // A line that a crash tore would take the next one with it.
+        if last != [b'\n'] {
+            file.append(b"\n")?;
+            bytes += 1;
+        }
         let files = self.files()?;
         let spare = files.len().saturating_sub(self.settings.files_max.max(1));
         for (_, path) in files.iter().take(spare) {
@@ -211,6 +220,29 @@ impl Audit for AuditLog {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_torn_line_takes_no_other_with_it() {
+        let (env, _, _) = Env::simulated(1);
+        let data = Path::new("/data");
+        let log = || AuditLog::new(env.clone(), data, AuditSettings::default());
+        let event = |target: &str| AuditEvent::new("a", "key.create", target, "ok");
+        log().append(&event("first")).unwrap();
+        let path = data.join("audit/000001.ndjson");
+        let whole = env.files.read(&path).unwrap();
+        for torn in [whole.len() - 1, whole.len() + 20] {
+            let bytes: Vec<u8> = whole.iter().chain(&whole).copied().take(torn).collect();
+            env.files.write_atomic(&path, &bytes).unwrap();
+            log().append(&event("second")).unwrap();
+            let query = AuditQuery {
+                limit: 9,
+                ..AuditQuery::default()
+            };
+            let entries = log().read(&query).unwrap().entries;
+            let targets: Vec<&str> = entries.iter().map(|e| e.target.as_str()).collect();
+            assert_eq!(targets, ["first", "second"], "cut after {torn} bytes");
+        }
+    }
 
     #[test]
     fn the_newest_files_stay_and_entries_come_back_in_order() {
