@@ -4,16 +4,18 @@
     reason = "a test that can't go on should stop loudly"
 )]
 
+use std::path::Path;
 use std::sync::Arc;
 
 use headwater_env::Env;
 use headwater_facts::{
-    AppendRequest, Appended, ArchiveOptions, EmbeddedFactLog, FactLog, FactLogOptions, FolderStore,
-    FoundFacts, IndexSpec, Lookup, MemoryFactLog, QuarantineQuery, QuarantinedRow, Scan, Wanted,
+    AppendRequest, Appended, ArchiveOptions, ArchiveStore, EmbeddedFactLog, FactLog,
+    FactLogOptions, FolderStore, FoundFacts, IndexSpec, Lookup, MemoryFactLog, QuarantineQuery,
+    QuarantinedRow, RemoteStore, Scan, Wanted,
 };
 use headwater_features::{EmbeddedFeatureStore, FeatureStore, MemoryFeatureStore};
 use headwater_schema::{Micros, Problem, Sequence, SequencedBatch};
-use headwater_testkit::conformance::{fact_log, feature_store};
+use headwater_testkit::conformance::{archive_store, fact_log, feature_store};
 
 #[test]
 fn the_log_in_memory_conforms() {
@@ -147,4 +149,37 @@ fn the_embedded_store_conforms() {
         Arc::new(store.expect("opens"))
     });
     feature_store::conforms(&open);
+}
+
+#[test]
+fn an_archive_in_a_folder_conforms() {
+    let start = || -> archive_store::Open {
+        let folder = tempfile::tempdir().expect("a folder");
+        Box::new(move || Arc::new(FolderStore::new(Env::real(), &folder.path().join("lake"))))
+    };
+    archive_store::conforms(start);
+    archive_store::shows_its_objects(&start());
+}
+
+/// Whenever it is opened again, the machine has lost its power.
+#[test]
+fn an_archive_in_a_folder_outlives_power_cuts() {
+    archive_store::conforms(|| {
+        let (env, _, files) = Env::simulated(1);
+        Box::new(move || {
+            files.crash();
+            Arc::new(FolderStore::new(env.clone(), Path::new("/lake")))
+        })
+    });
+}
+
+#[test]
+fn an_archive_in_an_object_store_conforms() {
+    let start = || -> archive_store::Open {
+        let store = RemoteStore::open("memory:///a/b", Vec::new());
+        let store: Arc<dyn ArchiveStore> = Arc::new(store.expect("opens"));
+        Box::new(move || store.clone())
+    };
+    archive_store::conforms(start);
+    archive_store::shows_its_objects(&start());
 }
