@@ -1,7 +1,8 @@
 //! The definitions of a run: three sets of them, one in force at a time, as text and as the model knows them.
 
-use headwater_aggregate::{Aggregate, Window, WindowKind};
+use headwater_aggregate::{Aggregate, Grid, Quantiles, Window, WindowKind};
 
+use self::Input::{Amount, AmountByOther, Facts};
 use crate::model::SECOND;
 use crate::steps::{Contract, Fact};
 
@@ -150,6 +151,26 @@ spec:
     - {name: sum, aggregate: sum, of: amount, windows: [lifetime]}
 ";
 
+const PAYMENTS: &str = "\
+---
+apiVersion: headwater/v1
+kind: FeatureView
+name: payments
+owner: simulation
+spec:
+  entity: account
+  sources: [{contract: transfer, keys: {account: payer}}]
+  retention: 20s
+  features:
+    - name: count
+      aggregate: count
+      windows: [{tumbling: 9s}, {hopping: 9s, every: 3s, partial: true}, {sawtooth: 20s, hop: 5s}, {session: 2s}]
+    - {name: paid, aggregate: sum, of: amount, by: payee, windows: [9s, lifetime]}
+    - {name: top, aggregate: top_n, of: amount, n: 3, windows: [{tumbling: 9s}, lifetime]}
+    - {name: median, aggregate: quantile, of: amount, quantile: 0.5, exact_up_to: 16, windows: [1m]}
+    - {name: faded, aggregate: decayed_sum, of: amount, half_life: 10s, windows: [lifetime]}
+";
+
 /// How long something is remembered, in seconds; none: for ever.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Memory {
@@ -167,15 +188,25 @@ pub fn definitions(variant: u8, memory: Memory) -> String {
     let kept = property("retention", memory.facts) + &property("dedupWindow", memory.ids);
     let contracts = CONTRACTS.replace("MEMORY\n", &kept);
     let views = match variant {
-        0 => [SPENDING, LARGE, LEDGER].concat(),
+        0 => [SPENDING, LARGE, LEDGER, PAYMENTS].concat(),
         1 => [SPENDING_LESS, LEDGER].concat(),
-        _ => [SPENDING, LEDGER_IN, ACTIVITY].concat(),
+        _ => [SPENDING, LEDGER_IN, ACTIVITY, PAYMENTS].concat(),
     };
     contracts + &views
 }
 
-/// A feature as the model knows it: name, function, whether it has an input, window.
-pub type FeatureModel = (&'static str, Aggregate, bool, Window);
+/// What a feature reads of facts.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Input {
+    /// That they are there.
+    Facts,
+    Amount,
+    /// The amount, by the other side of a transfer.
+    AmountByOther,
+}
+
+/// A feature as the model knows it: name, function, what it reads, window.
+pub type FeatureModel = (&'static str, Aggregate, Input, Window);
 
 /// A view as the model knows it.
 pub struct ViewModel {
@@ -225,21 +256,21 @@ fn spending() -> ViewModel {
         contracts: &[Contract::Purchase],
         about: bought,
         features: vec![
-            ("count_7s", Aggregate::Count, false, exact(7)),
-            ("count_1m", Aggregate::Count, false, exact(60)),
-            ("sum_7s", Aggregate::Sum, true, exact(7)),
-            ("sum_lifetime", Aggregate::Sum, true, lifetime()),
-            ("max_1m", Aggregate::Max, true, exact(60)),
-            ("variance_1m", variance, true, exact(60)),
-            ("first_lifetime", first, true, lifetime()),
+            ("count_7s", Aggregate::Count, Facts, exact(7)),
+            ("count_1m", Aggregate::Count, Facts, exact(60)),
+            ("sum_7s", Aggregate::Sum, Amount, exact(7)),
+            ("sum_lifetime", Aggregate::Sum, Amount, lifetime()),
+            ("max_1m", Aggregate::Max, Amount, exact(60)),
+            ("variance_1m", variance, Amount, exact(60)),
+            ("first_lifetime", first, Amount, lifetime()),
             (
                 "last_rows_3",
                 last,
-                true,
+                Amount,
                 Window::new(WindowKind::Rows { rows: 3 }),
             ),
-            ("last_n_range_9s", last_n, true, Window::new(range)),
-            ("distinct_lifetime", distinct, true, lifetime()),
+            ("last_n_range_9s", last_n, Amount, Window::new(range)),
+            ("distinct_lifetime", distinct, Amount, lifetime()),
         ],
     }
 }
@@ -264,10 +295,10 @@ fn spending_less() -> ViewModel {
         contracts: &[Contract::Purchase],
         about: bought,
         features: vec![
-            ("count_1m", Aggregate::Count, false, exact(60)),
-            ("count_lifetime", Aggregate::Count, false, lifetime()),
-            ("min_9s", Aggregate::Min, true, exact(9)),
-            ("min_lifetime", Aggregate::Min, true, lifetime()),
+            ("count_1m", Aggregate::Count, Facts, exact(60)),
+            ("count_lifetime", Aggregate::Count, Facts, lifetime()),
+            ("min_9s", Aggregate::Min, Amount, exact(9)),
+            ("min_lifetime", Aggregate::Min, Amount, lifetime()),
         ],
     }
 }
@@ -280,9 +311,9 @@ fn large() -> ViewModel {
         contracts: &[Contract::Purchase],
         about: |fact, who| bought(fact, who) && fact.amount.is_some_and(|a| a > 100),
         features: vec![
-            ("count_7s", Aggregate::Count, false, exact(7)),
-            ("count_lifetime", Aggregate::Count, false, lifetime()),
-            ("sum_1m", Aggregate::Sum, true, exact(60)),
+            ("count_7s", Aggregate::Count, Facts, exact(7)),
+            ("count_lifetime", Aggregate::Count, Facts, lifetime()),
+            ("sum_1m", Aggregate::Sum, Amount, exact(60)),
         ],
     }
 }
@@ -298,10 +329,10 @@ fn ledger() -> ViewModel {
             paid || was_paid(fact, who)
         },
         features: vec![
-            ("count_7s", Aggregate::Count, false, exact(7)),
-            ("count_lifetime", Aggregate::Count, false, lifetime()),
-            ("sum_1m", Aggregate::Sum, true, exact(60)),
-            ("sum_lifetime", Aggregate::Sum, true, lifetime()),
+            ("count_7s", Aggregate::Count, Facts, exact(7)),
+            ("count_lifetime", Aggregate::Count, Facts, lifetime()),
+            ("sum_1m", Aggregate::Sum, Amount, exact(60)),
+            ("sum_lifetime", Aggregate::Sum, Amount, lifetime()),
         ],
     }
 }
@@ -314,9 +345,9 @@ fn ledger_in() -> ViewModel {
         contracts: &[Contract::Transfer],
         about: was_paid,
         features: vec![
-            ("count_7s", Aggregate::Count, false, exact(7)),
-            ("count_lifetime", Aggregate::Count, false, lifetime()),
-            ("last_lifetime", last(), true, lifetime()),
+            ("count_7s", Aggregate::Count, Facts, exact(7)),
+            ("count_lifetime", Aggregate::Count, Facts, lifetime()),
+            ("last_lifetime", last(), Amount, lifetime()),
         ],
     }
 }
@@ -329,9 +360,63 @@ fn activity() -> ViewModel {
         contracts: &[Contract::Purchase, Contract::Transfer],
         about: |fact, who| bought(fact, who) || was_paid(fact, who),
         features: vec![
-            ("count_9s", Aggregate::Count, false, exact(9)),
-            ("count_lifetime", Aggregate::Count, false, lifetime()),
-            ("sum_lifetime", Aggregate::Sum, true, lifetime()),
+            ("count_9s", Aggregate::Count, Facts, exact(9)),
+            ("count_lifetime", Aggregate::Count, Facts, lifetime()),
+            ("sum_lifetime", Aggregate::Sum, Amount, lifetime()),
+        ],
+    }
+}
+
+fn payments() -> ViewModel {
+    let window = Window::new;
+    let grid = |seconds| Grid::new(seconds * SECOND);
+    let hopping = |every, partial| {
+        window(WindowKind::Hopping {
+            width: 9 * SECOND,
+            grid: grid(every),
+            partial,
+        })
+    };
+    let sawtooth = window(WindowKind::Sawtooth {
+        width: 20 * SECOND,
+        grid: grid(5),
+    });
+    let session = window(WindowKind::Session { gap: 2 * SECOND });
+    let (sum, top) = (Aggregate::Sum, Aggregate::TopN { n: 3 });
+    let median = Aggregate::Quantile {
+        at: Quantiles::One(500_000_000),
+        exact_up_to: 16,
+    };
+    let faded = Aggregate::DecayedSum {
+        half_life: 10 * SECOND,
+    };
+    ViewModel {
+        id: PAYMENTS,
+        name: "payments",
+        entity: "account",
+        contracts: &[Contract::Transfer],
+        about: |fact, who| fact.contract == Contract::Transfer && fact.who == Some(who),
+        features: vec![
+            (
+                "count_tumbling_9s",
+                Aggregate::Count,
+                Facts,
+                hopping(9, false),
+            ),
+            (
+                "count_hopping_9s",
+                Aggregate::Count,
+                Facts,
+                hopping(3, true),
+            ),
+            ("count_sawtooth_20s", Aggregate::Count, Facts, sawtooth),
+            ("count_session_2s", Aggregate::Count, Facts, session),
+            ("paid_9s", sum.clone(), AmountByOther, exact(9)),
+            ("paid_lifetime", sum, AmountByOther, lifetime()),
+            ("top_tumbling_9s", top.clone(), Amount, hopping(9, false)),
+            ("top_lifetime", top, Amount, lifetime()),
+            ("median_1m", median, Amount, exact(60)),
+            ("faded_lifetime", faded, Amount, lifetime()),
         ],
     }
 }
@@ -339,8 +424,8 @@ fn activity() -> ViewModel {
 /// The views of a set of definitions.
 pub fn views(variant: u8) -> Vec<ViewModel> {
     match variant {
-        0 => vec![spending(), large(), ledger()],
+        0 => vec![spending(), large(), ledger(), payments()],
         1 => vec![spending_less(), ledger()],
-        _ => vec![spending(), ledger_in(), activity()],
+        _ => vec![spending(), ledger_in(), activity(), payments()],
     }
 }

@@ -19,13 +19,17 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
+use headwater_env::{Random, RealRandom};
 use steps::{Settings, Step, script};
 use world::World;
 
-/// Seeds of a run of the tests, unless `HEADWATER_SIM_SEEDS` says otherwise.
+/// Seeds of every run of the tests, unless `HEADWATER_SIM_SEEDS` says otherwise.
 const SEEDS: u64 = 60;
-/// After this long no other seed is begun, unless the number of seeds was asked for.
+/// Seeds after them that no run has twice.
+const FRESH_SEEDS: u64 = 20;
+/// After this long none of the first, and of the others, is begun, unless the number of seeds was asked for.
 const SECONDS_MAX: u64 = 15;
+const FRESH_SECONDS_MAX: u64 = 5;
 
 /// What the last panic said; panics are caught, so that a failure can be made shorter.
 static LAST_PANIC: Mutex<String> = Mutex::new(String::new());
@@ -88,32 +92,40 @@ fn be_quiet() {
     }));
 }
 
-#[test]
-fn every_seed_agrees_with_the_oracle() {
-    be_quiet();
-    let (from, count) = match setting("HEADWATER_SIM_SEED") {
-        Some(seed) => (seed, 1),
-        None => (
-            setting("HEADWATER_SIM_FROM").unwrap_or(0),
-            setting("HEADWATER_SIM_SEEDS").unwrap_or(SEEDS),
-        ),
-    };
+/// Runs seeds until one fails, within the time that there is; what it failed with.
+fn check_all(seeds: impl Iterator<Item = u64>, seconds_max: Option<u64>) -> Result<(), String> {
     let start = Instant::now();
-    let bounded = setting("HEADWATER_SIM_SEEDS").is_none();
-    let mut failure = None;
-    for seed in from..from + count {
-        if bounded && start.elapsed() > Duration::from_secs(SECONDS_MAX) {
+    for seed in seeds {
+        let long = seconds_max.is_some_and(|max| start.elapsed() > Duration::from_secs(max));
+        if long {
             eprintln!("stopped before seed {seed}, after {:?}", start.elapsed());
             break;
         }
-        if let Err(said) = check(seed) {
-            failure = Some(said);
-            break;
-        }
+        check(seed)?;
     }
-    drop(std::panic::take_hook());
     eprintln!("{:?}", start.elapsed());
-    if let Some(said) = failure {
+    Ok(())
+}
+
+#[test]
+fn every_seed_agrees_with_the_oracle() {
+    be_quiet();
+    let (from, count) = (
+        setting("HEADWATER_SIM_FROM").unwrap_or(0),
+        setting("HEADWATER_SIM_SEEDS"),
+    );
+    let ran = match (setting("HEADWATER_SIM_SEED"), count) {
+        (Some(seed), _) => check(seed).map(drop),
+        (None, Some(count)) => check_all(from..from + count, None),
+        (None, None) => {
+            let random = RealRandom::default();
+            let fresh = (0..FRESH_SEEDS).map(|_| random.next_u64());
+            check_all(from..from + SEEDS, Some(SECONDS_MAX))
+                .and_then(|()| check_all(fresh, Some(FRESH_SECONDS_MAX)))
+        }
+    };
+    drop(std::panic::take_hook());
+    if let Err(said) = ran {
         panic!("{said}");
     }
 }

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use headwater_aggregate::Outcome;
-use headwater_aggregate::oracle::{OracleFact, evaluate};
+use headwater_aggregate::oracle::{OracleFact, Question, answer};
+use headwater_aggregate::{CATEGORIES_MAX_DEFAULT, Outcome};
 use headwater_schema::{Cursor, DataType, Micros, Position, Sequence, Value};
 
-use crate::definitions::ViewModel;
+use crate::definitions::{Input, ViewModel};
 use crate::steps::{Contract, Fact};
 
 pub const SECOND: i64 = 1_000_000;
@@ -260,18 +260,17 @@ impl Model {
                     .map_or(Value::Null, |a| Value::Float(amount(a))),
                 counts: true,
                 order: Value::Null,
-                category: Value::Null,
+                category: Value::string(format!("c{}", k.fact.other)),
             })
             .collect();
-        let (_, function, with_input, window) = &view.features[feature];
-        evaluate(
-            &facts,
-            function,
-            *with_input,
-            &DataType::Float64,
-            window,
-            cursor,
-        )
+        let (_, function, input, window) = &view.features[feature];
+        let amount = (*input != Input::Facts).then_some(&DataType::Float64);
+        let question = Question {
+            grouped: *input == Input::AmountByOther,
+            categories_max: CATEGORIES_MAX_DEFAULT,
+            ..Question::plain(function, amount)
+        };
+        answer(&facts, &question, window, cursor)
     }
 }
 
