@@ -7,7 +7,7 @@ use headwater_env::Env;
 use headwater_schema::decode::RejectedRow;
 use headwater_schema::{FactBatch, Position, Problem, RemovedFacts, SequencedBatch};
 
-use crate::archive::entry::{ArchivedFile, ArchivedObject, Entry, FORMAT};
+use crate::archive::entry::{ArchivedFile, ArchivedObject, Entry, FORMAT, Identity};
 use crate::archive::rest::{RestWriter, read_rest};
 use crate::frame::{self, Correction, Frame, HEADER_BYTES, Verdict};
 use crate::group::MARK_BYTES;
@@ -193,6 +193,24 @@ pub fn read_archive_entry(bytes: &[u8]) -> Result<usize, Problem> {
     match named(&entry) == named(&again) {
         true => Ok(again.objects().count()),
         false => Err(Problem::internal("fuzz", "an entry reads otherwise")),
+    }
+}
+
+/// What an archive keeps of the log that it belongs to.
+pub fn sample_archive_identity() -> Result<Vec<u8>, Problem> {
+    let identity = Identity {
+        format: FORMAT,
+        id: "0123456789abcdef".into(),
+    };
+    identity.to_bytes()
+}
+
+/// Reads whose archive it is. Whatever is read can be written and reads the same.
+pub fn read_archive_identity(bytes: &[u8]) -> Result<(), Problem> {
+    let identity = Identity::from_bytes(bytes)?;
+    match Identity::from_bytes(&identity.to_bytes()?)? == identity {
+        true => Ok(()),
+        false => Err(Problem::internal("fuzz", "an identity reads otherwise")),
     }
 }
 

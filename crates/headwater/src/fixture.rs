@@ -151,7 +151,7 @@ pub(crate) fn is_test(document: &YamlDocument) -> bool {
 
 impl FixtureTest {
     /// Reads a test and checks that what it names is defined; all mistakes at once.
-    pub(crate) fn read(document: &YamlDocument, catalog: &Catalog) -> Result<Self, Vec<Problem>> {
+    pub fn read(document: &YamlDocument, catalog: &Catalog) -> Result<Self, Vec<Problem>> {
         let definition: Definition<TestSpec> = read_definition(document).map_err(|p| vec![p])?;
         let mut problems = Vec::new();
         let facts = in_order(definition.spec.facts);

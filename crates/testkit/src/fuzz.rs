@@ -1,8 +1,8 @@
 //! Fuzzing of everything that reads bytes from outside or from disk.
 //!
-//! A [`Target`] has valid documents to start from and says what must hold of any bytes. A short run
-//! mutates the documents and needs nothing but `cargo test`; libFuzzer drives the same targets from
-//! the folder `fuzz`. No target may panic, hang, or take memory out of proportion.
+//! A [`Target`] has valid documents to start from and says what must hold of any bytes. [`Mutator`] changes the
+//! documents, within `cargo test` and for as long as is asked (`docs/testing.md`). No target may panic, hang, or take
+//! memory out of proportion.
 
 mod beside;
 mod bundles;
@@ -10,6 +10,7 @@ pub mod documents;
 mod messages;
 mod models;
 mod mutate;
+mod project;
 mod sql;
 mod stored;
 mod tensors;
@@ -32,6 +33,8 @@ pub struct Target {
 /// Every target.
 pub const TARGETS: &[Target] = &[
     text::DEFINITIONS,
+    project::CONFIG,
+    project::TEST,
     text::EXPRESSIONS,
     text::TIMES,
     text::JSON,
@@ -46,14 +49,18 @@ pub const TARGETS: &[Target] = &[
     stored::VALUE,
     stored::KEY,
     stored::STATE,
+    stored::STATE_TASTES,
+    stored::STATE_ACTIVITY,
     stored::FRAME,
     stored::SEGMENT,
     stored::SIDECAR,
     stored::ARCHIVE_ENTRY,
     stored::ARCHIVE_REST,
+    stored::ARCHIVE_IDENTITY,
     stored::DROPPED,
     stored::INDEX,
     beside::KEYS,
+    beside::AUDIT,
     beside::MODEL_RECORD,
     beside::POSITION,
     messages::APPEND,

@@ -1,11 +1,11 @@
-//! Targets that read what lies beside facts: the file of keys, what is told of a model's versions, how far somebody has
-//! come in the log.
+//! Targets that read what lies beside facts: the file of keys, the record of who did what, what is told of a model's
+//! versions, how far somebody has come in the log.
 
 use std::path::Path;
 use std::sync::Arc;
 
-use headwater::{Config, KeyFile, authorizer};
-use headwater_api::{KEYS_MAX, Role, Unheard};
+use headwater::{AuditLog, AuditSettings, Config, KeyFile, authorizer};
+use headwater_api::{AuditEntry, AuditEvent, AuditQuery, KEYS_MAX, Role, Unheard};
 use headwater_env::Env;
 use headwater_models::repository::{
     InputRecord, ModelFile, ModelRepository, OutputRecord, TrainedOn, VersionRecord,
@@ -104,6 +104,75 @@ pub const KEYS: Target = Target {
             assert_eq!(again[keys.len()..], [made]);
         }
         door.is_ok()
+    },
+};
+
+fn audit(env: &Env) -> AuditLog {
+    AuditLog::new(env.clone(), Path::new(FOLDER), AuditSettings::default())
+}
+
+fn audit_path() -> std::path::PathBuf {
+    Path::new(FOLDER).join("audit/000001.ndjson")
+}
+
+/// The whole record, read in pages of so many entries.
+fn entries(log: &AuditLog, limit: usize) -> Vec<AuditEntry> {
+    let mut query = AuditQuery {
+        limit,
+        ..AuditQuery::default()
+    };
+    let mut entries = Vec::new();
+    loop {
+        let page = log
+            .read(&query)
+            .expect("lines that aren't whole are passed over");
+        assert!(page.before.is_none() || page.entries.len() == limit);
+        entries.splice(0..0, page.entries);
+        if page.before.is_none() {
+            return entries;
+        }
+        query.before = page.before;
+    }
+}
+
+/// What can't be read of the record takes nothing with it, before it or behind.
+pub const AUDIT: Target = Target {
+    name: "audit",
+    seeds: || {
+        let env = env();
+        for (actor, action) in [("command line", "key.create"), ("hw_1", "key.use")] {
+            let event = AuditEvent::new(actor, action, "person", "ok");
+            audit(&env).append(&event).expect("written");
+        }
+        vec![env.files.read(&audit_path()).expect("a record")]
+    },
+    words: &[
+        "{",
+        "}",
+        "\n",
+        "null",
+        "\"version\":2",
+        "\"actor\":\"anyone\"",
+        "\"action\":\"key.use\"",
+        "[[[[[[[[",
+    ],
+    run: |input| {
+        let env = env();
+        let folder = Path::new(FOLDER).join("audit");
+        env.files.create_dir_all(&folder).expect("a folder");
+        let written = env.files.write_atomic(&audit_path(), input);
+        written.expect("written");
+        let lines = input.split(|byte| *byte == b'\n');
+        let whole = lines.filter_map(|line| serde_json::from_slice(line).ok());
+        let whole: Vec<AuditEntry> = whole.collect();
+        assert_eq!(entries(&audit(&env), input.len() + 2), whole);
+        let event = AuditEvent::new("anyone", "key.create", "later", "ok");
+        audit(&env).append(&event).expect("written");
+        let told = entries(&audit(&env), 2);
+        let (last, before) = told.split_last().expect("what was appended");
+        assert_eq!(last.target, "later");
+        assert_eq!(before, whole);
+        !whole.is_empty()
     },
 };
 

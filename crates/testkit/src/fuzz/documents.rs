@@ -1,4 +1,5 @@
-//! Valid documents that the targets start from: a contract with every type, definitions, rows.
+//! Valid documents that the targets start from: a contract with every type, definitions, rows. Stored states of the view
+//! `habits` are among the fixtures: its layout stays as it is.
 
 use std::sync::{Arc, LazyLock};
 
@@ -6,6 +7,8 @@ use headwater_features::Catalog;
 use headwater_schema::decode::{BodyFormat, DecodeLimits, decode};
 use headwater_schema::yaml::YamlDocument;
 use headwater_schema::{Contract, FactBatch};
+
+pub mod visits;
 
 pub const CONTRACT: &str = "\
 kind: DataContract
@@ -98,9 +101,16 @@ a2,\"\",,,,,,,,,,1769854620000000
 3\",\"x\"\"y\",false,-5,NaN,-0.01,,0001-01-01,[],{},{},2026-03-29T02:30:00
 ";
 
+/// Contract and definitions, and those of [`visits`] with them: everything that there is.
+pub fn texts() -> [String; 2] {
+    let first = format!("{CONTRACT}---\n{DEFINITIONS}");
+    let all = [&first, visits::CONTRACT, visits::DEFINITIONS].join("---\n");
+    [first, all]
+}
+
 /// The catalog of all documents.
 pub static CATALOG: LazyLock<Catalog> = LazyLock::new(|| {
-    let text = format!("{CONTRACT}---\n{DEFINITIONS}");
+    let [_, text] = texts();
     let documents = YamlDocument::parse_all("fuzz.yaml", &text).expect("YAML");
     Catalog::compile(&documents).unwrap_or_else(|problems| panic!("{problems:?}"))
 });

@@ -1,11 +1,11 @@
 //! Targets that read what was stored: the registry, batches, values, keys, states, the log.
 
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
-use headwater_aggregate::EntityState;
+use headwater_aggregate::{EntityState, InputBatch};
 use headwater_facts::fuzz::{
-    read_archive_entry, read_archive_rest, read_dropped, read_frame, read_index, read_log,
-    sample_archive, sample_index, sample_log,
+    read_archive_entry, read_archive_identity, read_archive_rest, read_dropped, read_frame,
+    read_index, read_log, sample_archive, sample_archive_identity, sample_index, sample_log,
 };
 use headwater_features::{CompiledView, Documents, ReadPlan, Registry, prepare};
 use headwater_schema::codec::{decode_batch, decode_value, encode_batch, encode_value};
@@ -27,14 +27,16 @@ pub fn round_trip(batch: &FactBatch) {
 pub const REGISTRY: Target = Target {
     name: "registry",
     seeds: || {
-        let text = format!("{}---\n{}", documents::CONTRACT, documents::DEFINITIONS);
-        let documents = YamlDocument::parse_all("fuzz.yaml", &text).expect("YAML");
-        let documents = Documents::from_yaml(&documents);
-        let first = serde_json::json!({"format": 1, "documents": documents});
-        let second = Registry::default().next(documents, Some(1));
+        let [some, all] = documents::texts().map(|text| {
+            let documents = YamlDocument::parse_all("fuzz.yaml", &text).expect("YAML");
+            Documents::from_yaml(&documents)
+        });
+        let first = serde_json::json!({"format": 1, "documents": some});
+        let second = |documents| Registry::default().next(documents, Some(1));
         vec![
             first.to_string().into_bytes(),
-            second.to_bytes().expect("JSON"),
+            second(some).to_bytes().expect("JSON"),
+            second(all).to_bytes().expect("JSON"),
         ]
     },
     words: &[
@@ -131,13 +133,13 @@ pub const KEY: Target = Target {
     },
 };
 
-fn view() -> &'static std::sync::Arc<CompiledView> {
-    documents::CATALOG.view("habits").expect("the view")
+fn view(name: &str) -> &'static Arc<CompiledView> {
+    documents::CATALOG.view(name).expect("the view")
 }
 
-/// States of the view: of its facts, of many of them (with sealed blocks), folded, and empty.
+/// States of the view `habits`: of its facts, of many of them (with sealed blocks), folded, and empty.
 pub fn states() -> Vec<Vec<u8>> {
-    let view = view();
+    let view = view("habits");
     let batch = documents::batch();
     let mut bytes = Vec::new();
     for (times, floor) in [(0, None), (1, None), (120, None), (120, Some(i64::MAX))] {
@@ -151,37 +153,103 @@ pub fn states() -> Vec<Vec<u8>> {
         if let Some(floor) = floor {
             state.fold(&view.layout, floor);
         }
-        let mut encoded = Vec::new();
-        state.encode(&mut encoded);
-        bytes.push(encoded);
+        bytes.push(encoded(&state));
     }
     bytes
+}
+
+fn encoded(state: &EntityState) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    state.encode(&mut bytes);
+    bytes
+}
+
+/// The facts of a view's sources, in the order of their sequences.
+fn prepared(view: &CompiledView) -> Vec<InputBatch> {
+    let mut next = 1;
+    let sources = view.sources.iter().map(|source| {
+        let batch = match source.contract.as_ref() {
+            "visit" => documents::visits::batch(),
+            _ => documents::batch(),
+        };
+        let sequences: Vec<u64> = (next..next + batch.len() as u64).collect();
+        next += batch.len() as u64;
+        prepare(source, &batch, &sequences).expect("prepared").rows
+    });
+    sources.collect()
+}
+
+/// States of a view of visits: empty, of some facts of which two were taken back, folded, and folded with a fact among
+/// them that was taken back since, of which nothing else is known any more.
+pub fn states_of(name: &str) -> Vec<Vec<u8>> {
+    let (view, later) = (view(name), 10_000);
+    let sources = prepared(view);
+    let facts = sources.iter();
+    let facts = facts.flat_map(|source| (0..source.sequences.len()).map(move |row| (source, row)));
+    let facts: Vec<(&InputBatch, usize)> = facts.collect();
+    let of = |count: usize| {
+        let mut state = EntityState::new(&view.layout);
+        for (source, row) in &facts[..count] {
+            state.insert(&view.layout, source, *row);
+        }
+        state
+    };
+    let place = |(source, row): &(&InputBatch, usize)| source.position(*row);
+    let mut corrected = of(150);
+    for (at, fact) in [(later, &facts[7]), (later + 1, &facts[148])] {
+        let retracted = corrected.retract(&view.layout, place(fact), at);
+        retracted.expect("nothing was folded");
+    }
+    let mut folded = of(facts.len());
+    folded.fold(&view.layout, i64::MAX);
+    let mut doubtful = folded.clone();
+    let oldest = facts.iter().min_by_key(|fact| place(fact));
+    let nothing = EntityState::new(&view.layout);
+    let oldest = *oldest.expect("facts");
+    doubtful.retract_folded(&view.layout, oldest, later, &nothing, u64::MAX);
+    let states = [of(0), corrected, folded, doubtful];
+    states.iter().map(encoded).collect()
+}
+
+/// What is read of any bytes as a state of a view can be written and answers.
+fn read_state(name: &str, input: &[u8]) -> bool {
+    let view = view(name);
+    let Ok(state) = EntityState::decode(&view.layout, input) else {
+        return false;
+    };
+    let bytes = encoded(&state);
+    let again = EntityState::decode(&view.layout, &bytes).expect("what was written can be read");
+    assert_eq!(encoded(&again), bytes);
+    let plan = ReadPlan::new(view.clone(), (0..view.features.len()).collect());
+    for as_of in [i64::MIN / 2, 0, 1_769_855_000_000_000] {
+        let cursor = Cursor::inclusive(as_of);
+        // A state that has folded what the cursor needs says so.
+        let _aged = plan.read(Some(&state), &cursor, None);
+    }
+    true
 }
 
 pub const STATE: Target = Target {
     name: "state",
     seeds: states,
     words: &[],
-    run: |input| {
-        let view = view();
-        let Ok(state) = EntityState::decode(&view.layout, input) else {
-            return false;
-        };
-        let mut bytes = Vec::new();
-        state.encode(&mut bytes);
-        let again =
-            EntityState::decode(&view.layout, &bytes).expect("what was written can be read");
-        let mut twice = Vec::new();
-        again.encode(&mut twice);
-        assert_eq!(twice, bytes);
-        let plan = ReadPlan::new(view.clone(), (0..view.features.len()).collect());
-        for as_of in [i64::MIN / 2, 0, 1_769_855_000_000_000] {
-            let cursor = Cursor::inclusive(as_of);
-            // A state that has folded what the cursor needs says so.
-            let _aged = plan.read(Some(&state), &cursor, None);
-        }
-        true
-    },
+    run: |input| read_state("habits", input),
+};
+
+/// Of a view with every aggregate function.
+pub const STATE_TASTES: Target = Target {
+    name: "state_tastes",
+    seeds: || states_of("tastes"),
+    words: &[],
+    run: |input| read_state("tastes", input),
+};
+
+/// Of a view with several sources.
+pub const STATE_ACTIVITY: Target = Target {
+    name: "state_activity",
+    seeds: || states_of("activity"),
+    words: &[],
+    run: |input| read_state("activity", input),
 };
 
 pub const FRAME: Target = Target {
@@ -264,6 +332,21 @@ pub const ARCHIVE_REST: Target = Target {
     seeds: || vec![archive().1],
     words: &["HWREST\u{1}", "\u{0}\u{0}\u{0}\u{0}", "\"l\":0"],
     run: |input| read_archive_rest(input).is_ok(),
+};
+
+/// Whose archive it is: read otherwise, another log's would be taken for one's own.
+pub const ARCHIVE_IDENTITY: Target = Target {
+    name: "archive_identity",
+    seeds: || vec![sample_archive_identity().expect("a sample")],
+    words: &[
+        "{",
+        "}",
+        "\"format\":1",
+        "\"format\":2",
+        "\"id\":null",
+        "\"id\":\"\"",
+    ],
+    run: |input| read_archive_identity(input).is_ok(),
 };
 
 fn archive() -> (Vec<u8>, Vec<u8>) {

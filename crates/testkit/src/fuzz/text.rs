@@ -20,10 +20,7 @@ use super::documents;
 
 pub const DEFINITIONS: Target = Target {
     name: "definitions",
-    seeds: || {
-        let both = format!("{}---\n{}", documents::CONTRACT, documents::DEFINITIONS);
-        vec![both.into_bytes()]
-    },
+    seeds: || documents::texts().map(String::into_bytes).to_vec(),
     words: &[
         "aggregate: ",
         "windows: ",
@@ -50,8 +47,26 @@ pub const DEFINITIONS: Target = Target {
         "decimal(99,-1)",
         "array<map<string,list<int>>>",
         "expression: ",
-        "unnest: ",
+        "unnest: true",
+        "element_wise: true",
         "by: ",
+        "order_by: ",
+        "quantile: [0, 1]",
+        "half_life: 1h",
+        "hopping: 1h, every: 5m",
+        "sawtooth: 2h",
+        "align: ",
+        "partial: true",
+        "offset: ",
+        "limit: ",
+        "as: ",
+        "source: ",
+        "view: tastes",
+        "view: guests",
+        "kind: Label",
+        "horizon: ",
+        "context: ",
+        "on_demand: ",
         "null",
         "~",
         "\t",
