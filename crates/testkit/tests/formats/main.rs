@@ -23,6 +23,12 @@ mod write;
 
 /// Targets whose seeds are bytes of a codec that is stored for good.
 const CODECS: [&str; 5] = ["registry", "batch", "value", "key", "frame"];
+/// Targets whose seeds are states, and the views that they are of.
+const STATES: [(&str, &str); 3] = [
+    ("state", "habits"),
+    ("state_tastes", "tastes"),
+    ("state_activity", "activity"),
+];
 /// A file of what lies beside the facts; folders from before there was anything have none.
 const KEYS: &str = "keys.json";
 /// The versions of the contracts that predictions were written under; folders from before there were any have none.
@@ -64,13 +70,13 @@ fn open(data: &Path) -> Engine {
     Engine::open(Env::real(), &config(), data, |_, _| {}).expect("data of an earlier version opens")
 }
 
-/// Sends a row; how many of it were new, and known.
-fn send(engine: &Engine, format: BodyFormat, body: &str, revise: bool) -> (usize, usize) {
+/// Sends rows, one JSON object a line; how many of them were new, and known.
+fn send(engine: &Engine, contract: &str, body: &str, revise: bool) -> (usize, usize) {
     let options = IngestOptions {
         all_or_nothing: false,
         revise,
     };
-    let sent = engine.ingest("every", format, body.as_bytes(), options);
+    let sent = engine.ingest(contract, BodyFormat::Ndjson, body.as_bytes(), options);
     let sent = sent.expect("taken");
     (sent.accepted, sent.duplicates)
 }
@@ -88,6 +94,9 @@ fn meaning(data: &Path, predicted: bool) -> Json {
     if predicted {
         all["predictions"] = seen::predictions(&engine);
     }
+    if engine.catalog().set(seen::EVERYTHING).is_some() {
+        all[seen::EVERYTHING] = seen::everything(&engine);
+    }
     if let Some(index) = index {
         all["index"] = index;
         all["states"] = seen::states(&engine);
@@ -101,7 +110,7 @@ fn meaning(data: &Path, predicted: bool) -> Json {
             "every"
         ));
         // The fact is gone, and only the index knows that there was one.
-        let again = send(&engine, BodyFormat::Ndjson, &write::old(1), false);
+        let again = send(&engine, "every", &write::old(1), false);
         assert_eq!(again, (0, 1), "an id is forgotten");
     }
     all
@@ -118,7 +127,8 @@ fn check_codecs(folder: &Path) {
     }
 }
 
-/// Bytes of states, `FORMAT-NUMBER.bin`: those of one number say the same in every format.
+/// Bytes of states, `FORMAT-VIEW-NUMBER.bin`: those of one number say the same in every format. Without a view they are of
+/// the first.
 fn check_states(folder: &Path, expected: &Json) {
     let Ok(files) = fs::read_dir(folder) else {
         return;
@@ -129,7 +139,9 @@ fn check_states(folder: &Path, expected: &Json) {
         let (format, number) = name.split_once('-').unwrap();
         let bytes = fs::read(&path).unwrap();
         assert_eq!(bytes[0].to_string(), format);
-        assert_eq!(seen::state(&bytes), expected[number], "{}", path.display());
+        let view = number.split_once('-').map_or(STATES[0].1, |(view, _)| view);
+        let said = seen::state(view, &bytes);
+        assert_eq!(said, expected[number], "{}", path.display());
     }
 }
 

@@ -1,5 +1,6 @@
 //! What a data folder says to those who use it.
 
+use std::fs;
 use std::path::Path;
 
 use headwater::api::backend::{
@@ -11,7 +12,7 @@ use headwater_api::AuditQuery;
 use headwater_facts::{
     ArchiveOptions, EmbeddedFactLog, FactLog, FactLogOptions, FolderStore, IndexSpec, Lookup,
 };
-use headwater_features::{OUTCOME, PREDICTION, ReadPlan, built_in_contract};
+use headwater_features::{ContextRow, OUTCOME, PREDICTION, ReadPlan, Registry, built_in_contract};
 use headwater_models::repository::ModelRepository;
 use headwater_models::{LoadOptions, Rows, load};
 use headwater_schema::{Cursor, EntityKey, Position, Value};
@@ -84,6 +85,67 @@ fn features(engine: &Engine) -> Vec<Json> {
     features
 }
 
+/// A set with features of every kind; folders from before there was one have none.
+pub const EVERYTHING: &str = "everything";
+
+/// Its views and labels, and what is read of it: by states that have folded facts and by facts one by one, now and as of
+/// before the last ones came.
+pub fn everything(engine: &Engine) -> Json {
+    let catalog = engine.catalog();
+    let views = catalog.views();
+    let views = views.map(|view| (view.name.to_string(), json!(view.state_id)));
+    let labels = catalog.labels();
+    let labels = labels.map(|label| json!([label.name.to_string(), label.horizon]));
+    let last = engine.facts_log().last_sequence();
+    let mut rows = Vec::new();
+    for known_at in [last - 50, last] {
+        for (who, shop, asked) in [
+            ("ada", "north", 30.0),
+            ("bob", "east", 0.5),
+            ("nobody", "", 1.0),
+        ] {
+            let key = |name: &str, value| (name.to_owned(), KeyValue::Scalar(Value::string(value)));
+            let request = FeaturesRequest {
+                names: Names::Set(EVERYTHING.into()),
+                entities: vec![EntityRequest::from([key("person", who), key("shop", shop)])],
+                as_of: Some(AS_OF),
+                known_at: Some(KnownAt::Sequence(known_at)),
+                inclusive: true,
+                lenient: false,
+                context: vec![ContextRow::from([
+                    ("asked".to_owned(), json!(asked)),
+                    ("channel".to_owned(), Json::Null),
+                ])],
+            };
+            let reply = engine.features(&request).expect("every fact is kept");
+            let told = reply.names.iter().zip(&reply.rows[0].values);
+            let told = told.zip(&reply.rows[0].statuses);
+            let told = told.map(|((name, value), status)| format!("{name}={value:?} {status:?}"));
+            rows.push(json!([who, known_at, told.collect::<Vec<_>>()]));
+        }
+    }
+    json!({
+        "views": serde_json::Map::from_iter(views),
+        "labels": labels.collect::<Vec<_>>(),
+        "rows": rows,
+    })
+}
+
+/// The columns that facts of the contracts which a folder knows are looked up by.
+fn indexes(data: &Path) -> Vec<IndexSpec> {
+    let registry = fs::read(data.join("registry.json")).expect("a registry");
+    let registry = Registry::from_bytes(&registry).expect("a registry");
+    let catalog = registry.compile().expect("definitions");
+    let all = [("every", "who"), ("visit", "who"), ("visit", "shop")];
+    let known = all.into_iter();
+    let known = known.filter(|(contract, _)| catalog.contract(contract).is_some());
+    let spec = |(contract, column): (&str, &str)| IndexSpec {
+        contract: contract.into(),
+        key_columns: vec![column.into()],
+    };
+    known.map(spec).collect()
+}
+
 /// What the index finds, without being made again. Before an engine opens the folder.
 pub fn index(data: &Path) -> Json {
     let env = Env::real();
@@ -95,17 +157,12 @@ pub fn index(data: &Path) -> Json {
         }),
         ..FactLogOptions::default()
     };
-    let key_columns = vec!["who".into()];
-    let spec = IndexSpec {
-        contract: "every".into(),
-        key_columns: key_columns.clone(),
-    };
-    let opened = EmbeddedFactLog::open(&env, &data.join("facts"), options, vec![spec]);
+    let opened = EmbeddedFactLog::open(&env, &data.join("facts"), options, indexes(data));
     let (log, report) = opened.expect("the log opens");
     assert_eq!((report.repairs, report.indexed_again), (Vec::new(), 0));
     let found = log.lookup(&Lookup {
         contract: "every".into(),
-        key_columns,
+        key_columns: vec!["who".into()],
         key: EntityKey::from_values(&[Value::string("ada")]).unwrap(),
         from: Position::MIN,
         until: Position::MAX,
@@ -168,9 +225,9 @@ pub fn states(engine: &Engine) -> Json {
     })
 }
 
-/// What a state of the view says, given as bytes.
-pub fn state(bytes: &[u8]) -> Json {
-    let view = documents::CATALOG.view("habits").expect("a view");
+/// What a state of a view says, given as bytes.
+pub fn state(view: &str, bytes: &[u8]) -> Json {
+    let view = documents::CATALOG.view(view).expect("a view");
     let state = EntityState::decode(&view.layout, bytes).expect("a state");
     let plan = ReadPlan::new(view.clone(), (0..view.features.len()).collect());
     let read = |as_of| {

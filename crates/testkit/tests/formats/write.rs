@@ -12,10 +12,11 @@ use headwater_api::Role;
 use headwater_facts::FactLog;
 use headwater_features::OUTCOME;
 use headwater_schema::Value;
-use headwater_testkit::fuzz::{TARGETS, documents};
+use headwater_testkit::fuzz::TARGETS;
+use headwater_testkit::fuzz::documents::{self, visits};
 use serde_json::json;
 
-use crate::{BUILT_IN, CODECS, MODEL, config, copy, meaning, open, seen, send, text};
+use crate::{BUILT_IN, CODECS, MODEL, STATES, config, copy, meaning, open, seen, send, text};
 
 /// What the contract says of its facts: some are let go.
 const RETENTION: &str = "      - {property: headwater.retention, value: 3650d}\n";
@@ -47,10 +48,10 @@ pub fn old(number: u64) -> String {
 
 pub fn write(folder: &Path) {
     let project = tempfile::tempdir().unwrap();
-    let contract = format!("{}{RETENTION}", documents::CONTRACT);
-    let definitions = format!("{}{MODELS}", documents::DEFINITIONS);
+    let contracts = [documents::CONTRACT, RETENTION, "---\n", visits::CONTRACT].concat();
+    let definitions = [documents::DEFINITIONS, "---\n", visits::DEFINITIONS, MODELS].concat();
     fs::write(project.path().join("headwater.yaml"), "name: fixture\n").unwrap();
-    fs::write(project.path().join("contract.yaml"), contract).unwrap();
+    fs::write(project.path().join("contracts.yaml"), contracts).unwrap();
     fs::write(project.path().join("features.yaml"), definitions).unwrap();
     let loaded = Project::load(&Env::real(), project.path()).unwrap();
     let data = project.path().join("data");
@@ -73,11 +74,18 @@ pub fn write(folder: &Path) {
 /// Facts, of which the oldest go, the next are in the archive alone, and the newest in the log alone.
 fn write_facts(data: &Path) {
     let engine = open(data);
-    let now = |engine: &Engine, body: &str| send(engine, BodyFormat::Ndjson, body, false);
+    let now = |engine: &Engine, body: &str| send(engine, "every", body, false);
     for number in 0..20 {
         now(&engine, &old(number));
     }
     now(&engine, &documents::ndjson());
+    // So many that states fold some.
+    send(
+        &engine,
+        "visit",
+        &visits::ndjson(0..visits::ROWS - 50),
+        false,
+    );
     now(&engine, "{\"id\":\"bad\",\"amount\":\"much\",\"time\":0}");
     engine.close().expect("closed");
     let engine = open(data);
@@ -89,11 +97,22 @@ fn write_facts(data: &Path) {
     let later = later.map(|row| row.replace("{\"id\":\"a", "{\"id\":\"b"));
     now(&engine, &later.collect::<Vec<_>>().join("\n"));
     let revised = documents::ROWS[0].replace("1.5,\"price\"", "2.5,\"price\"");
-    send(&engine, BodyFormat::Ndjson, &revised, true);
-    engine
-        .retract("every", vec!["a5".into()])
-        .expect("taken back");
+    send(&engine, "every", &revised, true);
+    let retract = |contract: &str, ids: &[&str]| {
+        let ids = ids.iter().map(|id| (*id).to_owned()).collect();
+        engine.retract(contract, ids).expect("taken back");
+    };
+    retract("every", &["a5"]);
     now(&engine, &documents::ROWS[4].replace("a5", "c5"));
+    send(
+        &engine,
+        "visit",
+        &visits::ndjson(visits::ROWS - 50..visits::ROWS),
+        false,
+    );
+    let revised = visits::ndjson(7..8).replace("\"east\"", "\"west\"");
+    send(&engine, "visit", &revised, true);
+    retract("visit", &["v9", "v391"]);
     engine.close().expect("closed");
 }
 
@@ -180,11 +199,14 @@ fn write_codecs(folder: &Path) {
             fs::write(codecs.join(format!("{}-{index}.bin", target.name)), bytes).unwrap();
         }
     }
-    let target = TARGETS.iter().find(|t| t.name == "state").unwrap();
     let mut said = serde_json::Map::new();
-    for (index, bytes) in (target.seeds)().iter().enumerate() {
-        fs::write(states.join(format!("{}-{index}.bin", bytes[0])), bytes).unwrap();
-        said.insert(index.to_string(), seen::state(bytes));
+    for (name, view) in STATES {
+        let target = TARGETS.iter().find(|t| t.name == name).unwrap();
+        for (index, bytes) in (target.seeds)().iter().enumerate() {
+            let number = format!("{view}-{index}");
+            fs::write(states.join(format!("{}-{number}.bin", bytes[0])), bytes).unwrap();
+            said.insert(number, seen::state(view, bytes));
+        }
     }
     fs::write(folder.join("states.json"), text(&said.into())).unwrap();
 }
