@@ -37,7 +37,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 /// Measures Headwater.
 #[derive(Parser)]
 struct Arguments {
-    /// What to measure; everything by default.
+    /// What to measure; by default everything but trees, serving and modes.
     #[command(subcommand)]
     what: Option<What>,
     /// Seconds of each load over HTTP.
