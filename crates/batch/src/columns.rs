@@ -1,13 +1,16 @@
-//! The columns of a spine that are read: keys, times, what was known, the request's own fields.
+//! The columns of a spine that are read: keys and the request's own fields, and what each may be read as. Those that say when
+//! a row is read are found by [`MomentColumns`].
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, RecordBatch};
+use arrow::array::{Array, ArrayRef, RecordBatch, new_null_array};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType as ArrowType, SchemaRef};
 use headwater_schema::contract::nearest;
 use headwater_schema::time::parse_timestamp;
 use headwater_schema::{DataType, EntityKey, Field, Micros, Problem, Value};
+
+use crate::moments::{FACT_COLUMNS, MomentColumns, RowMoment};
 
 /// An entity that is read.
 #[derive(Debug, Clone)]
@@ -39,14 +42,14 @@ pub enum SpineTime {
 
 impl SpineTime {
     /// The name that a time column has, or would have.
-    fn column(&self) -> &str {
+    pub(crate) fn column(&self) -> &str {
         match self {
             Self::Column(name) | Self::ColumnOr(name, _) | Self::One { unless: name, .. } => name,
         }
     }
 
     /// The moment of rows that have none of their own.
-    fn of_all(&self) -> Option<Micros> {
+    pub(crate) fn of_all(&self) -> Option<Micros> {
         match self {
             Self::Column(_) => None,
             Self::ColumnOr(_, at) | Self::One { at, .. } => Some(*at),
@@ -56,9 +59,9 @@ impl SpineTime {
 
 /// A column of a spine and what it is read as.
 #[derive(Debug, Clone)]
-struct Column {
+pub struct Column {
     index: usize,
-    field: Field,
+    pub field: Field,
 }
 
 /// Where a spine's columns lie.
@@ -66,22 +69,7 @@ struct Column {
 pub struct SpineColumns {
     entities: Vec<Vec<Column>>,
     context: Vec<Column>,
-    time: Option<Column>,
-    /// The moment of all rows, where they have none of their own.
-    one_moment: Option<Micros>,
-    known_at: Option<usize>,
-    fact: Option<(usize, usize)>,
-}
-
-/// When a row is read.
-#[derive(Debug, Clone, PartialEq)]
-pub struct RowMoment {
-    /// None where the row is a fact and has no time of its own.
-    pub as_of: Option<Micros>,
-    /// What the row's own `known_at` says.
-    pub known_at: Option<Value>,
-    /// (contract, id) where the row is itself a fact.
-    pub fact: Option<(String, String)>,
+    moments: MomentColumns,
 }
 
 impl SpineShape {
@@ -100,10 +88,17 @@ impl SpineShape {
             wanted.extend(entity.keys.iter().cloned());
         }
         wanted.extend(self.context.iter().cloned());
-        for name in ["fact_contract", "fact_id"] {
+        for name in FACT_COLUMNS {
             wanted.push(Field::new(name, DataType::String));
         }
         wanted
+    }
+
+    /// Whether a key or the context has that name.
+    pub(crate) fn asks_for(&self, name: &str) -> bool {
+        let of_entity =
+            |e: &KeyShape| *e.entity == *name || e.keys.iter().any(|k| *k.name == *name);
+        self.entities.iter().any(of_entity) || self.context.iter().any(|f| *f.name == *name)
     }
 }
 
@@ -112,12 +107,7 @@ impl SpineColumns {
     pub fn find(schema: &SchemaRef, shape: &SpineShape) -> Result<Self, Problem> {
         let names = Names(schema);
         names.refuse_clashes(&shape.added)?;
-        let fact = match (names.index("fact_contract"), names.index("fact_id")) {
-            (Some(contract), Some(id)) => Some((contract, id)),
-            _ => None,
-        };
-        let time = names.time(&shape.time, fact.is_some())?;
-        let of_all = shape.time.of_all();
+        let moments = MomentColumns::find(&names, shape)?;
         let mut entities = Vec::new();
         for entity in &shape.entities {
             entities.push(names.keys(entity)?);
@@ -132,26 +122,23 @@ impl SpineColumns {
         Ok(Self {
             entities,
             context,
-            one_moment: of_all.filter(|_| time.is_none() && fact.is_none()),
-            time,
-            known_at: names.index("known_at"),
-            fact,
+            moments,
         })
     }
 
     /// Whether rows say themselves what was known.
     pub fn has_known_at(&self) -> bool {
-        self.known_at.is_some()
+        self.moments.known_at.is_some()
     }
 
     /// The moment of all rows, where they have none of their own.
     pub fn one_moment(&self) -> Option<Micros> {
-        self.one_moment
+        self.moments.one_moment
     }
 
     /// Whether rows may be facts themselves.
     pub fn has_facts(&self) -> bool {
-        self.fact.is_some()
+        self.moments.fact.is_some()
     }
 
     /// Refuses rows with a value that doesn't fit. Here and below `first` is the number of the first of the rows in the
@@ -186,42 +173,7 @@ impl SpineColumns {
 
     /// When every row is read.
     pub fn moments(&self, rows: &RecordBatch, first: usize) -> Result<Vec<RowMoment>, Problem> {
-        let times = self.time.as_ref().map(|c| read(c, rows, first));
-        let times = times.transpose()?;
-        let texts = |index: usize| plain(rows.column(index));
-        let fact = self.fact.map(|(c, id)| (texts(c), texts(id)));
-        let known = self.known_at.map(texts);
-        let mut moments = Vec::with_capacity(rows.num_rows());
-        for row in 0..rows.num_rows() {
-            let text = |array: &ArrayRef| match Value::from_array(array, row) {
-                Value::Null => None,
-                value => Some(headwater_schema::value_to_text(&value)),
-            };
-            let fact = fact.as_ref().and_then(|(c, id)| text(c).zip(text(id)));
-            let as_of = times
-                .as_ref()
-                .and_then(|t| match Value::from_array(t, row) {
-                    Value::Timestamp(at) => Some(at),
-                    _ => None,
-                })
-                .or(self.one_moment);
-            if as_of.is_none() && fact.is_none() {
-                let column = self.time.as_ref().map(|t| t.field.name.to_string());
-                return Err(
-                    Problem::user("missing-time", "a row of the spine has no time")
-                        .field(column.unwrap_or_else(|| "fact_id".into()))
-                        .detail(format!("row {} has none", first + row))
-                        .hint("leave rows without a time out"),
-                );
-            }
-            let known_at = known.as_ref().map(|k| Value::from_array(k, row));
-            moments.push(RowMoment {
-                as_of,
-                known_at: known_at.filter(|k| !k.is_null()),
-                fact,
-            });
-        }
-        Ok(moments)
+        self.moments.read(rows, first)
     }
 }
 
@@ -234,12 +186,15 @@ fn read_all(
     columns.iter().map(read).collect()
 }
 
-/// A column as the type that it is read as.
-fn read(column: &Column, rows: &RecordBatch, first: usize) -> Result<ArrayRef, Problem> {
-    let array = rows.column(column.index);
+/// A column as the type that it is read as; a value that this type doesn't have is refused.
+pub fn read(column: &Column, rows: &RecordBatch, first: usize) -> Result<ArrayRef, Problem> {
+    let mut array = rows.column(column.index).clone();
     let wanted = column.field.data_type.to_arrow();
     if *array.data_type() == wanted {
-        return Ok(array.clone());
+        return Ok(array);
+    }
+    if *array.data_type() == ArrowType::Null {
+        return Ok(new_null_array(&wanted, array.len()));
     }
     let wrong = |row: usize, detail: String| {
         Problem::user("wrong-spine-row", "a row of the spine is wrong")
@@ -247,8 +202,12 @@ fn read(column: &Column, rows: &RecordBatch, first: usize) -> Result<ArrayRef, P
             .detail(format!("row {}: {detail}", first + row))
             .hint(hint_of(&column.field.data_type))
     };
+    let failed = |e: arrow::error::ArrowError| wrong(0, e.to_string());
+    if let ArrowType::Dictionary(_, values) = array.data_type() {
+        array = cast(&array, values).map_err(failed)?;
+    }
     if column.field.data_type == DataType::Timestamp && is_text(array.data_type()) {
-        let texts = plain(array);
+        let texts = cast(&array, &ArrowType::Utf8).map_err(failed)?;
         let mut times = Vec::with_capacity(texts.len());
         for row in 0..texts.len() {
             times.push(match Value::from_array(&texts, row) {
@@ -261,10 +220,9 @@ fn read(column: &Column, rows: &RecordBatch, first: usize) -> Result<ArrayRef, P
         }
         return headwater_schema::array_from_values(&DataType::Timestamp, times.iter());
     }
-    let failed = |e: arrow::error::ArrowError| wrong(0, e.to_string());
     if let ArrowType::Timestamp(arrow::datatypes::TimeUnit::Nanosecond, _) = array.data_type() {
         // Nanoseconds are floored, also before 1970; a cast would round towards it.
-        let nanos = cast(array, &ArrowType::Int64).map_err(failed)?;
+        let nanos = cast(&array, &ArrowType::Int64).map_err(failed)?;
         let times: Vec<Value> = (0..nanos.len())
             .map(|row| match Value::from_array(&nanos, row) {
                 Value::Int(nanos) => Value::Timestamp(nanos.div_euclid(1000)),
@@ -273,7 +231,7 @@ fn read(column: &Column, rows: &RecordBatch, first: usize) -> Result<ArrayRef, P
             .collect();
         return headwater_schema::array_from_values(&DataType::Timestamp, times.iter());
     }
-    let cast = cast(array, &wanted).map_err(failed)?;
+    let cast = cast(&array, &wanted).map_err(failed)?;
     let lost = (0..array.len()).find(|row| array.is_valid(*row) && cast.is_null(*row));
     match lost {
         Some(row) => Err(wrong(
@@ -298,14 +256,28 @@ fn is_text(arrow: &ArrowType) -> bool {
     DataType::from_arrow(arrow).is_ok_and(|t| t == DataType::String)
 }
 
-/// A column in the layout that single values are read from, where there is one.
-fn plain(array: &ArrayRef) -> ArrayRef {
-    let plain = DataType::from_arrow(array.data_type()).map(|t| t.to_arrow());
-    match plain {
-        Ok(plain) if plain != *array.data_type() => {
-            cast(array, &plain).unwrap_or_else(|_| array.clone())
-        }
-        _ => array.clone(),
+/// The type of a column's values, which a dictionary may hold once each.
+fn of_values(arrow: &ArrowType) -> &ArrowType {
+    match arrow {
+        ArrowType::Dictionary(_, values) => values,
+        plain => plain,
+    }
+}
+
+/// Whether a column is of a type, or of one that only holds nothing.
+fn fits(given: &ArrowType, wanted: &DataType) -> bool {
+    match (wanted, of_values(given)) {
+        (_, ArrowType::Null) => true,
+        // Integers all the same; one that is too large is found where its row is read.
+        (
+            DataType::Int64,
+            ArrowType::UInt64
+            | ArrowType::Decimal32(_, 0)
+            | ArrowType::Decimal64(_, 0)
+            | ArrowType::Decimal128(_, 0)
+            | ArrowType::Decimal256(_, 0),
+        ) => true,
+        (_, given) => DataType::from_arrow(given).is_ok_and(|given| given == *wanted),
     }
 }
 
@@ -320,7 +292,7 @@ impl Names<'_> {
         self.0.fields().iter().map(|f| f.name().as_str())
     }
 
-    fn list(&self) -> String {
+    pub fn list(&self) -> String {
         self.all().collect::<Vec<_>>().join(", ")
     }
 
@@ -362,28 +334,6 @@ impl Names<'_> {
         }
     }
 
-    /// The column of the rows' moments, where there is one.
-    fn time(&self, time: &SpineTime, facts: bool) -> Result<Option<Column>, Problem> {
-        let index = self.index(time.column());
-        let field = Field::new(time.column(), DataType::Timestamp);
-        match (index, time) {
-            (Some(_), SpineTime::One { unless, .. }) => Err(Problem::user(
-                "two-cursors",
-                format!("the spine has a column `{unless}`, and one moment is asked for all rows"),
-            )
-            .field(unless.as_str())
-            .hint("leave `as_of` out of the request to read each row at its own, or rename the column")),
-            (Some(index), _) => self.typed(index, &field, "wrong-time-type").map(Some),
-            (None, SpineTime::Column(name)) if !facts => {
-                Err(Problem::user("missing-time", "the spine has no time column")
-                    .field(name.as_str())
-                    .detail(format!("it has: {}", self.list()))
-                    .hint("name the column of the moments to read at `as_of`, or say which it is with `--time`"))
-            }
-            (None, _) => Ok(None),
-        }
-    }
-
     /// The key columns of an entity: one named like the entity where it has a single key, else by the
     /// keys' own names.
     fn keys(&self, entity: &KeyShape) -> Result<Vec<Column>, Problem> {
@@ -401,18 +351,14 @@ impl Names<'_> {
     }
 
     /// A column that has to be of a type.
-    fn typed(&self, index: usize, field: &Field, code: &'static str) -> Result<Column, Problem> {
+    pub fn typed(
+        &self,
+        index: usize,
+        field: &Field,
+        code: &'static str,
+    ) -> Result<Column, Problem> {
         let given = self.0.field(index).data_type();
-        let name = self.0.field(index).name();
-        if let (DataType::Timestamp, ArrowType::Timestamp(_, None)) = (&field.data_type, given) {
-            return Err(Problem::user(
-                "time-without-zone",
-                format!("the times of the spine's column `{name}` have no time zone"),
-            )
-            .field(name.as_str())
-            .detail(format!("it is {given}"))
-            .hint("say which zone they are of, as with pandas' `tz_localize`, before you write the spine"));
-        }
+        self.refuse_no_zone(index, &field.data_type)?;
         let fits = match DataType::from_arrow(given) {
             Ok(DataType::Int64 | DataType::String) if field.data_type == DataType::Timestamp => {
                 true
@@ -420,18 +366,60 @@ impl Names<'_> {
             Ok(given) => given == field.data_type,
             Err(_) => false,
         };
-        if fits {
-            return Ok(Column {
-                index,
-                field: Field::new(name.as_str(), field.data_type.clone()),
-            });
+        match fits {
+            true => Ok(self.column(index, field.data_type.clone())),
+            false => {
+                let wanted = field.data_type.to_string();
+                Err(self.wrong_type(index, &wanted, code, "cast it before you write the spine"))
+            }
         }
-        Err(Problem::user(
-            code,
-            format!("the spine's column `{name}` has a wrong type"),
-        )
-        .field(name.as_str())
-        .detail(format!("it is {given}, wanted is {}", field.data_type))
-        .hint("cast it before you write the spine"))
+    }
+
+    /// A column that is read as the first of some types that it fits, integers of any width among them.
+    pub fn one_of(
+        &self,
+        index: usize,
+        wanted: &[DataType],
+        code: &'static str,
+        hint: &str,
+    ) -> Result<Column, Problem> {
+        let given = self.0.field(index).data_type();
+        for wanted in wanted {
+            self.refuse_no_zone(index, wanted)?;
+            if fits(given, wanted) {
+                return Ok(self.column(index, wanted.clone()));
+            }
+        }
+        let wanted: Vec<String> = wanted.iter().map(DataType::to_string).collect();
+        Err(self.wrong_type(index, &wanted.join(" or "), code, hint))
+    }
+
+    fn column(&self, index: usize, data_type: DataType) -> Column {
+        let field = Field::new(self.0.field(index).name().as_str(), data_type);
+        Column { index, field }
+    }
+
+    fn refuse_no_zone(&self, index: usize, wanted: &DataType) -> Result<(), Problem> {
+        let field = self.0.field(index);
+        let given = of_values(field.data_type());
+        match (wanted, given) {
+            (DataType::Timestamp, ArrowType::Timestamp(_, None)) => Err(Problem::user(
+                "time-without-zone",
+                format!("the times of the spine's column `{}` have no time zone", field.name()),
+            )
+            .field(field.name().as_str())
+            .detail(format!("it is {given}"))
+            .hint("say which zone they are of, as with pandas' `tz_localize`, before you write the spine")),
+            _ => Ok(()),
+        }
+    }
+
+    fn wrong_type(&self, index: usize, wanted: &str, code: &'static str, hint: &str) -> Problem {
+        let field = self.0.field(index);
+        let title = format!("the spine's column `{}` has a wrong type", field.name());
+        Problem::user(code, title)
+            .field(field.name().as_str())
+            .detail(format!("it is {}, wanted is {wanted}", field.data_type()))
+            .hint(hint)
     }
 }

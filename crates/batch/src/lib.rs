@@ -7,6 +7,7 @@ mod columns;
 mod compact;
 mod input_columns;
 mod kept_rows;
+mod moments;
 mod score;
 mod spill;
 mod spine;
@@ -18,10 +19,11 @@ mod training_set;
 #[cfg(test)]
 mod unindexed;
 
-pub use columns::{KeyShape, RowMoment, SpineColumns, SpineShape, SpineTime};
+pub use columns::{KeyShape, SpineColumns, SpineShape, SpineTime};
 pub use compact::{batch_bytes, compact};
 pub use input_columns::{InputColumns, InputShape};
 pub use kept_rows::{KeptRows, KeptRowsWriter};
+pub use moments::RowMoment;
 pub use score::{ScoreManifest, ScoredFeatures, ScoredRows, missing_values};
 pub use spill::{Spill, SpillLimit};
 pub use spine::SpineReader;

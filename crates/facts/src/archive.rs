@@ -26,10 +26,10 @@ mod store;
 mod write;
 
 pub use columns::archived_name;
-pub use entry::{ArchivedFile, ArchivedObject};
+pub use entry::{ArchivedFile, ArchivedObject, unreadable as damaged};
 pub use remote::RemoteStore;
 pub use run::ArchiveRun;
-pub use store::{ArchiveStore, FolderStore};
+pub use store::{ArchiveStore, FolderStore, failed as unreachable};
 
 use entry::{Entry, FORMAT, Identity, entry_path, identity_path};
 use restored::Restored;

@@ -39,7 +39,8 @@ mod unknown;
 #[cfg(feature = "disk")]
 pub use archive::{
     Archive, ArchiveListing, ArchiveOptions, ArchiveRun, ArchiveStats, ArchiveStore, ArchivedFile,
-    ArchivedObject, FolderStore, RemoteStore, archived_name, open_archive_store,
+    ArchivedObject, FolderStore, RemoteStore, archived_name, damaged as archive_damaged,
+    open_archive_store, unreachable as archive_unreachable,
 };
 #[cfg(feature = "disk")]
 pub use count::count_facts;

@@ -52,7 +52,7 @@ pub use headwater_serve as serve;
 pub use keys::{KeyFile, authorizer, check_address};
 pub use parts::{Following, Part, parts_of_lines, read_parts};
 pub use project::{PROJECT_FILE, Project, project_name, read_definitions};
-pub use table_file::{manifest_path, refuse_own_spine, table_format, write_table};
+pub use table_file::{manifest_path, refuse_own_spine, table_format, write_table, write_whole};
 pub use training_set::{
     MANIFEST_METADATA, TrainingSetSettings, refuse_changes, refuse_other_bytes, request_of,
 };

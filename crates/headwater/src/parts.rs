@@ -7,12 +7,15 @@ use std::path::Path;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
+use arrow::buffer::Buffer;
 use arrow::ipc::writer::StreamWriter;
 use bytes::Bytes;
-use headwater_batch::{batch_bytes, compact};
+use headwater_batch::{SpineReader, Stop, batch_bytes, compact};
 use headwater_env::{Env, FileError, ReadFile};
 use headwater_schema::Problem;
-use headwater_schema::decode::{BodyFormat, parquet_batches, stream_batches};
+use headwater_schema::decode::{
+    BodyFormat, file_batches, is_arrow_file, parquet_batches, stream_batches,
+};
 use parquet::errors::ParquetError;
 use parquet::file::reader::{ChunkReader, Length};
 
@@ -57,7 +60,7 @@ pub(crate) fn parts_of(
     match format {
         BodyFormat::Parquet => parquet(file.clone(), length, sink),
         BodyFormat::Ndjson | BodyFormat::Csv => lines(&read, length, format, sink),
-        BodyFormat::ArrowStream => arrow_stream(&read, length, sink),
+        BodyFormat::ArrowStream => arrow(&read, length, sink),
         BodyFormat::Json => {
             let whole = usize::try_from(length).ok();
             let whole = whole.filter(|bytes| *bytes <= WHOLE_BYTES_MAX);
@@ -70,6 +73,29 @@ pub(crate) fn parts_of(
             })
         }
     }
+}
+
+/// Reads a spine's rows. Text is looked at as a whole before the first of them.
+pub(crate) fn spine_rows(
+    file: &Arc<dyn ReadFile>,
+    format: BodyFormat,
+    mut reader: SpineReader,
+    stop: &Stop,
+    sink: &mut dyn FnMut(RecordBatch) -> Result<(), Problem>,
+) -> Result<(), Problem> {
+    // A file of no bytes has no rows, whatever its format.
+    if file.length().map_err(unreadable)? > 0 {
+        if format.is_text() {
+            parts_of(file, format, &mut |part| {
+                stop.check()?;
+                reader.see(part.format, &part.body)
+            })?;
+        }
+        parts_of(file, format, &mut |part| {
+            reader.take(part.format, &part.body, sink)
+        })?;
+    }
+    reader.finish(sink)
 }
 
 pub(crate) fn unreadable(error: FileError) -> Problem {
@@ -313,20 +339,30 @@ fn parquet(
     Ok(())
 }
 
-/// The batches of an Arrow stream, each as one.
-fn arrow_stream(
+/// The batches of an Arrow stream or file, each as one.
+fn arrow(
     read: &ReadAt<'_>,
     length: u64,
     sink: &mut dyn FnMut(Part) -> Result<(), Problem>,
 ) -> Result<(), Problem> {
     let at = Cell::new(0);
-    let batches = stream_batches(WHOLE_BYTES_MAX, || {
+    let read = |from: u64, into: &mut [u8]| {
+        at.set(from + into.len() as u64);
+        read(from, into)
+    };
+    let next = || -> Result<Option<Buffer>, Problem> {
         let left = usize::try_from(length - at.get()).unwrap_or(usize::MAX);
         let mut piece = vec![0; left.min(PIECE_BYTES)];
         read(at.get(), &mut piece)?;
-        at.set(at.get() + piece.len() as u64);
         Ok((!piece.is_empty()).then(|| piece.into()))
-    });
+    };
+    let batches = match is_arrow_file(length, read)? {
+        true => file_batches(length, WHOLE_BYTES_MAX, read)?,
+        false => {
+            at.set(0);
+            stream_batches(WHOLE_BYTES_MAX, next)
+        }
+    };
     for batch in batches {
         small(batch?, &mut |batch| columns(&batch, at.get(), sink))?;
     }

@@ -24,7 +24,7 @@ use headwater_schema::{DataType, Field, Problem};
 use headwater_serve::BulkScorer;
 
 use crate::Engine;
-use crate::parts::{parts_of, unreadable};
+use crate::parts::{spine_rows, unreadable};
 use crate::reader::Plan;
 use crate::table_file::{refuse_own_spine, table_format, write_table};
 use crate::training_set::{
@@ -287,13 +287,7 @@ impl By<'_> {
         let texts = texts.map(|input| Field::new(input.name.as_str(), DataType::String));
         let numbers = inputs.iter().filter(|input| !input.is_text);
         let numbers = numbers.map(|input| input.name.clone()).collect();
-        let mut reader = SpineReader::new(texts.collect()).with_numbers(numbers);
-        if format.is_text() {
-            parts_of(rows, format, &mut |part| {
-                work.stop.check()?;
-                reader.see(part.format, &part.body)
-            })?;
-        }
+        let reader = SpineReader::new(texts.collect()).with_numbers(numbers);
         let sha256 = sha256_of(rows.as_ref()).map_err(unreadable)?;
         let mut out = Some(out);
         let mut begun: Option<(InputColumns, Table<'_>, ScoreManifest)> = None;
@@ -313,10 +307,7 @@ impl By<'_> {
             let outputs = self.scorer.score(&inputs, rows.num_rows(), table.rows)?;
             table.write(&rows, outputs.into_iter())
         };
-        parts_of(rows, format, &mut |part| {
-            reader.take(part.format, &part.body, &mut sink)
-        })?;
-        reader.finish(&mut sink)?;
+        spine_rows(rows, format, reader, work.stop, &mut sink)?;
         let none = || Problem::internal("score", "a file has no rows");
         let (_, table, manifest) = begun.ok_or_else(none)?;
         table.finish(manifest)

@@ -1,4 +1,4 @@
-//! A table's file while it is written: beside its place until it is whole.
+//! A file while it is written, as a table or an answer: beside its place until it is whole.
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -48,8 +48,7 @@ pub fn refuse_own_spine(env: &Env, spine: &Path, out: &Path) -> Result<(), Probl
         .hint("give it another name"))
 }
 
-/// Writes a table to a file, and beside it the manifest that what `write` gives makes of its SHA-256. The file takes
-/// its place once it is whole and on the disk; where something goes wrong nothing is left of it.
+/// Writes a table to a file, and beside it the manifest that what `write` gives makes of its SHA-256.
 pub fn write_table<M: Serialize, F>(
     env: &Env,
     out: &Path,
@@ -58,35 +57,54 @@ pub fn write_table<M: Serialize, F>(
 where
     F: FnOnce(String) -> Result<M, Problem>,
 {
-    let (files, beside) = (&env.files, beside(out));
-    let path = manifest_path(out);
-    let place = || {
-        let manifest = write_beside(env, &beside, write)?;
-        let text = serde_json::to_string_pretty(&manifest);
-        let text = text
-            .map_err(|e| Problem::internal("manifest", "a manifest can't be written").detail(e))?;
-        if files.exists(&path) {
-            // A crash from here on leaves a table without a manifest, never with another's.
-            files.remove_file(&path).map_err(unwritable)?;
-        }
-        files.rename(&beside, out).map_err(unwritable)?;
-        Ok((manifest, text))
-    };
-    let (manifest, text) = place().inspect_err(|_| {
-        let _ = files.remove_file(&beside);
+    let (manifest, text) = write_whole(env, out, |out| {
+        let manifest = write(out)?;
+        Ok(move |sha256| {
+            let manifest = manifest(sha256)?;
+            let text = serde_json::to_string_pretty(&manifest).map_err(|e| {
+                Problem::internal("manifest", "a manifest can't be written").detail(e)
+            })?;
+            Ok((manifest, text))
+        })
     })?;
-    let written = files.write_atomic(&path, text.as_bytes());
+    let written = env.files.write_atomic(&manifest_path(out), text.as_bytes());
     written.map_err(unwritable)?;
     Ok(manifest)
 }
 
-fn write_beside<M, F>(
+/// Writes a file; gives what what `write` gives makes of its SHA-256. The file takes its place once it is whole and on the disk;
+/// where something goes wrong nothing is left of it, and what was there before stays.
+pub fn write_whole<T, F>(
+    env: &Env,
+    out: &Path,
+    write: impl FnOnce(&mut (dyn Write + Send)) -> Result<F, Problem>,
+) -> Result<T, Problem>
+where
+    F: FnOnce(String) -> Result<T, Problem>,
+{
+    let (files, beside) = (&env.files, beside(out));
+    let manifest = manifest_path(out);
+    let place = || {
+        let done = write_beside(env, &beside, write)?;
+        if files.exists(&manifest) {
+            // A crash from here on leaves a table without a manifest, never with another's.
+            files.remove_file(&manifest).map_err(unwritable)?;
+        }
+        files.rename(&beside, out).map_err(unwritable)?;
+        Ok(done)
+    };
+    place().inspect_err(|_| {
+        let _ = files.remove_file(&beside);
+    })
+}
+
+fn write_beside<T, F>(
     env: &Env,
     path: &Path,
     write: impl FnOnce(&mut (dyn Write + Send)) -> Result<F, Problem>,
-) -> Result<M, Problem>
+) -> Result<T, Problem>
 where
-    F: FnOnce(String) -> Result<M, Problem>,
+    F: FnOnce(String) -> Result<T, Problem>,
 {
     let files = &env.files;
     if files.exists(path) {
@@ -94,15 +112,15 @@ where
     }
     let file = files.open_append(path).map_err(unwritable)?;
     let mut out = io::BufWriter::new(FileOut::new(file));
-    let manifest = write(&mut out)?;
+    let done = write(&mut out)?;
     let mut file = out.into_inner().map_err(|e| {
-        Problem::external("unwritable", "the table can't be written").detail(e.error())
+        Problem::external("unwritable", "the file can't be written").detail(e.error())
     })?;
     file.sync().map_err(unwritable)?;
-    manifest(file.sha256())
+    done(file.sha256())
 }
 
-/// Where a table is while it isn't whole.
+/// Where a file is while it isn't whole.
 fn beside(out: &Path) -> PathBuf {
     let mut name = out.as_os_str().to_owned();
     name.push(".new");
@@ -110,10 +128,10 @@ fn beside(out: &Path) -> PathBuf {
 }
 
 fn unwritable(error: FileError) -> Problem {
-    Problem::external("unwritable", "the table can't be written").detail(error)
+    Problem::external("unwritable", "the file can't be written").detail(error)
 }
 
-/// A file as what tables are written to; it is hashed on the way.
+/// A file as what is written to; it is hashed on the way.
 struct FileOut {
     file: Box<dyn AppendFile>,
     hash: Sha256,

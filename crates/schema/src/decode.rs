@@ -7,6 +7,8 @@
 
 #[cfg(feature = "tables")]
 mod arrow_body;
+#[cfg(feature = "tables")]
+mod arrow_file;
 mod columns;
 mod csv;
 mod identity;
@@ -29,6 +31,8 @@ use no_tables as tables;
 
 #[cfg(feature = "tables")]
 pub use arrow_body::{parquet_batches, stream_batches};
+#[cfg(feature = "tables")]
+pub use arrow_file::{file_batches, is_arrow_file};
 pub(crate) use csv::{CsvCell, CsvReader, csv_text};
 pub(crate) use scanner::{Kind, Scanner, Syntax};
 pub use tables::{Batches, read_record_batches};
@@ -42,7 +46,7 @@ pub enum BodyFormat {
     Ndjson,
     /// With a header line.
     Csv,
-    /// An Arrow IPC stream.
+    /// An Arrow IPC stream, or an Arrow IPC file.
     ArrowStream,
     /// A Parquet file.
     Parquet,
@@ -60,7 +64,7 @@ impl BodyFormat {
             "json" => Self::Json,
             "ndjson" | "jsonl" => Self::Ndjson,
             "csv" => Self::Csv,
-            "arrow" | "arrows" | "ipc" => Self::ArrowStream,
+            "arrow" | "arrows" | "ipc" | "feather" => Self::ArrowStream,
             "parquet" | "pq" => Self::Parquet,
             _ => return None,
         })

@@ -112,18 +112,22 @@ fn observe_json(sample: &[u8], rows_max: usize, row: &mut Profile) -> Result<(),
 
 fn observe_csv(sample: &[u8], rows_max: usize, row: &mut Profile) -> Result<(), Problem> {
     let mut records = CsvReader::new(csv_text(sample)?);
-    let header = records
-        .next()
-        .filter(|h| h.fault.is_none())
-        .ok_or_else(|| {
-            Problem::user("bad-csv", "The header line is missing or broken")
-                .hint("The first line names the columns, separated by commas")
-        })?;
+    // Blank lines are no rows, and need no header.
+    let Some(header) = records.next() else {
+        return Ok(());
+    };
+    if header.fault.is_some() {
+        return Err(Problem::user("bad-csv", "The header line is broken")
+            .hint("The first line names the columns, separated by commas"));
+    }
     for record in records.take(rows_max) {
-        if record.fault.is_none() && record.cells.len() == header.cells.len() {
-            row.seen += 1;
-            for (name, cell) in header.cells.iter().zip(&record.cells) {
-                row.member(&name.text).observe_cell(cell);
+        let fits = record.fault.is_none() && record.cells.len() == header.cells.len();
+        row.seen += usize::from(fits);
+        // What is wrong with a record is told where it is read; its columns are there all the same.
+        for (index, name) in header.cells.iter().enumerate() {
+            let column = row.member(&name.text);
+            if fits {
+                column.observe_cell(&record.cells[index]);
             }
         }
     }

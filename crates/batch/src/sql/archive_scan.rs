@@ -12,7 +12,6 @@ use datafusion::catalog::Session;
 use datafusion::common::stats::Precision;
 use datafusion::common::{ColumnStatistics, Result, ScalarValue, Statistics};
 use datafusion::datasource::listing::PartitionedFile;
-use datafusion::datasource::physical_plan::parquet::CachedParquetFileReaderFactory;
 use datafusion::datasource::physical_plan::{FileGroup, FileScanConfigBuilder, ParquetSource};
 use datafusion::datasource::source::DataSourceExec;
 use datafusion::execution::object_store::ObjectStoreUrl;
@@ -145,7 +144,9 @@ impl ArchiveScan<'_> {
         let texts = schema.fields().iter();
         let texts = texts.filter(|field| *field.data_type() == DataType::Utf8View);
         let readers = ArchiveReaders {
-            files: CachedParquetFileReaderFactory::new(store, cache),
+            store,
+            url: archive.store().url().into(),
+            metadata: cache,
             texts: Arc::new(texts.map(|field| field.name().clone()).collect()),
         };
         let source =

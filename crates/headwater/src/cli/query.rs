@@ -1,11 +1,13 @@
-//! `query`: SQL over what is stored, in the data folder or on a running server.
+//! `query`: SQL over what is stored, in the data folder or on a running server; printed, or written to a file.
 
 use std::io::{self, BufReader, Read, Write};
+use std::path::{Path, PathBuf};
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use arrow::ipc::reader::StreamReader;
 use clap::{Args, ValueEnum};
+use headwater::{table_format, write_whole};
 use headwater_api::backend::QueryRequest;
 use headwater_batch::OutputFormat;
 use headwater_batch::sql::{Answer, Encoder, Format, SEQUENCE_METADATA};
@@ -25,6 +27,9 @@ pub struct QueryArguments {
     sql: String,
     #[arg(long, value_enum, default_value_t = Shape::Table)]
     format: Shape,
+    /// Write a file instead, which is there once it is whole: .parquet, .arrow, .csv, .ndjson or .json.
+    #[arg(long, conflicts_with = "format")]
+    out: Option<PathBuf>,
     /// Facts of later event times aren't seen.
     #[arg(long)]
     as_of: Option<String>,
@@ -60,6 +65,18 @@ impl Shape {
             Self::Arrow => Format::Table(OutputFormat::ArrowStream),
             Self::Parquet => Format::Table(OutputFormat::Parquet),
         })
+    }
+}
+
+/// How an answer is written to a file of that name.
+fn file_format(out: &Path) -> Result<Format, Problem> {
+    let extension = out.extension().and_then(|e| e.to_str()).unwrap_or_default();
+    match extension.to_ascii_lowercase().as_str() {
+        "json" => Ok(Format::Json),
+        "ndjson" | "jsonl" => Ok(Format::Ndjson),
+        _ => table_format(out)
+            .map(Format::Table)
+            .map_err(|p| p.hint("name the file .parquet, .arrow, .csv, .ndjson or .json")),
     }
 }
 
@@ -102,13 +119,16 @@ fn broke_off(error: impl std::fmt::Display) -> Problem {
         .hint("its log says why: the query took too long, or its answer has more than `query.rows_max` rows")
 }
 
-/// Asks and prints.
+/// Asks, and prints or writes what is answered.
 pub fn run(context: &Context, arguments: &QueryArguments) -> Result<(), Failure> {
     let shape = match (arguments.format, context.json) {
         (Shape::Table, true) => Shape::Json,
         (shape, _) => shape,
     };
-    let format = shape.format();
+    let format = match &arguments.out {
+        Some(out) => Some(file_format(out)?),
+        None => shape.format(),
+    };
     let mut request = QueryRequest {
         sql: match arguments.sql.as_str() {
             "-" => io::read_to_string(io::stdin())
@@ -139,22 +159,51 @@ pub fn run(context: &Context, arguments: &QueryArguments) -> Result<(), Failure>
             (Some(engine), Rows::Own(Box::new(answer)))
         }
     };
-    match format {
-        None => table(&mut rows, arguments.limit),
-        Some(format) => encoded(&mut rows, format),
+    match (format, &arguments.out) {
+        (None, _) => table(&mut rows, arguments.limit),
+        (Some(format), None) => {
+            encoded(&mut rows, format, &mut hand_on)?;
+            Ok(())
+        }
+        (Some(format), Some(out)) => write(context, &mut rows, format, out),
     }
 }
 
-fn encoded(rows: &mut Rows, format: Format) -> Result<(), Failure> {
+/// Writes rows to a file that takes its place once it is whole.
+fn write(context: &Context, rows: &mut Rows, format: Format, out: &Path) -> Result<(), Failure> {
+    let sequence = rows.sequence().to_string();
+    let count = write_whole(&context.env, out, |file| {
+        let count = encoded(rows, format, &mut |bytes| {
+            file.write_all(bytes).map_err(unwritable)
+        })?;
+        Ok(move |_| Ok(count))
+    })?;
+    match context.json {
+        true => print::json(&json!({"rows": count, "out": out, "sequence": sequence})),
+        false => println!("{} rows: {}", print::thousands(count as u64), out.display()),
+    }
+    Ok(())
+}
+
+/// Hands rows on as bytes; how many they were.
+fn encoded(
+    rows: &mut Rows,
+    format: Format,
+    hand_on: &mut dyn FnMut(&[u8]) -> Result<(), Problem>,
+) -> Result<usize, Problem> {
     let mut encoder = Encoder::new(format, &rows.schema(), rows.sequence())?;
+    let mut count = 0;
     loop {
         match rows.next() {
-            Ok(Some(batch)) => encoder.write(&batch)?,
+            Ok(Some(batch)) => {
+                count += batch.num_rows();
+                encoder.write(&batch)?;
+            }
             Ok(None) => break,
             Err(problem) => {
                 encoder.break_off(&json!({"code": problem.code, "title": problem.title, "detail": problem.detail}));
                 hand_on(&encoder.take())?;
-                return Err(problem.into());
+                return Err(problem);
             }
         }
         hand_on(&encoder.take())?;
@@ -164,7 +213,7 @@ fn encoded(rows: &mut Rows, format: Format) -> Result<(), Failure> {
     if format == Format::Json {
         hand_on(b"\n")?;
     }
-    Ok(())
+    Ok(count)
 }
 
 /// Writes to standard output.
@@ -172,9 +221,12 @@ fn hand_on(bytes: &[u8]) -> Result<(), Problem> {
     let mut out = io::stdout().lock();
     match out.write_all(bytes).and_then(|()| out.flush()) {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => std::process::exit(BY_SIGPIPE),
-        written => written
-            .map_err(|e| Problem::external("unwritable", "the answer can't be written").detail(e)),
+        written => written.map_err(unwritable),
     }
+}
+
+fn unwritable(error: io::Error) -> Problem {
+    Problem::external("unwritable", "the answer can't be written").detail(error)
 }
 
 fn table(rows: &mut Rows, limit: Option<usize>) -> Result<(), Failure> {

@@ -19,7 +19,7 @@ use headwater_schema::time::{format_timestamp, parse_timestamp};
 use headwater_schema::{Cursor, Micros, Position, Problem, Sequence, Value};
 
 use crate::Engine;
-use crate::parts::{parts_of, unreadable};
+use crate::parts::{spine_rows, unreadable};
 
 /// The least memory in which facts are looked up together, and about how many bytes one takes beside its id.
 const FACTS_BYTES_MIN: usize = 1 << 20;
@@ -84,7 +84,7 @@ pub(super) struct Taking<'a> {
 impl Taking<'_> {
     pub fn take(&self, file: &Arc<dyn ReadFile>, format: BodyFormat) -> Result<Spine, Problem> {
         let shape = self.shape;
-        let mut reader = SpineReader::new(shape.wanted());
+        let reader = SpineReader::new(shape.wanted());
         let mut taken: Option<Taken> = None;
         let mut sink = |rows: RecordBatch| {
             self.stop.check()?;
@@ -93,16 +93,7 @@ impl Taking<'_> {
                 none => none.insert(Taken::begin(self, rows.schema())?).push(rows),
             }
         };
-        if format.is_text() {
-            parts_of(file, format, &mut |part| {
-                self.stop.check()?;
-                reader.see(part.format, &part.body)
-            })?;
-        }
-        parts_of(file, format, &mut |part| {
-            reader.take(part.format, &part.body, &mut sink)
-        })?;
-        reader.finish(&mut sink)?;
+        spine_rows(file, format, reader, self.stop, &mut sink)?;
         let none = || Problem::internal("spine", "a spine has no rows");
         let sha256 = sha256_of(file.as_ref()).map_err(unreadable)?;
         taken.ok_or_else(none)?.finish(sha256)

@@ -15,7 +15,7 @@ use crate::{BINARY, SHOP};
 pub const ON_DEMAND: &str = "name: shop\nspec:\n  state: {checkpoint_facts: 100}\n  ingest: {segment_bytes_max: 2000}\n  archive: {every: 1h, after: 0s}\n";
 pub const HOUR: u64 = 3_600_000_000;
 
-fn parquet_files(folder: &Path, found: &mut Vec<PathBuf>) {
+pub fn parquet_files(folder: &Path, found: &mut Vec<PathBuf>) {
     let Ok(entries) = std::fs::read_dir(folder) else {
         return;
     };

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use headwater_testkit::{Reply, ServerProcess, TempProject, call_with};
 use serde_json::{Value, json};
 
-use crate::archive::{HOUR, ON_DEMAND, fill};
+use crate::archive::{HOUR, ON_DEMAND, fill, parquet_files};
 use crate::{BINARY, SHOP};
 
 fn ask(server: &ServerProcess, body: &Value) -> Reply {
@@ -147,6 +147,54 @@ fn sql_sees_what_is_listed_at_every_cursor_and_after_facts_have_left() {
         ),
         json!(1)
     );
+}
+
+#[test]
+fn an_object_that_the_archive_lacks_is_named() {
+    let project = TempProject::new(BINARY, SHOP);
+    project.write("headwater.yaml", ON_DEMAND);
+    project.run_ok(&["apply"]);
+    let server = ServerProcess::start(&project);
+    fill(&server);
+    project.run_ok(&["--server", &server.url, "archive"]);
+    let sum = json!({"sql": "SELECT sum(amount) FROM history.purchase"});
+    let whole = rows(&server, &sum);
+    let mut files = Vec::new();
+    let folder = project.path().join(".headwater/archive/contract=purchase");
+    parquet_files(&folder, &mut files);
+    let refused = |server: &ServerProcess, words: &str| {
+        let reply = ask(server, &sum);
+        let document = reply.json();
+        let detail = document["detail"].as_str().unwrap();
+        assert_eq!(
+            (reply.status, &document["type"]),
+            (503, &json!("urn:headwater:problem:archive-corrupt")),
+            "{}",
+            reply.body
+        );
+        assert!(detail.contains(words), "no `{words}` in {}", reply.body);
+    };
+    let kept = std::fs::read(&files[0]).unwrap();
+    let name = files[0].file_name().unwrap().to_str().unwrap();
+    std::fs::remove_file(&files[0]).unwrap();
+    // Its metadata is remembered.
+    let lacks = format!("{name}: it isn't there");
+    refused(&server, &lacks);
+    assert!(server.stop());
+    let server = ServerProcess::start(&project);
+    refused(&server, &lacks);
+    // No Parquet any more; and Parquet whose pages can't be unpacked.
+    std::fs::write(&files[0], vec![0; kept.len()]).unwrap();
+    refused(&server, name);
+    let mut torn = kept.clone();
+    let footer = u32::from_le_bytes(kept[kept.len() - 8..kept.len() - 4].try_into().unwrap());
+    let pages = kept.len() - 8 - footer as usize;
+    torn[4..pages].fill(0);
+    std::fs::write(&files[0], torn).unwrap();
+    refused(&server, "");
+    std::fs::write(&files[0], kept).unwrap();
+    assert_eq!(rows(&server, &sum), whole);
+    assert!(server.stop());
 }
 
 /// The features of the set `customer_now` of some customers, as a live read tells them.
@@ -348,6 +396,27 @@ fn every_format_says_the_same_on_a_server_and_on_its_folder() {
     let said: Vec<String> = formats.iter().map(|f| remote(f)).collect();
     assert_eq!((&said[1], &said[2]), (&csv.to_owned(), &lines));
     assert_eq!(serde_json::from_str::<Value>(&said[3]).unwrap(), document);
+    // A file says what is printed.
+    let files = |more: &[&str]| -> Vec<Vec<u8>> {
+        let write = |file: &&str| {
+            let told = run(&[more, &["--out", *file]].concat());
+            assert_eq!(told, format!("3 rows: {file}\n"));
+            std::fs::read(project.path().join(file)).unwrap()
+        };
+        ["a.csv", "a.ndjson", "a.json", "a.arrow", "a.parquet"]
+            .iter()
+            .map(write)
+            .collect()
+    };
+    let far = files(&["--server", &server.url]);
+    assert_eq!(
+        far[..3],
+        [1, 2, 3].map(|format| said[format].clone().into_bytes())
+    );
+    assert_eq!(far[3], arrow);
+    assert!(far[4].starts_with(b"PAR1") && far[4].ends_with(b"PAR1"));
+    let told: Value = serde_json::from_str(&remote(&["--json", "--out", "b.csv"])).unwrap();
+    assert_eq!(told, json!({"rows": 3, "out": "b.csv", "sequence": "3"}));
     assert!(
         said[0].starts_with("id  customer          amount  time\n"),
         "{}",
@@ -362,6 +431,11 @@ fn every_format_says_the_same_on_a_server_and_on_its_folder() {
     // With no server the folder itself is asked.
     let own: Vec<String> = formats.iter().map(|f| run(f)).collect();
     assert_eq!(own, said);
+    assert_eq!(files(&[]), far);
+    let refused = project.run_fails(&["query", sql, "--out", "a.xlsx"]);
+    assert!(refused.contains(".ndjson or .json"), "{refused}");
+    let both = project.run(&["query", sql, "--out", "a.csv", "--format", "csv"]);
+    assert_eq!(both.status.code(), Some(2));
     let tables = project.run_ok(&["query", "SHOW TABLES", "--format", "csv"]);
     for name in ["facts,purchase", "history,purchase", "quarantine,purchase"] {
         assert!(tables.contains(name), "{tables}");
@@ -527,13 +601,16 @@ fn limits_end_a_query_and_the_server_serves_meanwhile() {
         assert!(since.elapsed() < Duration::from_secs(5), "it goes on");
         std::thread::sleep(Duration::from_millis(10));
     }
-    let large = "SELECT value, count(*) FROM generate_series(1, 3000000) GROUP BY 1 ORDER BY 2";
-    let large = ask(&server, &json!({ "sql": large }));
-    assert!(
-        large.status == 413 && large.body.contains("query.memory_bytes_max"),
-        "{}",
-        large.body
-    );
+    // Too much for the memory, and for the disk.
+    for large in [
+        "SELECT value, count(*) FROM generate_series(1, 3000000) GROUP BY 1 ORDER BY 2",
+        "SELECT value FROM generate_series(1, 3000000) ORDER BY value % 7, value",
+    ] {
+        let reply = ask(&server, &json!({ "sql": large }));
+        let named = ["memory_bytes_max", "spill_bytes_max"];
+        let named = named.map(|name| reply.body.contains(&format!("query.{name}")));
+        assert!(reply.status == 413 && named == [true; 2], "{}", reply.body);
+    }
 }
 
 #[test]
@@ -574,12 +651,54 @@ fn an_answer_that_breaks_off_never_looks_whole() {
         let said = project.run_fails(&["--server", &server.url, "query", sql, "--format", format]);
         assert!(said.contains("the server broke the answer off"), "{said}");
     }
+    let path = |name: &str| project.path().join(name);
+    let old = "what was there before\n";
+    let fails = |more: &[&str]| {
+        project.write("a.csv", old);
+        let said = project.run_fails(&[&["query", sql, "--out", "a.csv"], more].concat());
+        assert_eq!(std::fs::read_to_string(path("a.csv")).unwrap(), old);
+        assert!(!path("a.csv.new").exists());
+        said
+    };
+    let said = fails(&["--server", &server.url]);
+    assert!(said.contains("the server broke the answer off"), "{said}");
     assert!(server.stop());
-    let said = project.run_fails(&["query", sql, "--format", "csv"]);
-    assert!(
-        said.contains("too many rows") && said.contains("query.rows_max"),
-        "{said}"
-    );
+    for said in [
+        fails(&[]),
+        project.run_fails(&["query", sql, "--format", "csv"]),
+    ] {
+        assert!(
+            said.contains("too many rows") && said.contains("query.rows_max"),
+            "{said}"
+        );
+    }
+    killed_while_it_writes(&project);
+    // The manifest of a table that was there before is none of the answer's.
+    project.write("a.csv.manifest.json", "{}");
+    project.run_ok(&["query", "SELECT 1 AS one", "--out", "a.csv"]);
+    assert_eq!(std::fs::read_to_string(path("a.csv")).unwrap(), "one\n1\n");
+    assert!(!path("a.csv.manifest.json").exists() && !path("a.csv.new").exists());
+}
+
+fn killed_while_it_writes(project: &TempProject) {
+    let many = "SELECT value, repeat('x', 200) AS text FROM generate_series(1, 100000)";
+    let mut child = std::process::Command::new(project.binary())
+        .args(["query", many, "--out", "killed.csv"])
+        .current_dir(project.path())
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let beside = project.path().join("killed.csv.new");
+    let begun = || std::fs::metadata(&beside).is_ok_and(|file| file.len() > 0);
+    while !begun() {
+        let ended = child.try_wait().unwrap();
+        assert!(ended.is_none(), "it ended before it was killed");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let out = project.path().join("killed.csv");
+    assert!(!out.exists(), "a part of an answer looks whole");
 }
 
 #[test]

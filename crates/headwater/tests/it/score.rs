@@ -9,7 +9,8 @@ use arrow::array::{
     ArrayRef, AsArray, Float64Array, Int64Array, RecordBatch, StringArray,
     TimestampMicrosecondArray,
 };
-use arrow::datatypes::Float64Type;
+use arrow::compute::cast;
+use arrow::datatypes::{DataType as ArrowType, Float64Type};
 use arrow::ipc::writer::StreamWriter;
 use headwater_batch::{OutputFormat, TableWriter};
 use headwater_schema::Value;
@@ -199,6 +200,26 @@ fn scores_are_bit_for_bit_what_requests_were_answered() {
         project.run_ok(&[&arguments[..], &[&out, "--server", &server.url]].concat());
         tables.push((file, out));
     }
+    // What a row knew is never passed over, whatever its type.
+    let place = rows.schema().index_of("known_at").unwrap();
+    let known_as = |wanted: &ArrowType| {
+        let mut columns = rows.columns().to_vec();
+        columns[place] = cast(&columns[place], wanted).unwrap();
+        let names = rows.schema();
+        let names = names.fields().iter().map(|f| f.name().as_str());
+        let bytes = &files("known", &batch(names.zip(columns).collect()))[2].2;
+        let stream = BodyFormat::ArrowStream.media_type();
+        server.post(&format!("{SCORE}?inclusive=true"), stream, bytes)
+    };
+    for integers in [ArrowType::UInt64, ArrowType::Decimal128(38, 0)] {
+        let reply = known_as(&integers);
+        assert_eq!(reply.status, 200, "{}", reply.body);
+        let scored = table(&reply.bytes, BodyFormat::ArrowStream);
+        assert_eq!(scores(&scored), wanted, "{integers}");
+    }
+    let reply = known_as(&ArrowType::Float64);
+    let named = reply.body.contains("column `known_at` has a wrong type");
+    assert!(reply.status == 400 && named, "{}", reply.body);
     // A request that hides what is at its own moment is another.
     let exclusive = server.post(SCORE, "text/csv", &files("rows", &rows)[0].2);
     assert_eq!(exclusive.status, 200, "{}", exclusive.body);
@@ -454,6 +475,26 @@ fn what_is_wrong_is_refused_by_name_and_leaves_nothing() {
             "customer,as_of,country,factor,probability\nc0,0,fr,1,2\n",
             &[],
             "two columns are called `probability`",
+        ),
+        (
+            "known.csv",
+            "customer,as_of,country,factor,known_at\nc0,0,fr,1,1.5\n",
+            &[],
+            "the spine's column `known_at` has a wrong type",
+        ),
+        (
+            "id.csv",
+            "customer,as_of,country,factor,fact_id\nc0,0,fr,1,p0\n",
+            &[],
+            "a column `fact_id`, and none `fact_contract`",
+        ),
+        ("empty.csv", "", &[], "no rows"),
+        ("empty.parquet", "", &["--vectors"], "no rows"),
+        (
+            "ragged.csv",
+            "amount,age,country\n1,2\n",
+            &["--vectors"],
+            "row 0: The line has 2 cells, the header 3",
         ),
         ("good.csv", good, &["--time", "at"], "no time column"),
         (

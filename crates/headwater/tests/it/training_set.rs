@@ -2,8 +2,16 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, RecordBatch, StringArray, TimestampMicrosecondArray};
-use arrow::ipc::writer::StreamWriter;
+use arrow::array::{
+    Array, ArrayRef, AsArray, BinaryArray, BooleanArray, Decimal128Array, DurationMicrosecondArray,
+    Float64Array, Int64Array, RecordBatch, StringArray, Time64MicrosecondArray,
+    TimestampMicrosecondArray, UInt64Array, new_null_array,
+};
+use arrow::compute::cast;
+use arrow::datatypes::{DataType as ArrowType, Int64Type, TimeUnit};
+use arrow::ipc::CompressionType;
+use arrow::ipc::writer::{FileWriter, IpcWriteOptions, StreamWriter};
+use headwater_schema::decode::BodyFormat;
 use headwater_testkit::{ServerProcess, TempProject, call_with};
 use parquet::arrow::ArrowWriter;
 use serde_json::{Value, json};
@@ -94,18 +102,58 @@ fn batch() -> RecordBatch {
     RecordBatch::try_from_iter(columns).unwrap()
 }
 
-fn arrow_bytes() -> Vec<u8> {
-    let mut writer = StreamWriter::try_new(Vec::new(), &batch().schema()).unwrap();
-    writer.write(&batch()).unwrap();
+/// The same in other layouts: texts, and times of other units and zones.
+fn layouts() -> Vec<RecordBatch> {
+    let texts = [
+        ArrowType::Dictionary(ArrowType::Int32.into(), ArrowType::Utf8.into()),
+        ArrowType::LargeUtf8,
+        ArrowType::Utf8View,
+    ];
+    let times = [
+        ArrowType::Timestamp(TimeUnit::Millisecond, Some("UTC".into())),
+        ArrowType::Timestamp(TimeUnit::Microsecond, Some("America/New_York".into())),
+        ArrowType::Timestamp(TimeUnit::Second, Some("+02:00".into())),
+    ];
+    let batch = batch();
+    let layout = |(text, time)| {
+        let mut columns = batch.columns().to_vec();
+        for (place, wanted) in [(0, text), (1, time), (3, text)] {
+            columns[place] = cast(&columns[place], wanted).unwrap();
+        }
+        let names = batch.schema();
+        let names = names.fields().iter().map(|f| f.name().clone());
+        RecordBatch::try_from_iter(names.zip(columns)).unwrap()
+    };
+    texts.iter().zip(&times).map(layout).collect()
+}
+
+fn arrow_of(batch: &RecordBatch) -> Vec<u8> {
+    let mut writer = StreamWriter::try_new(Vec::new(), &batch.schema()).unwrap();
+    writer.write(batch).unwrap();
     writer.into_inner().unwrap()
 }
 
-fn parquet_bytes() -> Vec<u8> {
+/// An Arrow IPC file, as pandas and polars write them.
+fn file_of(batch: &RecordBatch, compression: Option<CompressionType>) -> Vec<u8> {
+    let options = IpcWriteOptions::default().try_with_compression(compression);
+    let options = options.unwrap();
+    let writer = FileWriter::try_new_with_options(Vec::new(), &batch.schema(), options);
+    let mut writer = writer.unwrap();
+    writer.write(&batch.slice(0, 5)).unwrap();
+    writer.write(&batch.slice(5, batch.num_rows() - 5)).unwrap();
+    writer.into_inner().unwrap()
+}
+
+fn parquet_of(batch: &RecordBatch) -> Vec<u8> {
     let mut bytes = Vec::new();
-    let mut writer = ArrowWriter::try_new(&mut bytes, batch().schema(), None).unwrap();
-    writer.write(&batch()).unwrap();
+    let mut writer = ArrowWriter::try_new(&mut bytes, batch.schema(), None).unwrap();
+    writer.write(batch).unwrap();
     writer.close().unwrap();
     bytes
+}
+
+fn parquet_bytes() -> Vec<u8> {
+    parquet_of(&batch())
 }
 
 /// What `POST /v1/features` says of every row, as the CSV that a training set of them is.
@@ -151,31 +199,30 @@ fn as_csv(batches: impl Iterator<Item = RecordBatch>) -> String {
     String::from_utf8(out).unwrap()
 }
 
-fn read(bytes: &[u8], format: headwater_schema::decode::BodyFormat) -> String {
+fn read(bytes: &[u8], format: BodyFormat) -> String {
     let batches = headwater_schema::decode::read_record_batches(format, bytes).unwrap();
     as_csv(batches.map(Result::unwrap))
 }
 
 #[test]
 fn rows_are_what_live_reads_say() {
-    use headwater_schema::decode::BodyFormat::{ArrowStream, Parquet};
+    use BodyFormat::{ArrowStream, Parquet};
     let project = shop();
     let server = ServerProcess::start(&project);
     let (exclusive, inclusive) = (live(&server, false), live(&server, true));
     assert_ne!(exclusive, inclusive);
-    let spines: [(&str, &str, Vec<u8>); 4] = [
+    let (arrow, parquet) = (ArrowStream.media_type(), Parquet.media_type());
+    let lz4 = Some(CompressionType::LZ4_FRAME);
+    // The footer alone tells what a file holds: not every writer puts the schema before it, too.
+    let mut footed = file_of(&batch(), None);
+    footed[8..16].fill(1);
+    let spines: [(&str, &str, Vec<u8>); 6] = [
         ("s.csv", "text/csv", csv().into()),
         ("s.ndjson", "application/x-ndjson", ndjson().into()),
-        (
-            "s.arrow",
-            "application/vnd.apache.arrow.stream",
-            arrow_bytes(),
-        ),
-        (
-            "s.parquet",
-            "application/vnd.apache.parquet",
-            parquet_bytes(),
-        ),
+        ("s.arrow", arrow, arrow_of(&batch())),
+        ("s.ipc", arrow, footed),
+        ("s.feather", arrow, file_of(&batch(), lz4)),
+        ("s.parquet", parquet, parquet_bytes()),
     ];
     for (file, media_type, bytes) in &spines {
         project.write(file, bytes);
@@ -189,6 +236,15 @@ fn rows_are_what_live_reads_say() {
         let path = "/v1/training-sets?feature_set=risk&inclusive=true";
         let reply = server.post(path, media_type, bytes);
         assert_eq!(read(&reply.bytes, ArrowStream), inclusive, "{file}");
+    }
+    for batch in layouts() {
+        for (media_type, bytes) in [(arrow, arrow_of(&batch)), (parquet, parquet_of(&batch))] {
+            let path = "/v1/training-sets?feature_set=risk";
+            let reply = server.post(path, media_type, bytes);
+            let layout = format!("{media_type} of {}", batch.schema());
+            assert_eq!(reply.status, 200, "{layout}: {}", reply.body);
+            assert_eq!(read(&reply.bytes, ArrowStream), exclusive, "{layout}");
+        }
     }
     assert!(server.stop());
     for (spine, ..) in &spines {
@@ -363,7 +419,7 @@ fn an_answer_that_the_caller_does_not_accept_is_not_made() {
 #[test]
 fn wrong_input_is_named_and_leaves_nothing() {
     let project = shop();
-    let cases: [(&str, &str, &str); 8] = [
+    let cases: [(&str, &str, &str); 11] = [
         (
             "who,as_of,amount\nada,1,1\n",
             "risk",
@@ -378,6 +434,22 @@ fn wrong_input_is_named_and_leaves_nothing() {
         ),
         ("customer,as_of,amount\nada,1,much\n", "risk", "`amount`"),
         ("customer,as_of,amount\n", "risk", "no rows"),
+        // One row alone, so that no other has the columns.
+        (
+            "customer,as_of,amount\nada,1\n",
+            "risk",
+            "row 0: The line has 2 cells, the header 3",
+        ),
+        (
+            "customer,as_of,amount\n\"ada,1,1\n",
+            "risk",
+            "row 0: The line is no CSV: a quoted cell is not closed",
+        ),
+        (
+            "customer,as_of,amount\nada,1,1\nada,,1\n",
+            "risk",
+            "row 1 has none",
+        ),
         (
             "customer,as_of,amount\nada,1,1\n",
             "rask",
@@ -446,16 +518,39 @@ fn wrong_input_is_named_and_leaves_nothing() {
     let mut writer = StreamWriter::try_new(Vec::new(), &batch.schema()).unwrap();
     writer.write(&batch).unwrap();
     project.write("s.arrow", writer.into_inner().unwrap());
-    let said = project.run_fails(&[
-        "training-set",
-        "--set",
-        "risk",
-        "--spine",
-        "s.arrow",
-        "--out",
-        "t.csv",
-    ]);
+    let fails = |spine: &str| {
+        let set = ["training-set", "--set", "risk"];
+        let files = ["--spine", spine, "--out", "t.csv"];
+        project.run_fails(&[set, files].concat())
+    };
+    let said = fails("s.arrow");
     assert!(said.contains("have no time zone"), "{said}");
+    let whole = file_of(&self::batch(), None);
+    for cut in [9, whole.len() / 2, whole.len() - 1] {
+        project.write("s.arrow", &whole[..cut]);
+        let said = fails("s.arrow");
+        assert!(said.contains("an Arrow file that was cut off"), "{said}");
+    }
+    // Nothing at all, blank lines, no rows.
+    let none = self::batch().slice(0, 0);
+    let empty: [(&str, Vec<u8>); 7] = [
+        ("s.csv", Vec::new()),
+        ("s.csv", b"\n\n".to_vec()),
+        ("s.ndjson", Vec::new()),
+        ("s.arrow", Vec::new()),
+        ("s.arrow", arrow_of(&none)),
+        ("s.parquet", Vec::new()),
+        ("s.parquet", parquet_of(&none)),
+    ];
+    for (file, bytes) in empty {
+        project.write(file, &bytes);
+        let said = fails(file);
+        let count = bytes.len();
+        assert!(
+            said.contains("the spine has no rows"),
+            "{file} of {count} bytes: {said}"
+        );
+    }
     let left = std::fs::read_dir(project.path()).unwrap();
     let left = left.map(|e| e.unwrap().file_name().into_string().unwrap());
     assert!(!left.into_iter().any(|name| name.starts_with("t.csv")));
@@ -499,6 +594,36 @@ fn columns_that_nobody_asks_for_are_carried_as_they_are() {
     }
 }
 
+/// Some more facts arrive: a row of a time in between knows those before alone, though all happened long ago.
+fn some_arrive_later(project: &TempProject, set: &[&str]) {
+    let now = || {
+        std::thread::sleep(std::time::Duration::from_millis(5));
+        let now = headwater::Env::real().clock.now();
+        std::thread::sleep(std::time::Duration::from_millis(5));
+        now
+    };
+    let more = |ids: [&str; 2]| {
+        let fact = |id| {
+            format!("{{\"id\":\"{id}\",\"customer\":\"eve\",\"amount\":1,\"time\":2000000}}\n")
+        };
+        project.write("more.ndjson", ids.map(fact).concat());
+        project.run_ok(&["ingest", "purchase", "more.ndjson"]);
+        now()
+    };
+    let moments = [now(), more(["e1", "e2"]), more(["e3", "e4"])];
+    let spine = moments.map(|at| format!("eve,{at}\n")).concat();
+    project.write("s.csv", format!("customer,as_of\n{spine}"));
+    let counts = |more: &[&str]| {
+        project.run_ok(&[set, more].concat());
+        let text = std::fs::read_to_string(project.path().join("t.csv")).unwrap();
+        let last = text.lines().skip(1).map(|line| line.rsplit(',').next());
+        last.map(|n| n.unwrap().parse().unwrap())
+            .collect::<Vec<u32>>()
+    };
+    assert_eq!(counts(&["--known-at", "arrival"]), [0, 2, 4]);
+    assert_eq!(counts(&[]), [4, 4, 4]);
+}
+
 #[test]
 fn rows_know_what_had_arrived_by_then_and_facts_see_what_came_before_them() {
     let project = shop();
@@ -518,6 +643,7 @@ fn rows_know_what_had_arrived_by_then_and_facts_see_what_came_before_them() {
         text.lines().skip(1).all(|line| line.ends_with(",0")),
         "{text}"
     );
+    some_arrive_later(&project, &set);
     project.write(
         "s.csv",
         "customer,as_of,fact_contract,fact_id\nada,0,purchase,f0\nada,21000000,purchase,f57\n",
@@ -577,6 +703,182 @@ fn rows_know_what_had_arrived_by_then_and_facts_see_what_came_before_them() {
         "customer,as_of,fact_contract,fact_id\nada,9,purchase,none\n",
     );
     assert!(project.run_fails(&set).contains("there is no fact `none`"));
+}
+
+/// How many purchases ada's row of these columns sees, as an Arrow stream and as Parquet; or what is said instead.
+fn counted(server: &ServerProcess, columns: &[(&str, ArrayRef)]) -> Vec<Result<i64, String>> {
+    let ada: ArrayRef = Arc::new(StringArray::from(vec!["ada"]));
+    let mut all = vec![("customer", ada)];
+    all.extend(columns.iter().cloned());
+    let batch =
+        RecordBatch::try_from_iter_with_nullable(all.into_iter().map(|(n, c)| (n, c, true)));
+    let batch = batch.unwrap();
+    let path = "/v1/training-sets?features=spending.purchases_lifetime";
+    let bodies = [
+        (BodyFormat::ArrowStream, arrow_of(&batch)),
+        (BodyFormat::Parquet, parquet_of(&batch)),
+    ];
+    let asked = bodies.map(|(format, body)| {
+        let reply = server.post(path, format.media_type(), body);
+        if reply.status != 200 {
+            assert_eq!(reply.status, 400, "{}", reply.body);
+            return Err(reply.body);
+        }
+        let batches =
+            headwater_schema::decode::read_record_batches(BodyFormat::ArrowStream, &reply.bytes);
+        let table = batches.unwrap().next().unwrap().unwrap();
+        let counts = table.columns().last().unwrap();
+        Ok(counts.as_primitive::<Int64Type>().value(0))
+    });
+    asked.to_vec()
+}
+
+fn at_100s() -> (&'static str, ArrayRef) {
+    ("as_of", Arc::new(Int64Array::from(vec![100_000_000])))
+}
+
+/// Ada has 20 of the 60 purchases, and 4 of the first 10.
+#[test]
+fn what_a_row_knew_is_read_in_every_type_or_refused() {
+    let project = shop();
+    let server = ServerProcess::start(&project);
+    let knew = |known: ArrayRef| counted(&server, &[at_100s(), ("known_at", known)]);
+    let ten: ArrayRef = Arc::new(Int64Array::from(vec![10]));
+    let text: ArrayRef = Arc::new(StringArray::from(vec!["10"]));
+    let named = |values: ArrowType| ArrowType::Dictionary(ArrowType::Int8.into(), values.into());
+    let integers = [
+        ArrowType::UInt8,
+        ArrowType::Int32,
+        ArrowType::UInt32,
+        ArrowType::Int64,
+        ArrowType::UInt64,
+        ArrowType::Decimal128(38, 0),
+        ArrowType::Decimal256(40, 0),
+        named(ArrowType::UInt64),
+    ];
+    let texts = [
+        ArrowType::Utf8,
+        ArrowType::LargeUtf8,
+        ArrowType::Utf8View,
+        named(ArrowType::Utf8),
+    ];
+    let integers = integers.iter().map(|t| cast(&ten, t).unwrap());
+    let texts = texts.iter().map(|t| cast(&text, t).unwrap());
+    for known in integers.chain(texts) {
+        assert_eq!(knew(known.clone()), [Ok(4), Ok(4)], "{}", known.data_type());
+    }
+    // By then nothing had arrived.
+    for unit in [
+        TimeUnit::Second,
+        TimeUnit::Millisecond,
+        TimeUnit::Microsecond,
+        TimeUnit::Nanosecond,
+    ] {
+        for zone in ["UTC", "Asia/Kolkata"] {
+            let time = ArrowType::Timestamp(unit, Some(zone.into()));
+            let known = cast(&ten, &time).unwrap();
+            assert_eq!(knew(known), [Ok(0), Ok(0)], "{time}");
+        }
+        let naive = cast(&ten, &ArrowType::Timestamp(unit, None)).unwrap();
+        for said in knew(naive) {
+            let said = said.unwrap_err();
+            assert!(
+                said.contains("column `known_at` have no time zone"),
+                "{said}"
+            );
+        }
+    }
+    // A row that says nothing knows all, whatever says it.
+    for nothing in [ArrowType::Null, ArrowType::Int64, ArrowType::Utf8] {
+        assert_eq!(knew(new_null_array(&nothing, 1)), [Ok(20), Ok(20)]);
+    }
+    let others: [ArrayRef; 8] = [
+        Arc::new(Float64Array::from(vec![10.0])),
+        Arc::new(
+            Decimal128Array::from(vec![100])
+                .with_precision_and_scale(4, 1)
+                .unwrap(),
+        ),
+        Arc::new(BooleanArray::from(vec![true])),
+        Arc::new(BinaryArray::from_vec(vec![b"10".as_slice()])),
+        Arc::new(Time64MicrosecondArray::from(vec![10])),
+        Arc::new(DurationMicrosecondArray::from(vec![10])),
+        cast(
+            &(Arc::new(arrow::array::Int32Array::from(vec![10])) as ArrayRef),
+            &ArrowType::Date32,
+        )
+        .unwrap(),
+        Arc::new(arrow::array::FixedSizeBinaryArray::from(vec![b"10"])),
+    ];
+    for known in others {
+        let wanted = format!("it is {}, wanted is int64", known.data_type());
+        for said in knew(known) {
+            let said = said.unwrap_err();
+            let named = said.contains("column `known_at` has a wrong type");
+            assert!(named && said.contains(&wanted), "{said}");
+        }
+    }
+    for said in knew(Arc::new(UInt64Array::from(vec![u64::MAX]))) {
+        let said = said.unwrap_err();
+        assert!(said.contains("row 0: it doesn't fit int64"), "{said}");
+    }
+}
+
+#[test]
+fn the_fact_that_a_row_is_is_found_or_refused() {
+    let project = shop();
+    let fact = "{\"id\":\"7\",\"customer\":\"ada\",\"amount\":1,\"time\":30000000}\n";
+    project.write("more.ndjson", fact);
+    project.run_ok(&["ingest", "purchase", "more.ndjson"]);
+    let server = ServerProcess::start(&project);
+    let purchase: ArrayRef = Arc::new(StringArray::from(vec!["purchase"]));
+    let seven: ArrayRef = Arc::new(Int64Array::from(vec![7]));
+    let asked = |columns: &[(&str, &ArrayRef)]| {
+        let columns = columns.iter().map(|(n, c)| (*n, ArrayRef::clone(c)));
+        counted(&server, &columns.collect::<Vec<_>>())
+    };
+    // Ten of ada's purchases are of earlier seconds, and one of the same came before it.
+    for id in [
+        ArrowType::Utf8,
+        ArrowType::LargeUtf8,
+        ArrowType::Int16,
+        ArrowType::UInt64,
+        ArrowType::Decimal128(38, 0),
+        ArrowType::Dictionary(ArrowType::Int8.into(), ArrowType::Utf8.into()),
+    ] {
+        let id = cast(&seven, &id).unwrap();
+        let count = asked(&[("fact_contract", &purchase), ("fact_id", &id)]);
+        assert_eq!(count, [Ok(11), Ok(11)], "{}", id.data_type());
+    }
+    let refused = |columns: &[(&str, &ArrayRef)], words: &str| {
+        let (name, at) = at_100s();
+        for said in asked(&[&[(name, &at)][..], columns].concat()) {
+            let said = said.unwrap_err();
+            assert!(said.contains(words), "no `{words}` in {said}");
+        }
+    };
+    let float = cast(&seven, &ArrowType::Float64).unwrap();
+    let none = new_null_array(&ArrowType::Utf8, 1);
+    let wrong = "column `fact_id` has a wrong type";
+    refused(&[("fact_contract", &purchase), ("fact_id", &float)], wrong);
+    let wrong = "column `fact_contract` has a wrong type";
+    refused(&[("fact_contract", &seven), ("fact_id", &seven)], wrong);
+    refused(
+        &[("fact_id", &seven)],
+        "a column `fact_id`, and none `fact_contract`",
+    );
+    refused(
+        &[("fact_contract", &purchase)],
+        "a column `fact_contract`, and none `fact_id`",
+    );
+    let half = "row 0 has no `fact_id`";
+    refused(&[("fact_contract", &purchase), ("fact_id", &none)], half);
+    let half = "row 0 has no `fact_contract`";
+    refused(&[("fact_contract", &none), ("fact_id", &seven)], half);
+    // A row of which neither is said is no fact.
+    let (name, at) = at_100s();
+    let plain = asked(&[(name, &at), ("fact_contract", &none), ("fact_id", &none)]);
+    assert_eq!(plain, [Ok(21), Ok(21)]);
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Arrow streams and Parquet files. A column of a type that doesn't fit the contract is wrong in
+//! Arrow streams and files, and Parquet files. A column of a type that doesn't fit the contract is wrong in
 //! every row, and so a problem of the whole body; single values are checked row by row.
 
 use std::borrow::Cow;
@@ -18,6 +18,7 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::file::reader::ChunkReader;
 use serde_json::{Map, Value as Json};
 
+use super::arrow_file::{file_batches, is_arrow_file};
 use super::json::Times;
 use super::rows::{Reject, Rows};
 use super::{BodyFormat, value_to_json};
@@ -32,11 +33,19 @@ const BATCH_ROWS: usize = 8192;
 /// Batches of a body, one after the other.
 pub type Batches<'a> = Box<dyn Iterator<Item = Result<RecordBatch, Problem>> + 'a>;
 
-/// The record batches of an Arrow stream or a Parquet file.
+/// The record batches of an Arrow stream or file, or of a Parquet file.
 pub fn read_record_batches(format: BodyFormat, body: &[u8]) -> Result<Batches<'_>, Problem> {
     if format == BodyFormat::Parquet {
         // The reader wants an owner of the bytes.
         return Ok(parquet_batches(bytes::Bytes::copy_from_slice(body))?.1);
+    }
+    let (length, read) = (body.len() as u64, move |at: u64, into: &mut [u8]| {
+        let at = at as usize;
+        into.copy_from_slice(&body[at..at + into.len()]);
+        Ok(())
+    });
+    if is_arrow_file(length, read)? {
+        return file_batches(length, usize::MAX, read);
     }
     // Decoding from a buffer takes slices of it: lengths that lie allocate nothing.
     let mut whole = Some(Buffer::from(body));
@@ -64,10 +73,7 @@ pub fn stream_batches<'a>(
             }
             bytes = bytes.saturating_add(rest.len());
             if bytes > batch_bytes_max {
-                let title = "A record batch is too large";
-                return Err(Problem::user("batch-too-large", title)
-                    .detail(format!("It has more than {batch_bytes_max} bytes"))
-                    .hint("Write the stream in smaller batches"));
+                return Err(batch_too_large(batch_bytes_max));
             }
         }
         // A stream that stops before its end was cut off.
@@ -101,17 +107,25 @@ pub fn parquet_batches<R: ChunkReader + 'static>(
 
 /// Runs a library's reader over bytes from outside. Both readers panic on some metadata that lies
 /// (a field without a type, a decimal without a precision), which is the sender's fault, not ours.
-fn guarded<T, E: std::fmt::Display>(read: impl FnOnce() -> Result<T, E>) -> Result<T, Problem> {
+pub(super) fn guarded<T, E: std::fmt::Display>(
+    read: impl FnOnce() -> Result<T, E>,
+) -> Result<T, Problem> {
     match catch_unwind(AssertUnwindSafe(read)) {
         Ok(read) => read.map_err(unreadable),
         Err(_) => Err(unreadable("Its metadata contradicts itself")),
     }
 }
 
-fn unreadable(error: impl std::fmt::Display) -> Problem {
+pub(super) fn batch_too_large(batch_bytes_max: usize) -> Problem {
+    Problem::user("batch-too-large", "A record batch is too large")
+        .detail(format!("It has more than {batch_bytes_max} bytes"))
+        .hint("Write it in smaller batches")
+}
+
+pub(super) fn unreadable(error: impl std::fmt::Display) -> Problem {
     Problem::user("bad-columns", "The columns cannot be read")
         .detail(error)
-        .hint("Send an Arrow IPC stream (not a file), or a Parquet file with the ending .parquet")
+        .hint("Send an Arrow IPC stream or file, or a Parquet file with the ending .parquet")
 }
 
 /// A column in the contract's layout, and the rows whose values don't fit it.
