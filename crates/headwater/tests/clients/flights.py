@@ -1,5 +1,5 @@
-"""The flights' year from outside: what was read over HTTP while it was replayed equals the training set that is made
-afterwards; that equals what DuckDB computes, which shares no code with it; and a model trained on January to June
+"""The flights' year from outside: what was read over HTTP while it was replayed equals the training sets that are made
+afterwards; what those say equals what DuckDB computes, which shares no code with it; and a model trained on January to June
 ranks July to December as well as it should.
 
 usage: flights.py PROGRAM    (with examples/flights/train/requirements.txt installed)
@@ -24,16 +24,23 @@ import pyarrow.ipc
 import pyarrow.parquet as pq
 
 FLIGHTS = pathlib.Path(__file__).resolve().parents[4] / "examples" / "flights"
+# Flights that are read and made again, so many together: 2,000 cursors of five flights each. Every third says nothing of
+# what was known and is exclusive; its rows go along in the training set that DuckDB computes.
 PAIRS = 10_000
-ENTITIES = 100
+ENTITIES = 5
+WITHOUT_KNOWN_AT = 3
 CHECKED_ROWS = 5_000
 KEYS = ["tailnum", "carrier", "origin", "dest"]
+FLIGHT = ["flight_id", *KEYS]
 # Seconds of event time per second: slow enough that reads find facts still coming.
 SPEED = 1_600_000
 HOUR = 3_600_000_000
 DAY = 24 * HOUR
-# Between two reads the replay goes on by this much.
-STEP = 3 * DAY
+# So many reads are sent, then the replay goes on by this much.
+READS = 5
+STEP = 20 * HOUR
+# Some see what was known at a read before, when the replay had come to so long ago at most.
+BACK = 5 * DAY
 YEAR_BEGINS = pd.Timestamp("2013-01-01T05:00:00Z").value // 1000
 # What an independent computation with features like these reached.
 AUC_MIN = {"without_weather": 0.752, "with_weather": 0.758, "shipped": 0.758}
@@ -80,34 +87,61 @@ class Replay:
         assert self.process.wait(60) == 0
 
 
-def read_while_replayed(replay, flights):
+class Pairs:
     """Features of random flights at random cursors: rows for a spine, and what was read."""
+
+    def __init__(self):
+        self.rows, self.values = [], []
+
+    def add(self, reply, flights, **cursor):
+        self.names = reply["names"]
+        self.rows += [flight | cursor for flight in flights]
+        self.values += [row["values"] for row in reply["rows"]]
+
+    def assert_made(self, made):
+        """Holds a training set of these rows to what was read."""
+        for place, name in enumerate(self.names):
+            for value, read, row in zip(made.column(name).to_pylist(), self.values, self.rows, strict=True):
+                assert same(value, read[place]), (name, row, value, read[place])
+
+
+def read_while_replayed(replay, flights):
+    """Reads of random flights at random cursors, those that say what was known and those that don't; and how many were
+    answered while facts came in. A read that doesn't say it sees only what comes strictly before the front: all of that has come,
+    for a replay keeps the order, so that whatever comes later changes nothing of it."""
     choose = random.Random(20130101)
-    rows, values, sequences, during, last = [], [], [], 0, 0
-    while len(rows) < PAIRS:
-        over, front = replay.over.is_set(), replay.front()
-        if front is None or (front < last + STEP and not over):
+    known, unsaid = Pairs(), Pairs()
+    seen, reads, during, last = [], 0, 0, 0
+    while reads * ENTITIES < PAIRS:
+        front = replay.front()
+        if front is None or (front < last + STEP and not replay.over.is_set()):
             time.sleep(0.02)
             continue
         last = front
-        as_of = choose.randrange(max(YEAR_BEGINS, front - 10 * DAY), front + HOUR)
-        some = choose.sample(flights, ENTITIES)
-        request = {"feature_set": "flight_context", "as_of": as_of, "entities": some}
-        if sequences and choose.random() < 0.3:
-            request["known_at"] = choose.choice(sequences[-10:])
-        reply = replay.ask("/v1/features", request)
-        sequences.append(reply["sequence"])
-        assert request.get("known_at", reply["sequence"]) == reply["sequence"]
-        names = reply["names"]
-        rows += [{**flight, "as_of": as_of, "known_at": int(reply["sequence"])} for flight in some]
-        values += [row["values"] for row in reply["rows"]]
-        during += 0 if over else len(some)
+        for _ in range(READS):
+            some = choose.sample(flights, ENTITIES)
+            keys = [{key: flight[key] for key in KEYS} for flight in some]
+            says = reads % WITHOUT_KNOWN_AT != 0
+            as_of = choose.randrange(max(YEAR_BEGINS, front - 10 * DAY), front + (HOUR if says else 1))
+            request = {"feature_set": "flight_context", "as_of": as_of, "entities": keys, "inclusive": says}
+            recent = [sequence for at, sequence in seen if at > front - BACK]
+            if says and recent and choose.random() < 0.3:
+                request["known_at"] = choose.choice(recent)
+            reply = replay.ask("/v1/features", request)
+            assert request.get("known_at", reply["sequence"]) == reply["sequence"]
+            seen.append((front, reply["sequence"]))
+            if says:
+                known.add(reply, some, as_of=as_of, known_at=int(reply["sequence"]))
+            else:
+                unsaid.add(reply, some, as_of=as_of)
+            reads += 1
+            during += 0 if replay.over.is_set() else ENTITIES
     assert during > PAIRS // 2, f"only {during} of {PAIRS} reads while facts came in"
-    return names, rows, values, during
+    return known, unsaid, during
 
 
 def spine(path, rows):
-    columns = {key: pa.array([row[key] for row in rows], pa.string()) for key in KEYS}
+    columns = {key: pa.array([row[key] for row in rows], pa.string()) for key in FLIGHT}
     columns["as_of"] = pa.array([row["as_of"] for row in rows], pa.timestamp("us", "UTC"))
     if "known_at" in rows[0]:
         columns["known_at"] = pa.array([row["known_at"] for row in rows], pa.int64())
@@ -133,20 +167,20 @@ def same(made, read):
 
 
 def online_is_offline(program, folder, data):
-    schedule = pd.read_parquet(FLIGHTS / "data" / "schedule.parquet", columns=KEYS)
+    """Of the reads that say what was known; gives the others."""
+    schedule = pd.read_parquet(FLIGHTS / "data" / "schedule.parquet", columns=FLIGHT)
     flights = schedule.dropna().to_dict("records")
     replay = Replay(program, data)
-    names, rows, values, during = read_while_replayed(replay, flights)
+    known, unsaid, during = read_while_replayed(replay, flights)
     replay.stop()
-    spine(folder / "pairs.parquet", rows)
+    spine(folder / "pairs.parquet", known.rows)
     run(program, "--data", data, "training-set", "--set", "flight_context", "--inclusive",
         "--spine", folder / "pairs.parquet", "--out", folder / "pairs.arrow")
-    made = table(folder / "pairs.arrow")
-    for place, name in enumerate(names):
-        for row, value in enumerate(made.column(name).to_pylist()):
-            assert same(value, values[row][place]), (name, rows[row], value, values[row][place])
-    print(f"{len(rows)} flights at cursors of their own, {during} read while facts came in: "
-          f"{len(names)} features each, bit for bit as in the training set")
+    known.assert_made(table(folder / "pairs.arrow"))
+    cursors = {(row["as_of"], row["known_at"]) for row in known.rows}
+    print(f"{len(known.rows)} flights at {len(cursors)} cursors: {len(known.names)} features each, bit for bit as in the training set; "
+          f"with {len(unsaid.rows)} more, {during} read while facts came in")
+    return unsaid
 
 
 # SQL of DuckDB over the facts `f` of a row's entity that come before it, in a window that the row's width gives.
@@ -197,13 +231,17 @@ def computed(contract, t, keys, hours, sql):
     return [value for _, value in duckdb.sql(query).fetchall()]
 
 
-def offline_is_duckdb(program, folder, data):
-    """Twenty-one features and the label of random flights, an hour before each."""
-    schedule = pd.read_parquet(folder / "spine.parquet").sample(CHECKED_ROWS, random_state=1)
-    pq.write_table(pa.Table.from_pandas(schedule, preserve_index=False), folder / "some.parquet")
-    run(program, "--data", data, "training-set", *[a for f in CHECKED for a in ("--feature", f)], "--label", "arrives_late",
+def offline_is_duckdb(program, folder, data, unsaid):
+    """Twenty-one features and the label of random flights, an hour before each, and of the reads that didn't say what was known."""
+    schedule = pd.read_parquet(folder / "spine.parquet", columns=[*FLIGHT, "as_of"]).sample(CHECKED_ROWS, random_state=1)
+    schedule["as_of"] = schedule.as_of.astype("datetime64[us, UTC]").astype("int64")
+    rows = unsaid.rows + pa.Table.from_pandas(schedule, preserve_index=False).to_pylist()
+    spine(folder / "some.parquet", rows)
+    run(program, "--data", data, "training-set", "--set", "flight_context", "--label", "arrives_late",
         "--spine", folder / "some.parquet", "--out", folder / "some.arrow")
     made = table(folder / "some.arrow")
+    unsaid.assert_made(made.slice(0, len(unsaid.rows)))
+    print(f"{len(unsaid.rows)} flights read without known_at: bit for bit as in the training set")
     duckdb.sql("SET TimeZone = 'UTC'")
     given = made.append_column("id", pa.array(range(made.num_rows)))
     duckdb.register("given", given)
@@ -216,11 +254,11 @@ def offline_is_duckdb(program, folder, data):
         for row, (our, their) in enumerate(zip(ours, theirs, strict=True)):
             off = ulps(our, their) if ulps_max else 0 if our == their else math.inf
             worst = max(worst, off)
-            assert off <= ulps_max, (feature, schedule.iloc[row].to_dict(), our, their)
+            assert off <= ulps_max, (feature, rows[row], our, their)
     label = f"""SELECT r.id, first(a.arr_delay > 15) FROM rows r LEFT JOIN '{FLIGHTS}/data/arrival.parquet' a
         ON a.flight_id = r.flight_id AND a.arrived > r.as_of AND a.arrived <= r.as_of + INTERVAL 2 DAY GROUP BY r.id ORDER BY r.id"""
     assert made.column("arrives_late").to_pylist() == [late for _, late in duckdb.sql(label).fetchall()]
-    print(f"{len(CHECKED)} features and the label of {CHECKED_ROWS} flights as DuckDB computes them; at most {worst:.0f} ulps off, where not exact")
+    print(f"{len(CHECKED)} features and the label of {len(rows)} flights as DuckDB computes them; at most {worst:.0f} ulps off, where not exact")
 
 
 def model(program, folder, data):
@@ -235,8 +273,9 @@ def model(program, folder, data):
 
 def timed(step, *arguments):
     start = time.monotonic()
-    step(*arguments)
+    made = step(*arguments)
     print(f"  {step.__name__}: {time.monotonic() - start:.0f} s", flush=True)
+    return made
 
 
 def main(program):
@@ -244,8 +283,8 @@ def main(program):
         folder = pathlib.Path(temporary)
         data = folder / "data"
         subprocess.run([sys.executable, FLIGHTS / "train" / "spine.py", folder / "spine.parquet"], check=True)
-        timed(online_is_offline, program, folder, data)
-        timed(offline_is_duckdb, program, folder, data)
+        unsaid = timed(online_is_offline, program, folder, data)
+        timed(offline_is_duckdb, program, folder, data, unsaid)
         timed(model, program, folder, data)
 
 
