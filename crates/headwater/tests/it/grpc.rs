@@ -15,7 +15,7 @@ use headwater_api::grpc::proto::headwater::{
     Rows as ProtoRows, Status, Struct, Value,
 };
 use headwater_api::grpc::proto::rpc;
-use headwater_models::{LoadOptions, Predictor, Rows, load};
+use headwater_models::{LoadOptions, Rows, load};
 use headwater_testkit::{ServerProcess, TempProject};
 use prost::Message;
 use serde_json::json;

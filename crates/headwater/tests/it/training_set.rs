@@ -521,7 +521,7 @@ fn wrong_input_is_named_and_leaves_nothing() {
     let fails = |spine: &str| {
         let set = ["training-set", "--set", "risk"];
         let files = ["--spine", spine, "--out", "t.csv"];
-        project.run_fails(&[set, files].concat())
+        project.run_fails(&[&set[..], &files[..]].concat())
     };
     let said = fails("s.arrow");
     assert!(said.contains("have no time zone"), "{said}");
@@ -808,7 +808,7 @@ fn what_a_row_knew_is_read_in_every_type_or_refused() {
             &ArrowType::Date32,
         )
         .unwrap(),
-        Arc::new(arrow::array::FixedSizeBinaryArray::from(vec![b"10"])),
+        Arc::new(arrow::array::FixedSizeBinaryArray::try_from_iter([b"10"].into_iter()).unwrap()),
     ];
     for known in others {
         let wanted = format!("it is {}, wanted is int64", known.data_type());
