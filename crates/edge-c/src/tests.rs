@@ -7,7 +7,7 @@ use super::*;
 
 const BUNDLE: &[u8] = include_bytes!("../../testkit/bundles/v1/bundle");
 const REQUEST: &str =
-    r#"{"entities": [{"person": "ada"}, {"person": "nobody"}], "as_of": 1769855000000000}"#;
+    r#"{"entities": [{"person": "ada"}, {"person": "eve"}], "as_of": 1769855000000000}"#;
 const PURCHASE: &str =
     r#"[{"id": "n1", "who": "ada", "amount": 2.5, "count": 3, "time": 1769854999000000}]"#;
 

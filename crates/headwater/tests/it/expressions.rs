@@ -47,7 +47,7 @@ spec:
     - {name: spot, of: spot}
     - {name: north, expression: shops.north}
     - {name: same, expression: \"shops['north'] + get_field(shops, 'north')\"}
-    - {name: town, expression: \"spot['town'].name\"}
+    - {name: town, expression: \"spot['town']['name']\"}
     - {name: round, expression: round(north / 2.0)}
 ";
 
@@ -111,7 +111,7 @@ fn what_expressions_do_not_take_apart_is_refused_plainly() {
         refused("of: \"spot['x']\"", &of, &[list, apart[0], apart[1]]);
     }
     refused("spot['x']", "spot['y']", &["spot['y']"]);
-    refused("spot['town'].name", "spot['twn'].name", &["twn"]);
+    refused("spot['town']['name']", "spot['twn']['name']", &["twn"]);
     refused(
         "expression: shops.north",
         "expression: round + 1",
