@@ -8,6 +8,9 @@ use headwater_schema::{Contract, Cursor, EntityKey, Micros, Position, Problem};
 
 use crate::in_force::ServedView;
 
+/// How many times as many of the newest facts are looked at next, where none of those before counts.
+const FURTHER_BACK: usize = 16;
+
 /// Makes the rows of a view's source, by its index, from facts of its contract.
 pub(crate) type RowsOf<'a> = dyn Fn(usize, SourceRows) -> Result<SourceRows, Problem> + 'a;
 
@@ -48,26 +51,36 @@ pub(crate) fn rebuild(
             Problem::internal("unknown-contract", "a view's contract is gone")
                 .detail(&source.contract)
         })?;
-        let lookup = |from| Lookup {
-            contract: source.contract.clone(),
-            key_columns: source.key_columns.clone(),
-            key: key.clone(),
-            from,
-            until: cursor.until,
-            known_at: cursor.known_at,
-            newest: (reach == Reach::Newest).then_some(1),
+        // What counts of the facts that are found, and how many they are.
+        let read = |from, newest| {
+            let lookup = Lookup {
+                contract: source.contract.clone(),
+                key_columns: source.key_columns.clone(),
+                key: key.clone(),
+                from,
+                until: cursor.until,
+                known_at: cursor.known_at,
+                newest,
+            };
+            let rows = read(facts, &contract, &lookup)?;
+            let count = rows.sequences.len();
+            Ok::<_, Problem>((prepare_rows(source, rows_of(index, rows)?)?, count))
         };
         let from = reach.oldest().map_or(Position::MIN, Position::before);
-        let read = |lookup: &Lookup| {
-            let rows = read(facts, &contract, lookup)?;
-            prepare_rows(source, rows_of(index, rows)?)
-        };
-        let mut found = read(&lookup(from))?;
-        if reach.oldest().is_some() && found.is_empty() {
-            // Nothing in the windows; whether the entity was ever seen still counts.
-            found = read(&lookup(Position::MIN))?;
+        let newest = (reach == Reach::Newest).then_some(1);
+        let (mut counting, _) = read(from, newest)?;
+        // Nothing in the windows: whether the entity was ever seen still counts, and one fact tells it. The newest may be
+        // among those that the source's `where` leaves out.
+        let mut most = 1;
+        while reach.oldest().is_some() && counting.is_empty() {
+            let (older, count) = read(Position::MIN, Some(most))?;
+            if count < most && older.is_empty() {
+                break;
+            }
+            counting = older;
+            most = most.saturating_mul(FURTHER_BACK);
         }
-        prepared.push(found);
+        prepared.push(counting);
     }
     Ok(state_of(view, &prepared))
 }

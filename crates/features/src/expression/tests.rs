@@ -164,7 +164,8 @@ fn on_a_small_stack(sql: String) -> Result<Value, Problem> {
 
 #[test]
 fn chains_of_a_few_hundred_work_and_longer_ones_are_refused() {
-    let chains: [(&str, fn(usize) -> String, usize); 8] = [
+    type Chain = fn(usize) -> String;
+    let chains: [(&str, Chain, usize); 8] = [
         ("sum", |n| format!("b{}", " + b".repeat(n)), 400),
         ("concat", |n| format!("Name{}", "||'x'".repeat(n)), 400),
         ("or", |n| format!("b = 7{}", " OR b = 2".repeat(n)), 399),

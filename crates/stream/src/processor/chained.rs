@@ -5,10 +5,11 @@
 //! as a read behind a state's memory does.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use headwater_aggregate::{EntityState, Outcome};
 use headwater_facts::PAST_RETENTION;
-use headwater_features::{KeptRows, Read, ReadPlan, SourceRows, keep};
+use headwater_features::{CompiledView, KeptRows, Read, ReadPlan, SourceRows, keep};
 use headwater_schema::{Cursor, EntityKey, Micros, Position, Problem, Sequence};
 
 use super::{Processor, lock};
@@ -20,6 +21,26 @@ type Asked = (Cursor, Option<bool>);
 
 /// Facts that one read of a chained view goes through.
 const CHAINED_FACTS_MAX: usize = 1_000_000;
+
+/// Features that are read together: a latest value and a window need few facts each, but both together would
+/// need all. Where one needs all anyway, or several cursors may each have another newest fact, nothing is won.
+fn apart(view: &Arc<CompiledView>, features: BTreeSet<usize>, asked: &[Asked]) -> Vec<Vec<usize>> {
+    let alone = |feature: &usize| ReadPlan::new(view.clone(), vec![*feature]);
+    let all: Vec<usize> = features.into_iter().collect();
+    let (newest, others): (Vec<usize>, Vec<usize>) = all
+        .iter()
+        .partition(|feature| alone(feature).is_of_newest());
+    let bounded = |feature: &usize| {
+        asked
+            .iter()
+            .all(|(at, _)| alone(feature).oldest(at).is_some())
+    };
+    let parts = match asked.len() == 1 && others.iter().all(bounded) {
+        true => vec![newest, others],
+        false => vec![all],
+    };
+    parts.into_iter().filter(|part| !part.is_empty()).collect()
+}
 
 impl Processor {
     /// Reads the features of a plan for one entity at several cursors; derived ones are still to be
@@ -67,16 +88,16 @@ impl Processor {
         mut reads: Vec<Read>,
     ) -> Result<Vec<Vec<Outcome>>, Problem> {
         let aged: BTreeSet<usize> = reads.iter().flat_map(|r| r.aged.iter().copied()).collect();
-        if !aged.is_empty() {
-            let plan = ReadPlan::new(plan.view().clone(), aged.into_iter().collect());
-            let places = (0..reads.len()).filter(|place| !reads[*place].aged.is_empty());
-            let places: Vec<usize> = places.collect();
-            let asked = places.iter().map(|p| (cursors[*p], reads[*p].found));
-            let cursors: Vec<Asked> = asked.collect();
-            let cold = self.read_cold(served, &plan, key, &cursors)?;
-            for (place, cold) in places.into_iter().zip(cold) {
-                let Read { outcomes, aged, .. } = &mut reads[place];
-                for feature in aged {
+        let places = (0..reads.len()).filter(|place| !reads[*place].aged.is_empty());
+        let places: Vec<usize> = places.collect();
+        let asked = places.iter().map(|p| (cursors[*p], reads[*p].found));
+        let asked: Vec<Asked> = asked.collect();
+        for features in apart(plan.view(), aged, &asked) {
+            let plan = ReadPlan::new(plan.view().clone(), features.clone());
+            let cold = self.read_cold(served, &plan, key, &asked)?;
+            for (place, cold) in places.iter().zip(cold) {
+                let Read { outcomes, aged, .. } = &mut reads[*place];
+                for feature in aged.iter().filter(|f| features.contains(f)) {
                     outcomes[*feature] = cold[*feature].clone();
                 }
             }
