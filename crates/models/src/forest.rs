@@ -1,7 +1,7 @@
 //! Trees as they are walked: sixteen bytes a node, children side by side, leaves that lead to themselves.
 //!
 //! Every format's rule for going left or right is brought to one form when a model is loaded, so that walking most trees
-//! takes one comparison of doubles a step, or a look at one bit of a set, and no branch. Scores of a row are added tree by tree, in the file's order, whether the row
+//! takes one comparison of doubles a step and no branch. Scores of a row are added tree by tree, in the file's order, whether the row
 //! comes alone or in a batch. `build` makes it from a format's own trees, `shap` explains it.
 
 mod build;
@@ -20,22 +20,18 @@ const COLUMN: u32 = (1 << 24) - 1;
 const MISSING_RIGHT: u32 = 1 << 24;
 /// With `EQUAL`: a missing value counts as equal.
 const MISSING_MEMBER: u32 = MISSING_RIGHT;
-/// With `EQUAL`: an equal value goes right.
-const MEMBER_RIGHT: u32 = 1 << 25;
+/// What isn't a category (below zero, too large) goes right.
+const INVALID_RIGHT: u32 = 1 << 25;
+/// A category of the set goes right.
+const MEMBER_RIGHT: u32 = 1 << 26;
 /// Zero counts as missing.
-const ZERO_MISSING: u32 = 1 << 26;
+const ZERO_MISSING: u32 = 1 << 27;
+/// `threshold` is a set's number, and the test is whether the value is in it.
+const CATEGORY: u32 = 1 << 28;
 /// The test is whether the value equals `threshold`.
-const EQUAL: u32 = 1 << 27;
-/// The test is whether a category's place in a set has a bit: see [`Set`].
-const IN_SET: u32 = 1 << IN_SET_PLACE;
-const IN_SET_PLACE: u32 = 28;
-/// The test is none of one comparison or one bit.
-const SPECIAL: u32 = 1 << 29;
-
-/// Which tests a tree has: comparisons alone, sets too, any.
-const COMPARISONS: u8 = 0;
-const SETS: u8 = 1;
-const ANY: u8 = 2;
+const EQUAL: u32 = 1 << 29;
+/// The test isn't one comparison.
+const SPECIAL: u32 = 1 << 30;
 
 /// A split: left where `value <= threshold`, at `child`; right, at `child + 1`, otherwise. A leaf has an endless
 /// threshold and itself as a child, so that walking on stays there.
@@ -44,56 +40,8 @@ struct Node {
     threshold: f64,
     /// In `nodes`.
     child: u32,
-    /// The column's first place in a widened row: its value. Its second, as many columns on, where a missing value goes right;
-    /// its third, the place of its category in a set. With flags where the test isn't one comparison.
+    /// The column, or the number of columns more where a missing value goes right; with flags where the test is special.
     column: u32,
-}
-
-/// Which categories go right: a bit for each, after those of a missing value and of what isn't a category, and one at
-/// the end for all that lie beyond. In a node it stands where a threshold otherwise does.
-#[derive(Debug, Clone, Copy)]
-struct Set {
-    /// Its first word, in `words`.
-    begin: u32,
-    /// Its last bit.
-    last: u32,
-}
-
-impl Set {
-    const MISSING: u32 = 0;
-    const INVALID: u32 = 1;
-    const CATEGORIES: u32 = 2;
-
-    fn as_threshold(self) -> f64 {
-        f64::from_bits(u64::from(self.last) << 32 | u64::from(self.begin))
-    }
-
-    fn of(node: &Node) -> Self {
-        let bits = node.threshold.to_bits();
-        Self {
-            begin: bits as u32,
-            last: (bits >> 32) as u32,
-        }
-    }
-
-    /// The place of a value's category, as a row has it: in the low half of a number near 1.
-    fn place(value: f64, single: bool) -> f64 {
-        // A fraction is cut off, so that −0.5 is 0; XGBoost rounds to floats first, and takes nothing below zero.
-        let (value, is_category) = if single {
-            let value = f64::from(value as f32);
-            (value, (0.0..16_777_216.0).contains(&value))
-        } else {
-            (value, value > -1.0 && value < 2_147_483_648.0)
-        };
-        let place = if value.is_nan() {
-            Self::MISSING
-        } else if is_category {
-            Self::CATEGORIES + value as u32
-        } else {
-            Self::INVALID
-        };
-        f64::from_bits(1f64.to_bits() | u64::from(place))
-    }
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -106,8 +54,8 @@ struct Tree {
     width: usize,
     /// The first score that it adds to.
     score: usize,
-    /// `COMPARISONS`, `SETS` or `ANY`.
-    tests: u8,
+    /// All its tests are comparisons.
+    plain: bool,
     depth: usize,
 }
 
@@ -121,13 +69,12 @@ pub(crate) struct Forest {
     covers: Vec<f64>,
     /// Lines in leaves, by node; empty where no tree has any.
     linear: Vec<Option<Box<Linear>>>,
-    /// Words of all sets; never empty.
+    /// Words of all sets, and where each begins and ends.
     words: Vec<u32>,
+    sets: Vec<(usize, usize)>,
     trees: Vec<Tree>,
     /// A node looks at a column's second place.
     twice: bool,
-    /// Columns whose third place a node looks at, in order.
-    categories: Vec<u32>,
     /// Scores of a row.
     scores: usize,
     /// What the scores are before the first tree.

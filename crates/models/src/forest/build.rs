@@ -3,8 +3,8 @@
 use headwater_schema::Problem;
 
 use super::{
-    ANY, COMPARISONS, EQUAL, Forest, IN_SET, MEMBER_RIGHT, MISSING_MEMBER, MISSING_RIGHT, Node,
-    SETS, SPECIAL, Set, Tree, ZERO_MISSING,
+    CATEGORY, EQUAL, Forest, INVALID_RIGHT, MEMBER_RIGHT, MISSING_MEMBER, MISSING_RIGHT, Node,
+    SPECIAL, Tree, ZERO_MISSING,
 };
 use crate::limits::{LEAF_VALUES_MAX, NODES_MAX, TREE_DEPTH_MAX, TREES_MAX, at_most};
 use crate::load::corrupt;
@@ -91,10 +91,10 @@ impl Builder {
             values: Vec::new(),
             covers: Vec::new(),
             linear: Vec::new(),
-            words: vec![0],
+            words: Vec::new(),
+            sets: Vec::new(),
             trees: Vec::new(),
             twice: false,
-            categories: Vec::new(),
             scores: base.len(),
             base,
             single,
@@ -122,7 +122,7 @@ impl Builder {
         if !self.forest.linear.is_empty() || tree.is_linear() {
             self.forest.linear.resize_with(first + order.len(), || None);
         }
-        let tests = tree.nodes.iter().map(TreeNode::tests).max();
+        let plain = tree.nodes.iter().all(TreeNode::is_plain);
         let mut next = first as u32 + 1;
         for (at, &(node, _)) in order.iter().enumerate() {
             match &tree.nodes[node] {
@@ -156,7 +156,7 @@ impl Builder {
             values,
             width,
             score: tree.score,
-            tests: tests.unwrap_or(COMPARISONS),
+            plain,
             depth: order.last().map_or(0, |(_, depth)| *depth),
         });
         Ok(())
@@ -203,7 +203,7 @@ impl Builder {
                 threshold,
                 missing_right,
                 ..
-            } if test.kind() == COMPARISONS => {
+            } if test.is_plain() => {
                 self.forest.twice |= missing_right;
                 let second = if *missing_right { self.columns } else { 0 };
                 (*threshold, second as u32)
@@ -222,11 +222,13 @@ impl Builder {
                 missing_right,
                 invalid_right,
             } => {
-                let set = self.set(words, *member_right, *missing_right, *invalid_right)?;
-                if let Err(place) = self.forest.categories.binary_search(&(column as u32)) {
-                    self.forest.categories.insert(place, column as u32);
-                }
-                (set.as_threshold(), 2 * self.columns as u32 + IN_SET)
+                let (set, begin) = (self.forest.sets.len(), self.forest.words.len());
+                self.forest.words.extend_from_slice(words);
+                self.forest.sets.push((begin, self.forest.words.len()));
+                let flags = flag(*missing_right, MISSING_RIGHT)
+                    | flag(*invalid_right, INVALID_RIGHT)
+                    | flag(*member_right, MEMBER_RIGHT);
+                (set as f64, flags | CATEGORY | SPECIAL)
             }
             Test::Equal {
                 value,
@@ -245,31 +247,6 @@ impl Builder {
             child,
             column: column as u32 + flags,
         })
-    }
-
-    fn set(
-        &mut self,
-        words: &[u32],
-        member_right: bool,
-        missing_right: bool,
-        invalid_right: bool,
-    ) -> Result<Set, Problem> {
-        let too_many = |_| corrupt("Its sets of categories are too large");
-        let begin = u32::try_from(self.forest.words.len()).map_err(too_many)?;
-        let last = words.len() * 32 + Set::CATEGORIES as usize;
-        let last = u32::try_from(last).map_err(too_many)?;
-        // What was moved out of a word stands in the next; the first begins with what isn't a category.
-        let mut carried =
-            u32::from(missing_right) << Set::MISSING | u32::from(invalid_right) << Set::INVALID;
-        for word in words {
-            let right = if member_right { *word } else { !word };
-            let moved = right << Set::CATEGORIES | carried;
-            self.forest.words.push(moved);
-            carried = right >> (32 - Set::CATEGORIES);
-        }
-        let beyond = u32::from(!member_right) << Set::CATEGORIES;
-        self.forest.words.push(carried | beyond);
-        Ok(Set { begin, last })
     }
 
     pub(crate) fn finish(mut self) -> Forest {
@@ -307,25 +284,24 @@ fn breadth_first(tree: &SplitTree) -> Result<Vec<(usize, usize)>, Problem> {
 }
 
 impl Test {
-    /// What its tree has to be walked with. A missing value that goes right is endless, and so above any other threshold.
-    fn kind(&self) -> u8 {
+    /// Whether it is one comparison. A missing value that goes right is endless, and so above any other threshold.
+    fn is_plain(&self) -> bool {
         match self {
             Self::AtMost {
                 threshold,
                 missing_right,
                 zero_missing,
-            } if !zero_missing && (!missing_right || *threshold < f64::INFINITY) => COMPARISONS,
-            Self::InSet { .. } => SETS,
-            Self::AtMost { .. } | Self::Equal { .. } => ANY,
+            } => !zero_missing && (!missing_right || *threshold < f64::INFINITY),
+            Self::InSet { .. } | Self::Equal { .. } => false,
         }
     }
 }
 
 impl TreeNode {
-    fn tests(&self) -> u8 {
+    fn is_plain(&self) -> bool {
         match self {
-            Self::Leaf { .. } => COMPARISONS,
-            Self::Split { test, .. } => test.kind(),
+            Self::Leaf { .. } => true,
+            Self::Split { test, .. } => test.is_plain(),
         }
     }
 }

@@ -1,9 +1,9 @@
 //! Down the trees, sixteen walks side by side: of as many rows through one tree, or of one row through as many trees. A single
-//! walk waits for memory and for comparisons; these wait at the same time, and few of them branch.
+//! walk waits for memory and for comparisons; these wait at the same time, and none of them branches.
 
 use super::{
-    ANY, COLUMN, COMPARISONS, EQUAL, Forest, IN_SET, IN_SET_PLACE, MEMBER_RIGHT, MISSING_MEMBER,
-    MISSING_RIGHT, Node, SETS, SPECIAL, Set, Tree, ZERO_MAX, ZERO_MISSING,
+    CATEGORY, COLUMN, EQUAL, Forest, INVALID_RIGHT, MEMBER_RIGHT, MISSING_MEMBER, MISSING_RIGHT,
+    Node, SPECIAL, Tree, ZERO_MAX, ZERO_MISSING,
 };
 use crate::Rows;
 
@@ -27,7 +27,7 @@ impl Forest {
         let left = out.chunks_exact_mut(self.scores).enumerate().skip(together);
         for (index, sums) in left {
             let row = rows.row(index);
-            let wide = row.len() * self.places();
+            let wide = row.len() * if self.twice { 2 } else { 1 };
             if wide <= STACK {
                 self.score_one(row, &mut [0.0; STACK][..wide], sums);
             } else {
@@ -36,52 +36,31 @@ impl Forest {
         }
     }
 
-    /// How often a column stands in a widened row.
-    fn places(&self) -> usize {
-        match (self.categories.is_empty(), self.twice) {
-            (false, _) => 3,
-            (true, true) => 2,
-            (true, false) => 1,
-        }
-    }
-
-    /// Gives a row's columns their second and third places, where trees look at them.
-    #[inline]
-    fn widen(&self, row: &[f64], mut put: impl FnMut(usize, f64)) {
-        for (column, value) in row.iter().enumerate() {
-            put(column, *value);
-        }
-        if self.twice {
-            for (column, value) in row.iter().enumerate() {
-                put(row.len() + column, missing_last(*value));
-            }
-        }
-        for column in &self.categories {
-            let column = *column as usize;
-            let place = Set::place(row[column], self.single);
-            put(2 * row.len() + column, place);
-        }
-    }
-
     /// Rows that fill all lanes.
     fn score_groups(&self, rows: Rows<'_>, count: usize, out: &mut [f64]) {
-        let wide = rows.columns() * self.places();
+        let columns = rows.columns();
+        let wide = columns * if self.twice { 2 } else { 1 };
         let mut block = vec![[0.0; LANES]; wide * GROUPS.min(count / LANES)];
         for begin in (0..count).step_by(LANES * GROUPS) {
             let groups = ((count - begin) / LANES).min(GROUPS);
             for row in begin..begin + groups * LANES {
                 let (group, lane) = ((row - begin) / LANES, row % LANES);
                 let block = &mut block[group * wide..(group + 1) * wide];
-                self.widen(rows.row(row), |place, value| block[place][lane] = value);
+                for (column, value) in rows.row(row).iter().enumerate() {
+                    block[column][lane] = *value;
+                    if self.twice {
+                        block[columns + column][lane] = missing_last(*value);
+                    }
+                }
             }
             for tree in &self.trees {
                 for group in 0..groups {
                     let first = begin + group * LANES;
                     let block = &block[group * wide..(group + 1) * wide];
-                    let leaves = match tree.tests {
-                        COMPARISONS => self.leaves_of_rows::<COMPARISONS>(tree, block),
-                        SETS => self.leaves_of_rows::<SETS>(tree, block),
-                        _ => self.leaves_of_rows::<ANY>(tree, block),
+                    let leaves = if tree.plain {
+                        self.leaves_of_rows::<true>(tree, block)
+                    } else {
+                        self.leaves_of_rows::<false>(tree, block)
                     };
                     let sums = &mut out[first * self.scores..(first + LANES) * self.scores];
                     for (lane, sums) in sums.chunks_exact_mut(self.scores).enumerate() {
@@ -94,53 +73,43 @@ impl Forest {
 
     /// Where a group of rows ends in one tree.
     #[inline]
-    fn leaves_of_rows<const TESTS: u8>(&self, tree: &Tree, block: &[[f64; LANES]]) -> [u32; LANES] {
+    fn leaves_of_rows<const PLAIN: bool>(
+        &self,
+        tree: &Tree,
+        block: &[[f64; LANES]],
+    ) -> [u32; LANES] {
         let mut at = [tree.first as u32; LANES];
         for _ in 0..tree.depth {
             for (lane, at) in at.iter_mut().enumerate() {
-                *at = self.step::<TESTS>(*at, |column| block[column][lane]);
+                *at = self.step::<PLAIN>(*at, |column| block[column][lane]);
             }
         }
         at
     }
 
-    /// Where a walk goes from a node of a tree with such tests.
+    /// Where a walk goes from a node. A plain tree has no special tests.
     #[inline]
-    fn step<const TESTS: u8>(&self, at: u32, value: impl Fn(usize) -> f64) -> u32 {
+    fn step<const PLAIN: bool>(&self, at: u32, value: impl Fn(usize) -> f64) -> u32 {
         let node = &self.nodes[at as usize];
-        // Comparisons have no flags.
-        let place = match TESTS {
-            COMPARISONS => node.column,
-            _ => node.column & COLUMN,
-        };
-        let value = value(place as usize);
-        let right = match TESTS {
-            COMPARISONS => value > node.threshold,
-            ANY if node.column & SPECIAL != 0 => self.special_right(node, value),
-            _ => self.set_or_comparison(node, value),
+        let right = if PLAIN || node.column & SPECIAL == 0 {
+            value(node.column as usize) > node.threshold
+        } else {
+            self.special_right(node, value((node.column & COLUMN) as usize))
         };
         node.child + u32::from(right)
     }
 
-    /// Both are worked out, since a wrong guess of which is wanted costs more.
-    #[inline]
-    fn set_or_comparison(&self, node: &Node, value: f64) -> bool {
-        let in_set = node.column >> IN_SET_PLACE & 1;
-        let set = Set::of(node);
-        let bit = (value.to_bits() as u32).min(set.last);
-        let word = set.begin.wrapping_add(bit / 32).wrapping_mul(in_set);
-        let goes_right = self.words[word as usize] >> (bit % 32) & 1;
-        (in_set & goes_right) | ((in_set ^ 1) & u32::from(value > node.threshold)) == 1
-    }
-
     /// One row, through all lanes' trees at a time. `wide` takes its columns.
     fn score_one(&self, row: &[f64], wide: &mut [f64], sums: &mut [f64]) {
-        self.widen(row, |place, value| wide[place] = value);
+        wide[..row.len()].copy_from_slice(row);
+        for (to, value) in wide[row.len()..].iter_mut().zip(row) {
+            *to = missing_last(*value);
+        }
         for trees in self.trees.chunks(LANES) {
-            let leaves = match trees.iter().map(|tree| tree.tests).max() {
-                None | Some(COMPARISONS) => self.leaves_of_trees::<COMPARISONS>(trees, wide),
-                Some(SETS) => self.leaves_of_trees::<SETS>(trees, wide),
-                Some(_) => self.leaves_of_trees::<ANY>(trees, wide),
+            let leaves = if trees.iter().all(|tree| tree.plain) {
+                self.leaves_of_trees::<true>(trees, wide)
+            } else {
+                self.leaves_of_trees::<false>(trees, wide)
             };
             for (tree, leaf) in trees.iter().zip(leaves) {
                 self.add_leaf(tree, leaf as usize, || row, sums);
@@ -150,7 +119,7 @@ impl Forest {
 
     /// Where one row ends in some trees, one for each lane at most.
     #[inline]
-    fn leaves_of_trees<const TESTS: u8>(&self, trees: &[Tree], wide: &[f64]) -> [u32; LANES] {
+    fn leaves_of_trees<const PLAIN: bool>(&self, trees: &[Tree], wide: &[f64]) -> [u32; LANES] {
         // The last node is a leaf: a walk without a tree stays there.
         let mut at = [self.nodes.len().saturating_sub(1) as u32; LANES];
         for (at, tree) in at.iter_mut().zip(trees) {
@@ -159,7 +128,7 @@ impl Forest {
         let depth = trees.iter().map(|tree| tree.depth).max().unwrap_or(0);
         for _ in 0..depth {
             for at in &mut at {
-                *at = self.step::<TESTS>(*at, |column| wide[column]);
+                *at = self.step::<PLAIN>(*at, |column| wide[column]);
             }
         }
         at
@@ -208,16 +177,14 @@ impl Forest {
     }
 
     pub(super) fn goes_right(&self, node: &Node, row: &[f64]) -> bool {
-        let place = (node.column & COLUMN) as usize;
-        let value = row[place % row.len()];
         if node.column & SPECIAL != 0 {
-            self.special_right(node, value)
-        } else if node.column & IN_SET != 0 {
-            self.set_or_comparison(node, Set::place(value, self.single))
-        } else if place >= row.len() {
-            missing_last(value) > node.threshold
-        } else {
-            value > node.threshold
+            return self.special_right(node, row[(node.column & COLUMN) as usize]);
+        }
+        // In its second place, a column's missing values go right.
+        let column = node.column as usize;
+        match column.checked_sub(row.len()) {
+            None => row[column] > node.threshold,
+            Some(column) => missing_last(row[column]) > node.threshold,
         }
     }
 
@@ -226,6 +193,26 @@ impl Forest {
         let has = |flag: u32| node.column & flag != 0;
         if has(EQUAL) {
             let member = value == node.threshold || (value.is_nan() && has(MISSING_MEMBER));
+            return member == has(MEMBER_RIGHT);
+        }
+        if has(CATEGORY) {
+            if value.is_nan() {
+                return has(MISSING_RIGHT);
+            }
+            // A fraction is cut off, so that −0.5 is 0; XGBoost rounds to floats first, and takes nothing below zero.
+            let (value, invalid) = if self.single {
+                let value = f64::from(value as f32);
+                (value, !(0.0..16_777_216.0).contains(&value))
+            } else {
+                (value, value <= -1.0 || value >= 2_147_483_648.0)
+            };
+            if invalid {
+                return has(INVALID_RIGHT);
+            }
+            let code = value as u32;
+            let (begin, end) = self.sets[node.threshold as usize];
+            let word = self.words[begin..end].get((code / 32) as usize);
+            let member = word.is_some_and(|w| w >> (code % 32) & 1 == 1);
             return member == has(MEMBER_RIGHT);
         }
         if value.is_nan() || (has(ZERO_MISSING) && value.abs() <= ZERO_MAX) {
