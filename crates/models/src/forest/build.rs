@@ -2,10 +2,9 @@
 
 use headwater_schema::Problem;
 
-use super::{
-    CATEGORY, EQUAL, Forest, INVALID_RIGHT, MEMBER_RIGHT, MISSING_MEMBER, MISSING_RIGHT, Node,
-    SPECIAL, Tree, ZERO_MISSING,
-};
+use super::encode::Questions;
+use super::walk::BLOCK;
+use super::{Cell, Forest, Node, Nodes, Start, Tree};
 use crate::limits::{LEAF_VALUES_MAX, NODES_MAX, TREE_DEPTH_MAX, TREES_MAX, at_most};
 use crate::load::corrupt;
 
@@ -78,85 +77,106 @@ pub(crate) fn set_of(members: impl IntoIterator<Item = u32>) -> Vec<u32> {
     words
 }
 
+/// A node whose rank isn't known yet: it depends on the thresholds of all trees.
+#[derive(Debug, Clone, Copy)]
+struct Draft {
+    child: u32,
+    place: u32,
+    outcome: Outcome,
+}
+
+/// When a walk goes to the second child.
+#[derive(Debug, Clone, Copy)]
+enum Outcome {
+    /// Never: a leaf.
+    Leaf,
+    /// Where a number is above this.
+    Above(f64),
+    /// Where the answer is yes.
+    Yes,
+}
+
 pub(crate) struct Builder {
-    forest: Forest,
+    drafts: Vec<Draft>,
+    questions: Questions,
+    values: Vec<f64>,
+    covers: Vec<f64>,
+    linear: Vec<Option<Box<Linear>>>,
+    trees: Vec<Tree>,
+    base: Vec<f64>,
+    single: bool,
     columns: usize,
 }
 
 impl Builder {
     /// For rows of `columns` numbers; scores begin at `base`.
     pub(crate) fn new(columns: usize, base: Vec<f64>, single: bool) -> Self {
-        let forest = Forest {
-            nodes: Vec::new(),
+        Self {
+            drafts: Vec::new(),
+            questions: Questions::default(),
             values: Vec::new(),
             covers: Vec::new(),
             linear: Vec::new(),
-            words: Vec::new(),
-            sets: Vec::new(),
             trees: Vec::new(),
-            twice: false,
-            scores: base.len(),
             base,
             single,
-        };
-        Self { forest, columns }
+            columns,
+        }
     }
 
     /// Adds one more tree.
     pub(crate) fn push(&mut self, tree: SplitTree) -> Result<(), Problem> {
         self.add(&tree).map_err(|problem| {
-            let field = format!("tree {}", self.forest.trees.len());
+            let field = format!("tree {}", self.trees.len());
             problem.field(field)
         })
     }
 
     fn add(&mut self, tree: &SplitTree) -> Result<(), Problem> {
         let order = breadth_first(tree)?;
-        let first = self.forest.nodes.len();
-        at_most("trees", self.forest.trees.len() + 1, TREES_MAX)?;
+        let first = self.drafts.len();
+        at_most("trees", self.trees.len() + 1, TREES_MAX)?;
         at_most("nodes", first + order.len(), NODES_MAX)?;
         let width = self.width(tree)?;
-        let values = self.forest.values.len();
+        let values = self.values.len();
         at_most("leaf values", values + order.len() * width, LEAF_VALUES_MAX)?;
-        self.forest.values.resize(values + order.len() * width, 0.0);
-        if !self.forest.linear.is_empty() || tree.is_linear() {
-            self.forest.linear.resize_with(first + order.len(), || None);
+        self.values.resize(values + order.len() * width, 0.0);
+        if !self.linear.is_empty() || tree.is_linear() {
+            self.linear.resize_with(first + order.len(), || None);
         }
-        let plain = tree.nodes.iter().all(TreeNode::is_plain);
         let mut next = first as u32 + 1;
         for (at, &(node, _)) in order.iter().enumerate() {
             match &tree.nodes[node] {
                 TreeNode::Split { column, test, .. } => {
-                    let node = self.split(*column, test, next)?;
-                    self.forest.nodes.push(node);
+                    let draft = self.split(*column, test, next)?;
+                    self.drafts.push(draft);
                     next += 2;
                 }
                 TreeNode::Leaf {
                     values: leaf,
                     linear,
                 } => {
-                    self.forest.nodes.push(Node {
-                        threshold: f64::INFINITY,
+                    self.drafts.push(Draft {
                         child: (first + at) as u32,
-                        column: 0,
+                        place: 0,
+                        outcome: Outcome::Leaf,
                     });
                     let to = values + at * width;
-                    self.forest.values[to..to + width].copy_from_slice(leaf);
+                    self.values[to..to + width].copy_from_slice(leaf);
                     if let Some(linear) = linear {
                         self.check_columns(linear.terms.iter().map(|(column, _)| *column))?;
-                        self.forest.linear[first + at] = Some(Box::new(linear.clone()));
+                        self.linear[first + at] = Some(Box::new(linear.clone()));
                     }
                 }
             }
         }
         self.add_covers(tree, &order, first);
-        self.forest.trees.push(Tree {
+        self.trees.push(Tree {
             first,
             end: first + order.len(),
             values,
             width,
             score: tree.score,
-            plain,
             depth: order.last().map_or(0, |(_, depth)| *depth),
         });
         Ok(())
@@ -164,12 +184,12 @@ impl Builder {
 
     /// Covers of all trees, or of none.
     fn add_covers(&mut self, tree: &SplitTree, order: &[(usize, usize)], first: usize) {
-        if tree.covers.len() != tree.nodes.len() || self.forest.covers.len() != first {
-            self.forest.covers.clear();
+        if tree.covers.len() != tree.nodes.len() || self.covers.len() != first {
+            self.covers.clear();
             return;
         }
         let covers = order.iter().map(|(node, _)| tree.covers[*node]);
-        self.forest.covers.extend(covers);
+        self.covers.extend(covers);
     }
 
     /// How many numbers each of its leaves has.
@@ -179,7 +199,7 @@ impl Builder {
             TreeNode::Leaf { values, .. } => values.len() == width,
             TreeNode::Split { .. } => true,
         });
-        if !same || width == 0 || tree.score + width > self.forest.scores {
+        if !same || width == 0 || tree.score + width > self.base.len() {
             return Err(corrupt("Its leaves don't fit the model's scores"));
         }
         Ok(width)
@@ -195,68 +215,99 @@ impl Builder {
         }
     }
 
-    fn split(&mut self, column: usize, test: &Test, child: u32) -> Result<Node, Problem> {
+    fn split(&mut self, column: usize, test: &Test, child: u32) -> Result<Draft, Problem> {
         self.check_columns([column])?;
-        let flag = |yes: bool, flag: u32| if yes { flag } else { 0 };
-        let (threshold, flags) = match test {
-            Test::AtMost {
-                threshold,
-                missing_right,
-                ..
-            } if test.is_plain() => {
-                self.forest.twice |= missing_right;
-                let second = if *missing_right { self.columns } else { 0 };
-                (*threshold, second as u32)
-            }
-            Test::AtMost {
-                threshold,
-                missing_right,
-                zero_missing,
-            } => (
-                *threshold,
-                flag(*missing_right, MISSING_RIGHT) | flag(*zero_missing, ZERO_MISSING) | SPECIAL,
-            ),
-            Test::InSet {
-                words,
-                member_right,
-                missing_right,
-                invalid_right,
-            } => {
-                let (set, begin) = (self.forest.sets.len(), self.forest.words.len());
-                self.forest.words.extend_from_slice(words);
-                self.forest.sets.push((begin, self.forest.words.len()));
-                let flags = flag(*missing_right, MISSING_RIGHT)
-                    | flag(*invalid_right, INVALID_RIGHT)
-                    | flag(*member_right, MEMBER_RIGHT);
-                (set as f64, flags | CATEGORY | SPECIAL)
-            }
-            Test::Equal {
-                value,
-                member_right,
-                missing_member,
-            } => (
-                *value,
-                flag(*member_right, MEMBER_RIGHT)
-                    | flag(*missing_member, MISSING_MEMBER)
-                    | EQUAL
-                    | SPECIAL,
-            ),
+        let outcome = match test {
+            Test::AtMost { threshold, .. } => Outcome::Above(*threshold),
+            Test::InSet { .. } | Test::Equal { .. } => Outcome::Yes,
         };
-        Ok(Node {
-            threshold,
+        Ok(Draft {
             child,
-            column: column as u32 + flags,
+            place: self.questions.place(column as u32, test)?,
+            outcome,
         })
     }
 
-    pub(crate) fn finish(mut self) -> Forest {
-        self.forest.nodes.shrink_to_fit();
-        self.forest.values.shrink_to_fit();
-        self.forest
+    pub(crate) fn finish(self) -> Forest {
+        let thresholds = self.thresholds();
+        let most = thresholds.iter().map(Vec::len).max().unwrap_or(0);
+        let narrow = most.max(thresholds.len()) < usize::from(u16::MAX);
+        self.finish_with(&thresholds, narrow)
+    }
+
+    /// What numbers are compared with at each place: each threshold once, in order.
+    pub(super) fn thresholds(&self) -> Vec<Vec<f64>> {
+        let mut thresholds = vec![Vec::new(); self.questions.places()];
+        for draft in &self.drafts {
+            // Nothing is above what isn't a number.
+            if let Outcome::Above(threshold) = draft.outcome
+                && !threshold.is_nan()
+            {
+                thresholds[draft.place as usize].push(threshold);
+            }
+        }
+        for thresholds in &mut thresholds {
+            thresholds.sort_unstable_by(f64::total_cmp);
+            thresholds.dedup();
+        }
+        thresholds
+    }
+
+    pub(super) fn finish_with(self, thresholds: &[Vec<f64>], narrow: bool) -> Forest {
+        let nodes = if narrow {
+            Nodes::Narrow(ranked(&self.drafts, thresholds))
+        } else {
+            Nodes::Wide(ranked(&self.drafts, thresholds))
+        };
+        let scores = self.base.len();
+        Forest {
+            encoder: self.questions.encoder(thresholds, self.single),
+            nodes,
+            one_number: scores == 1 && self.linear.is_empty(),
+            starts: self.trees.chunks(BLOCK).flat_map(starts).collect(),
+            values: self.values,
+            covers: self.covers,
+            linear: self.linear,
+            trees: self.trees,
+            scores,
+            base: self.base,
+            single: self.single,
+        }
     }
 }
 
-/// Nodes level by level, so that siblings stand side by side, each with its depth. Refuses a node that is reached
+/// Nodes with the places of their thresholds among all that are asked for.
+fn ranked<C: Cell>(drafts: &[Draft], thresholds: &[Vec<f64>]) -> Vec<Node<C>> {
+    let rank = |draft: &Draft| match draft.outcome {
+        Outcome::Leaf => C::TOP,
+        Outcome::Yes => C::of(0),
+        Outcome::Above(threshold) if threshold.is_nan() => C::TOP,
+        Outcome::Above(threshold) => {
+            let all = &thresholds[draft.place as usize];
+            C::of(all.partition_point(|t| *t < threshold) as u32)
+        }
+    };
+    let node = |draft: &Draft| Node {
+        child: draft.child,
+        place: C::of(draft.place),
+        rank: rank(draft),
+    };
+    drafts.iter().map(node).collect()
+}
+
+/// Where walks through a block of trees begin, the shortest first.
+fn starts(trees: &[Tree]) -> Vec<Start> {
+    let start = |(index, tree): (usize, &Tree)| Start {
+        first: tree.first as u32,
+        depth: tree.depth as u32,
+        tree: index as u32,
+    };
+    let mut starts: Vec<Start> = trees.iter().enumerate().map(start).collect();
+    starts.sort_by_key(|start| start.depth);
+    starts
+}
+
+/// Nodes level by level, so that siblings stand side by side, the one where the test says yes second; each with its depth. Refuses a node that is reached
 /// twice, one that isn't there, and a tree that is too deep.
 fn breadth_first(tree: &SplitTree) -> Result<Vec<(usize, usize)>, Problem> {
     let mut seen = vec![false; tree.nodes.len()];
@@ -274,9 +325,17 @@ fn breadth_first(tree: &SplitTree) -> Result<Vec<(usize, usize)>, Problem> {
     reach(0, 0, &mut order)?;
     let mut at = 0;
     while let Some(&(node, depth)) = order.get(at) {
-        if let TreeNode::Split { left, right, .. } = tree.nodes[node] {
-            reach(left, depth + 1, &mut order)?;
-            reach(right, depth + 1, &mut order)?;
+        if let TreeNode::Split {
+            left, right, test, ..
+        } = &tree.nodes[node]
+        {
+            let (first, second) = if test.yes_is_right() {
+                (left, right)
+            } else {
+                (right, left)
+            };
+            reach(*first, depth + 1, &mut order)?;
+            reach(*second, depth + 1, &mut order)?;
         }
         at += 1;
     }
@@ -284,24 +343,11 @@ fn breadth_first(tree: &SplitTree) -> Result<Vec<(usize, usize)>, Problem> {
 }
 
 impl Test {
-    /// Whether it is one comparison. A missing value that goes right is endless, and so above any other threshold.
-    fn is_plain(&self) -> bool {
+    /// Whether a value that is above the threshold, in the set or equal goes right.
+    fn yes_is_right(&self) -> bool {
         match self {
-            Self::AtMost {
-                threshold,
-                missing_right,
-                zero_missing,
-            } => !zero_missing && (!missing_right || *threshold < f64::INFINITY),
-            Self::InSet { .. } | Self::Equal { .. } => false,
-        }
-    }
-}
-
-impl TreeNode {
-    fn is_plain(&self) -> bool {
-        match self {
-            Self::Leaf { .. } => true,
-            Self::Split { test, .. } => test.is_plain(),
+            Self::AtMost { .. } => true,
+            Self::InSet { member_right, .. } | Self::Equal { member_right, .. } => *member_right,
         }
     }
 }

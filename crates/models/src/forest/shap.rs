@@ -2,7 +2,7 @@
 //! training data that took each branch (Lundberg and others, "Consistent Individualized Feature Attribution for Tree
 //! Ensembles", algorithm 2). Exact, in time leaves × depth².
 
-use super::{COLUMN, Forest, Tree};
+use super::{Forest, Tree};
 use crate::Rows;
 
 /// Who shares in contributions: columns by default, or groups of them.
@@ -30,7 +30,8 @@ struct Walk<'a> {
     forest: &'a Forest,
     players: &'a Players,
     tree: &'a Tree,
-    row: &'a [f64],
+    /// The row, encoded.
+    cells: &'a [u32],
     /// Numbers of one score: the players, and the expectation.
     stride: usize,
 }
@@ -42,9 +43,13 @@ impl Forest {
         let deepest = self.trees.iter().map(|t| t.depth).max().unwrap_or(0);
         // Each level of the walk keeps a path of its own.
         let mut steps = vec![Step::default(); (deepest + 2) * (deepest + 3)];
+        let mut cells = vec![0; self.encoder.places()];
         let expectations: Vec<Vec<f64>> = self.trees.iter().map(|t| self.expectation(t)).collect();
         for (index, phi) in out.chunks_exact_mut(self.scores * stride).enumerate() {
             phi.fill(0.0);
+            cells.fill(0);
+            let row = rows.row(index);
+            self.encoder.encode(row, |place, cell| cells[place] = cell);
             for (score, base) in self.base.iter().enumerate() {
                 phi[score * stride + stride - 1] = *base;
             }
@@ -56,7 +61,7 @@ impl Forest {
                     forest: self,
                     players,
                     tree,
-                    row: rows.row(index),
+                    cells: &cells,
                     stride,
                 };
                 if tree.depth > 0 {
@@ -70,8 +75,8 @@ impl Forest {
     fn expectation(&self, tree: &Tree) -> Vec<f64> {
         let all = self.covers[tree.first];
         let mut sums = vec![0.0; tree.width];
-        for (at, node) in self.nodes[tree.first..tree.end].iter().enumerate() {
-            if node.child as usize == tree.first + at {
+        for at in 0..tree.end - tree.first {
+            if self.node(tree.first + at).child as usize == tree.first + at {
                 let share = if tree.depth == 0 {
                     1.0
                 } else {
@@ -102,19 +107,19 @@ impl Walk<'_> {
     /// Extends the path of `depth` steps at the front of `steps` by `step`, and visits what is below `at`.
     fn visit(&self, at: usize, steps: &mut [Step], depth: usize, step: Step, phi: &mut [f64]) {
         extend(steps, depth, step);
-        let node = &self.forest.nodes[self.tree.first + at];
-        let left = node.child as usize - self.tree.first;
-        if left == at {
+        let node = self.forest.node(self.tree.first + at);
+        let first = node.child as usize - self.tree.first;
+        if first == at {
             self.add_leaf(at, &steps[..=depth], phi);
             return;
         }
-        let right = self.forest.goes_right(node, self.row);
-        let (hot, cold) = if right {
-            (left + 1, left)
+        let place = node.place as usize;
+        let (hot, cold) = if self.cells[place] > node.rank {
+            (first + 1, first)
         } else {
-            (left, left + 1)
+            (first, first + 1)
         };
-        let player = self.players.of_column[(node.column & COLUMN) as usize % self.row.len()];
+        let player = self.players.of_column[self.forest.encoder.column(place)];
         let mut count = depth + 1;
         let (mut zero, mut one) = (1.0, 1.0);
         // An input that was met before counts once: its earlier step is taken out.

@@ -86,6 +86,17 @@ fn lay(shape: &Shape, tree: &mut SplitTree) -> f64 {
 }
 
 fn forest(shapes: &[Shape]) -> Forest {
+    builder(shapes).finish()
+}
+
+/// The same with wide nodes, which only a model with very many thresholds or sets has.
+fn wide(shapes: &[Shape]) -> Forest {
+    let builder = builder(shapes);
+    let thresholds = builder.thresholds();
+    builder.finish_with(&thresholds, false)
+}
+
+fn builder(shapes: &[Shape]) -> Builder {
     let mut builder = Builder::new(COLUMNS, vec![0.5, -1.0], false);
     for (index, shape) in shapes.iter().enumerate() {
         let mut tree = SplitTree {
@@ -95,7 +106,7 @@ fn forest(shapes: &[Shape]) -> Forest {
         lay(shape, &mut tree);
         builder.push(tree).unwrap();
     }
-    builder.finish()
+    builder
 }
 
 /// The rule, as its words say it.
@@ -191,7 +202,11 @@ proptest! {
         let forest = forest(&shapes);
         let flat = rows.concat();
         let mut out = vec![0.0; rows.len() * 2];
-        forest.score(Rows::new(&flat, COLUMNS).unwrap(), &mut out);
+        let rows_of_all = Rows::new(&flat, COLUMNS).unwrap();
+        forest.score(rows_of_all, &mut out);
+        let mut of_wide = vec![0.0; out.len()];
+        wide(&shapes).score(rows_of_all, &mut of_wide);
+        prop_assert_eq!(&of_wide, &out);
         for (row, scores) in rows.iter().zip(out.chunks(2)) {
             let mut sums = [0.5, -1.0];
             for (index, shape) in shapes.iter().enumerate() {

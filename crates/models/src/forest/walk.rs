@@ -1,18 +1,17 @@
 //! Down the trees, sixteen walks side by side: of as many rows through one tree, or of one row through as many trees. A single
 //! walk waits for memory and for comparisons; these wait at the same time, and none of them branches.
 
-use super::{
-    CATEGORY, COLUMN, EQUAL, Forest, INVALID_RIGHT, MEMBER_RIGHT, MISSING_MEMBER, MISSING_RIGHT,
-    Node, SPECIAL, Tree, ZERO_MAX, ZERO_MISSING,
-};
+use super::{Cell, Forest, Node, Nodes, Start, Tree, ZERO_MAX};
 use crate::Rows;
 
 /// Walks side by side.
 const LANES: usize = 16;
 /// Groups of rows that go through a tree before the next one is fetched.
 const GROUPS: usize = 2;
-/// Columns of a single row for which no memory is asked for.
-const STACK: usize = 512;
+/// Cells of a single row for which no memory is asked for.
+const STACK: usize = 1024;
+/// Trees whose leaves are found before they are added up, where a row comes alone.
+pub(super) const BLOCK: usize = 512;
 
 impl Forest {
     /// Adds up the leaves that each row reaches, tree by tree in the file's order; `out` has one number for each row and score.
@@ -20,118 +19,87 @@ impl Forest {
         for sums in out.chunks_exact_mut(self.scores) {
             sums.copy_from_slice(&self.base);
         }
+        match &self.nodes {
+            Nodes::Narrow(nodes) => self.score_rows(nodes, rows, out),
+            Nodes::Wide(nodes) => self.score_rows(nodes, rows, out),
+        }
+    }
+
+    fn score_rows<C: Cell>(&self, nodes: &[Node<C>], rows: Rows<'_>, out: &mut [f64]) {
         let together = rows.len() - rows.len() % LANES;
         if together > 0 {
-            self.score_groups(rows, together, out);
+            self.score_groups(nodes, rows, together, out);
         }
+        let places = self.encoder.places();
         let left = out.chunks_exact_mut(self.scores).enumerate().skip(together);
         for (index, sums) in left {
-            let row = rows.row(index);
-            let wide = row.len() * if self.twice { 2 } else { 1 };
-            if wide <= STACK {
-                self.score_one(row, &mut [0.0; STACK][..wide], sums);
+            if places <= STACK {
+                let mut cells = [C::default(); STACK];
+                self.score_one(nodes, rows.row(index), &mut cells[..places], sums);
             } else {
-                self.score_one(row, &mut vec![0.0; wide], sums);
+                let mut cells = vec![C::default(); places];
+                self.score_one(nodes, rows.row(index), &mut cells, sums);
             }
         }
     }
 
     /// Rows that fill all lanes.
-    fn score_groups(&self, rows: Rows<'_>, count: usize, out: &mut [f64]) {
-        let columns = rows.columns();
-        let wide = columns * if self.twice { 2 } else { 1 };
-        let mut block = vec![[0.0; LANES]; wide * GROUPS.min(count / LANES)];
+    fn score_groups<C: Cell>(
+        &self,
+        nodes: &[Node<C>],
+        rows: Rows<'_>,
+        count: usize,
+        out: &mut [f64],
+    ) {
+        let places = self.encoder.places();
+        let mut cells = vec![[C::default(); LANES]; places * GROUPS.min(count / LANES)];
         for begin in (0..count).step_by(LANES * GROUPS) {
             let groups = ((count - begin) / LANES).min(GROUPS);
-            for row in begin..begin + groups * LANES {
-                let (group, lane) = ((row - begin) / LANES, row % LANES);
-                let block = &mut block[group * wide..(group + 1) * wide];
-                for (column, value) in rows.row(row).iter().enumerate() {
-                    block[column][lane] = *value;
-                    if self.twice {
-                        block[columns + column][lane] = missing_last(*value);
-                    }
+            cells.fill([C::default(); LANES]);
+            for (group, cells) in cells.chunks_exact_mut(places).take(groups).enumerate() {
+                for lane in 0..LANES {
+                    let row = rows.row(begin + group * LANES + lane);
+                    self.encoder
+                        .encode(row, |place, cell| cells[place][lane] = C::of(cell));
                 }
             }
             for tree in &self.trees {
-                for group in 0..groups {
+                for (group, cells) in cells.chunks_exact(places).take(groups).enumerate() {
                     let first = begin + group * LANES;
-                    let block = &block[group * wide..(group + 1) * wide];
-                    let leaves = if tree.plain {
-                        self.leaves_of_rows::<true>(tree, block)
-                    } else {
-                        self.leaves_of_rows::<false>(tree, block)
-                    };
+                    let leaves = leaves_of_rows(nodes, tree, cells);
                     let sums = &mut out[first * self.scores..(first + LANES) * self.scores];
                     for (lane, sums) in sums.chunks_exact_mut(self.scores).enumerate() {
-                        self.add_leaf(tree, leaves[lane] as usize, || rows.row(first + lane), sums);
+                        let row = || rows.row(first + lane);
+                        self.add_leaf(tree, leaves[lane] as usize, row, sums);
                     }
                 }
             }
         }
     }
 
-    /// Where a group of rows ends in one tree.
-    #[inline]
-    fn leaves_of_rows<const PLAIN: bool>(
+    /// One row, through all lanes' trees at a time. `cells` are as many as there are places, and zero.
+    fn score_one<C: Cell>(
         &self,
-        tree: &Tree,
-        block: &[[f64; LANES]],
-    ) -> [u32; LANES] {
-        let mut at = [tree.first as u32; LANES];
-        for _ in 0..tree.depth {
-            for (lane, at) in at.iter_mut().enumerate() {
-                *at = self.step::<PLAIN>(*at, |column| block[column][lane]);
+        nodes: &[Node<C>],
+        row: &[f64],
+        cells: &mut [C],
+        sums: &mut [f64],
+    ) {
+        self.encoder
+            .encode(row, |place, cell| cells[place] = C::of(cell));
+        let mut leaves = [0; BLOCK];
+        let starts = self.starts.chunks(BLOCK);
+        for (trees, starts) in self.trees.chunks(BLOCK).zip(starts) {
+            for starts in starts.chunks(LANES) {
+                let ends = leaves_of_trees(nodes, starts, cells);
+                for (start, end) in starts.iter().zip(ends) {
+                    leaves[start.tree as usize] = end;
+                }
             }
-        }
-        at
-    }
-
-    /// Where a walk goes from a node. A plain tree has no special tests.
-    #[inline]
-    fn step<const PLAIN: bool>(&self, at: u32, value: impl Fn(usize) -> f64) -> u32 {
-        let node = &self.nodes[at as usize];
-        let right = if PLAIN || node.column & SPECIAL == 0 {
-            value(node.column as usize) > node.threshold
-        } else {
-            self.special_right(node, value((node.column & COLUMN) as usize))
-        };
-        node.child + u32::from(right)
-    }
-
-    /// One row, through all lanes' trees at a time. `wide` takes its columns.
-    fn score_one(&self, row: &[f64], wide: &mut [f64], sums: &mut [f64]) {
-        wide[..row.len()].copy_from_slice(row);
-        for (to, value) in wide[row.len()..].iter_mut().zip(row) {
-            *to = missing_last(*value);
-        }
-        for trees in self.trees.chunks(LANES) {
-            let leaves = if trees.iter().all(|tree| tree.plain) {
-                self.leaves_of_trees::<true>(trees, wide)
-            } else {
-                self.leaves_of_trees::<false>(trees, wide)
-            };
             for (tree, leaf) in trees.iter().zip(leaves) {
                 self.add_leaf(tree, leaf as usize, || row, sums);
             }
         }
-    }
-
-    /// Where one row ends in some trees, one for each lane at most.
-    #[inline]
-    fn leaves_of_trees<const PLAIN: bool>(&self, trees: &[Tree], wide: &[f64]) -> [u32; LANES] {
-        // The last node is a leaf: a walk without a tree stays there.
-        let mut at = [self.nodes.len().saturating_sub(1) as u32; LANES];
-        for (at, tree) in at.iter_mut().zip(trees) {
-            *at = tree.first as u32;
-        }
-        let depth = trees.iter().map(|tree| tree.depth).max().unwrap_or(0);
-        for _ in 0..depth {
-            for at in &mut at {
-                *at = self.step::<PLAIN>(*at, |column| wide[column]);
-            }
-        }
-        at
     }
 
     #[inline]
@@ -142,6 +110,16 @@ impl Forest {
         row: impl Fn() -> &'a [f64],
         sums: &mut [f64],
     ) {
+        let add = |sum: &mut f64, value: f64| {
+            *sum = if self.single {
+                f64::from(*sum as f32 + value as f32)
+            } else {
+                *sum + value
+            };
+        };
+        if self.one_number {
+            return add(&mut sums[0], self.values[leaf]);
+        }
         let from = tree.values + (leaf - tree.first) * tree.width;
         if !self.linear.is_empty() {
             sums[tree.score] += self.linear_value(leaf, row(), self.values[from]);
@@ -150,11 +128,7 @@ impl Forest {
         let values = &self.values[from..from + tree.width];
         let sums = &mut sums[tree.score..tree.score + tree.width];
         for (sum, value) in sums.iter_mut().zip(values) {
-            *sum = if self.single {
-                f64::from(*sum as f32 + *value as f32)
-            } else {
-                *sum + value
-            };
+            add(sum, *value);
         }
     }
 
@@ -175,55 +149,37 @@ impl Forest {
         }
         sum
     }
-
-    pub(super) fn goes_right(&self, node: &Node, row: &[f64]) -> bool {
-        if node.column & SPECIAL != 0 {
-            return self.special_right(node, row[(node.column & COLUMN) as usize]);
-        }
-        // In its second place, a column's missing values go right.
-        let column = node.column as usize;
-        match column.checked_sub(row.len()) {
-            None => row[column] > node.threshold,
-            Some(column) => missing_last(row[column]) > node.threshold,
-        }
-    }
-
-    #[inline]
-    fn special_right(&self, node: &Node, value: f64) -> bool {
-        let has = |flag: u32| node.column & flag != 0;
-        if has(EQUAL) {
-            let member = value == node.threshold || (value.is_nan() && has(MISSING_MEMBER));
-            return member == has(MEMBER_RIGHT);
-        }
-        if has(CATEGORY) {
-            if value.is_nan() {
-                return has(MISSING_RIGHT);
-            }
-            // A fraction is cut off, so that −0.5 is 0; XGBoost rounds to floats first, and takes nothing below zero.
-            let (value, invalid) = if self.single {
-                let value = f64::from(value as f32);
-                (value, !(0.0..16_777_216.0).contains(&value))
-            } else {
-                (value, value <= -1.0 || value >= 2_147_483_648.0)
-            };
-            if invalid {
-                return has(INVALID_RIGHT);
-            }
-            let code = value as u32;
-            let (begin, end) = self.sets[node.threshold as usize];
-            let word = self.words[begin..end].get((code / 32) as usize);
-            let member = word.is_some_and(|w| w >> (code % 32) & 1 == 1);
-            return member == has(MEMBER_RIGHT);
-        }
-        if value.is_nan() || (has(ZERO_MISSING) && value.abs() <= ZERO_MAX) {
-            return has(MISSING_RIGHT);
-        }
-        value > node.threshold
-    }
 }
 
-/// A missing value is beyond all thresholds, where it otherwise is beyond none.
+/// Where a group of rows ends in one tree.
 #[inline]
-fn missing_last(value: f64) -> f64 {
-    if value.is_nan() { f64::INFINITY } else { value }
+fn leaves_of_rows<C: Cell>(nodes: &[Node<C>], tree: &Tree, cells: &[[C; LANES]]) -> [u32; LANES] {
+    let mut at = [tree.first as u32; LANES];
+    for _ in 0..tree.depth {
+        for (lane, at) in at.iter_mut().enumerate() {
+            let node = &nodes[*at as usize];
+            let cell = cells[node.place.wide() as usize][lane];
+            *at = node.child + u32::from(cell > node.rank);
+        }
+    }
+    at
+}
+
+/// Where one row ends in some trees, one for each lane at most.
+#[inline]
+fn leaves_of_trees<C: Cell>(nodes: &[Node<C>], starts: &[Start], cells: &[C]) -> [u32; LANES] {
+    // The last node is a leaf: a walk without a tree stays there.
+    let mut at = [nodes.len().saturating_sub(1) as u32; LANES];
+    for (at, start) in at.iter_mut().zip(starts) {
+        *at = start.first;
+    }
+    let depth = starts.last().map_or(0, |deepest| deepest.depth);
+    for _ in 0..depth {
+        for at in &mut at {
+            let node = &nodes[*at as usize];
+            let cell = cells[node.place.wide() as usize];
+            *at = node.child + u32::from(cell > node.rank);
+        }
+    }
+    at
 }
