@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::http::{Response, header};
-use headwater_features::EntityRequest;
+use headwater_features::{EntityRequest, entity_request};
 use headwater_schema::Problem;
 use schemars::{JsonSchema, SchemaGenerator};
 use serde::{Deserialize, Serialize};
@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use crate::body::{read_body, read_json};
 use crate::error::ApiError;
-use crate::features::{check_limit, read_entity};
+use crate::feature_read;
 use crate::openapi::{Paths, json_content, replies};
 use crate::server::Shared;
 
@@ -69,20 +69,13 @@ pub async fn post_bundle(
 ) -> Result<Response<Body>, ApiError> {
     let body = read_body(body, shared.limits.body_bytes_max).await?;
     let asked: BundleBody = read_json(&body)?;
-    let most = shared.limits.entities_max;
-    check_limit(
-        "entities",
-        asked.entities.len(),
-        most,
-        "limits.entities_max",
-    )?;
-    let entities = asked.entities.iter().enumerate();
-    let entities = entities.map(|(index, entity)| read_entity(index, entity));
+    let count = asked.entities.len();
+    shared.limits.check_entities("entities", count)?;
     let request = BundleRequest {
         model,
         version: asked.version,
         feature_set: asked.feature_set,
-        entities: entities.collect::<Result<_, _>>()?,
+        entities: feature_read::entities(&asked.entities, entity_request)?,
         all_history: asked.history == BundledHistory::All,
     };
     let backend = shared.backend.clone();

@@ -11,6 +11,7 @@ use axum::extract::{Path, State};
 use axum::http::{HeaderValue, Response, header};
 use axum::response::IntoResponse;
 use axum::routing::{get, post};
+use headwater_features::entity_request;
 use headwater_schema::{Blame, Problem};
 use schemars::JsonSchema;
 use serde::ser::{Serialize, SerializeMap, SerializeStruct, Serializer};
@@ -22,7 +23,8 @@ use crate::backend::{
 use crate::body::{read_body, read_json};
 use crate::context::asked;
 use crate::error::{ApiError, Unsaid, status};
-use crate::features::{check_limit, json_reply, read_entity};
+use crate::feature_read::in_row;
+use crate::features::json_reply;
 use crate::server::Shared;
 use headwater_schema::JsonValue;
 
@@ -124,12 +126,7 @@ async fn fetch(
 ) -> Result<Response<Body>, ChrononError> {
     let body = read_body(body, shared.limits.body_bytes_max).await?;
     let keys: ChrononBody = read_json(&body)?;
-    check_limit(
-        "entities",
-        keys.len(),
-        shared.limits.entities_max,
-        "limits.entities_max",
-    )?;
+    shared.limits.check_entities("entities", keys.len())?;
     let asked = asked(shared, &names)?;
     let rows = keys.iter().enumerate();
     let rows: Result<Vec<_>, ApiError> = rows.map(|(i, k)| row(i, k, &asked)).collect();
@@ -168,14 +165,15 @@ fn row(
     asked: &ReadShape,
 ) -> Result<(EntityRequest, ContextRow), ApiError> {
     if asked.context.is_empty() {
-        return Ok((read_entity(index, keys)?, ContextRow::new()));
+        return Ok((in_row(index, entity_request(keys))?, ContextRow::new()));
     }
     let some = |of: &dyn Fn(&str) -> bool| -> BTreeMap<String, Json> {
         let some = keys.iter().filter(|(name, _)| of(name));
         some.map(|(name, value)| (name.clone(), value.clone()))
             .collect()
     };
-    let entity = read_entity(index, &some(&|name| asked.may_be_key(name)))?;
+    let named = some(&|name| asked.may_be_key(name));
+    let entity = in_row(index, entity_request(&named))?;
     Ok((entity, some(&|name| asked.has_context(name))))
 }
 

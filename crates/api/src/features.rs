@@ -14,9 +14,10 @@ use serde::ser::{SerializeSeq, Serializer};
 use serde::{Deserialize, Serialize};
 
 use crate::arrow_stream;
-use crate::backend::{EntityRequest, FeatureRow, FeaturesReply, FeaturesRequest, Names};
+use crate::backend::{FeatureRow, FeaturesReply, FeaturesRequest};
 use crate::body::{instant, known_at, read_body, read_json};
-use crate::error::{ApiError, malformed};
+use crate::error::ApiError;
+use crate::feature_read;
 use crate::limits::Limits;
 use crate::server::Shared;
 use headwater_schema::JsonValue;
@@ -144,36 +145,12 @@ pub async fn read_features(
 }
 
 fn request(body: FeaturesBody, limits: &Limits) -> Result<FeaturesRequest, ApiError> {
-    let names = match (body.features, body.feature_set) {
-        (Some(features), None) => Names::List(features),
-        (None, Some(set)) => Names::Set(set),
-        _ => return Err(malformed("name either `features` or a `feature_set`")),
-    };
-    if let Names::List(list) = &names {
-        check_limit(
-            "features",
-            list.len(),
-            limits.features_max,
-            "limits.features_max",
-        )?;
-    }
-    check_limit(
-        "entities",
-        body.entities.len(),
-        limits.entities_max,
-        "limits.entities_max",
-    )?;
-    check_limit(
-        "context",
-        body.context.len(),
-        limits.entities_max,
-        "limits.entities_max",
-    )?;
-    let entities = body.entities.iter().enumerate();
-    let entities = entities.map(|(index, entity)| read_entity(index, entity));
+    let names = feature_read::list_or_set(body.features, body.feature_set)?;
+    let (entities, context) = (body.entities.len(), body.context.len());
+    feature_read::check_size(&names, entities, context, limits)?;
     Ok(FeaturesRequest {
         names,
-        entities: entities.collect::<Result<_, _>>()?,
+        entities: feature_read::entities(&body.entities, entity_request)?,
         as_of: body.as_of.map(|t| instant("as_of", &t)).transpose()?,
         known_at: body
             .known_at
@@ -182,34 +159,6 @@ fn request(body: FeaturesBody, limits: &Limits) -> Result<FeaturesRequest, ApiEr
         context: body.context,
         inclusive: body.inclusive,
         lenient: false,
-    })
-}
-
-pub(crate) fn check_limit(
-    what: &str,
-    count: usize,
-    max: usize,
-    setting: &str,
-) -> Result<(), ApiError> {
-    if count <= max {
-        return Ok(());
-    }
-    Err(ApiError(
-        Problem::user("limit", format!("too many {what} in one request"))
-            .field(what)
-            .detail(format!("{count} of at most {max}"))
-            .hint(format!("ask in parts, or raise `{setting}`")),
-    ))
-}
-
-/// The keys of one row, from names and JSON.
-pub(crate) fn read_entity(
-    index: usize,
-    entity: &BTreeMap<String, serde_json::Value>,
-) -> Result<EntityRequest, ApiError> {
-    entity_request(entity).map_err(|problem| {
-        let field = problem.field.clone().unwrap_or_default();
-        ApiError(problem.field(format!("entities[{index}].{field}")))
     })
 }
 

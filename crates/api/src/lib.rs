@@ -18,6 +18,7 @@ mod context;
 mod error;
 mod facts;
 mod feast;
+mod feature_read;
 mod features;
 mod feed;
 mod feed_lines;

@@ -1,7 +1,10 @@
 //! The limits of requests, by the names they have in a project's settings.
 
+use headwater_schema::Problem;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+use crate::error::ApiError;
 
 /// Limits of requests; `limits` in `headwater.yaml`.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
@@ -106,4 +109,34 @@ impl Default for Limits {
             prediction_heartbeat_ms: 15_000,
         }
     }
+}
+
+impl Limits {
+    /// Refuses more features than one read may name.
+    pub(crate) fn check_features(&self, count: usize) -> Result<(), ApiError> {
+        check("features", count, self.features_max, "limits.features_max")
+    }
+
+    /// Refuses more entities than one request may name. `what` is entities, or what comes as often as they do: context,
+    /// candidates, vectors.
+    pub(crate) fn check_entities(&self, what: &str, count: usize) -> Result<(), ApiError> {
+        check(what, count, self.entities_max, "limits.entities_max")
+    }
+
+    /// Refuses more facts than one request may bring in its field `what`.
+    pub(crate) fn check_rows(&self, what: &str, count: usize) -> Result<(), ApiError> {
+        check(what, count, self.rows_max, "limits.rows_max")
+    }
+}
+
+fn check(what: &str, count: usize, max: usize, setting: &str) -> Result<(), ApiError> {
+    if count <= max {
+        return Ok(());
+    }
+    Err(ApiError(
+        Problem::user("limit", format!("too many {what} in one request"))
+            .field(what)
+            .detail(format!("{count} of at most {max}"))
+            .hint(format!("ask in parts, or raise `{setting}`")),
+    ))
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, Response};
-use headwater_features::key_value;
+use headwater_features::{entity_request, key_value};
 use headwater_schema::time::format_timestamp;
 use headwater_schema::{Micros, Problem, Value};
 use schemars::{JsonSchema, SchemaGenerator};
@@ -18,7 +18,8 @@ use tokio::sync::oneshot;
 use crate::backend::{AnsweredBy, Candidates, InputRows, PredictReply, PredictRequest};
 use crate::body::{read_body, read_json};
 use crate::error::{ApiError, malformed};
-use crate::features::{check_limit, json_reply, read_entity};
+use crate::feature_read;
+use crate::features::json_reply;
 use crate::openapi::{Paths, json_content, replies};
 use crate::server::Shared;
 
@@ -180,16 +181,13 @@ pub(crate) async fn ask(
 }
 
 fn request(body: PredictBody, shared: &Shared) -> Result<PredictRequest, ApiError> {
-    let most = shared.limits.entities_max;
-    let check = |what, count| check_limit(what, count, most, "limits.entities_max");
+    let check = |what, count| shared.limits.check_entities(what, count);
     let rows = match (body.entities, body.vectors) {
         (Some(entities), None) => {
             check("entities", entities.len())?;
             check("context", body.context.len())?;
-            let entities = entities.iter().enumerate();
-            let entities = entities.map(|(index, entity)| read_entity(index, entity));
             InputRows::Entities {
-                entities: entities.collect::<Result<_, _>>()?,
+                entities: feature_read::entities(&entities, entity_request)?,
                 context: body.context,
                 candidates: match body.candidates {
                     Some(given) => {
@@ -233,7 +231,7 @@ pub(crate) fn no_rows() -> ApiError {
 fn candidates(given: CandidatesBody) -> Result<Candidates, ApiError> {
     let ids = given.ids.into_iter().enumerate().map(|(index, id)| {
         let row = BTreeMap::from([(given.entity.clone(), id)]);
-        let mut read = crate::entity_request(&row)
+        let mut read = entity_request(&row)
             .map_err(|p| ApiError(p.field(format!("candidates.ids[{index}]"))))?;
         read.remove(&given.entity)
             .ok_or_else(|| malformed("a candidate has no id"))

@@ -11,6 +11,7 @@ use crate::arrow_stream::ARROW_STREAM;
 use crate::backend::{KnownAt, Names};
 use crate::body::{instant, known_at};
 use crate::error::{ApiError, malformed};
+use crate::feature_read::list_or_set;
 use crate::openapi::{Paths, problem_reply, query};
 use crate::server::Shared;
 use crate::table_stream::made_of_rows;
@@ -86,11 +87,7 @@ pub async fn post_training_set(
     let list = |names: String| names.split(',').map(str::to_owned).collect::<Vec<_>>();
     let labels_as_of = parameters.labels_as_of.as_deref();
     let request = TrainingSetRequest {
-        names: match (parameters.feature_set, parameters.features) {
-            (Some(set), None) => Names::Set(set),
-            (None, Some(features)) => Names::List(list(features)),
-            _ => return Err(malformed("name either `features` or a `feature_set`")),
-        },
+        names: list_or_set(parameters.features.map(list), parameters.feature_set)?,
         inclusive: parameters.inclusive.unwrap_or(false),
         known_at: rows_known_at(parameters.known_at.as_deref())?,
         facts_until: parameters.facts_until,

@@ -7,7 +7,7 @@ use serde_json::Value as Json;
 use super::columns::{Columns, KeyCell};
 use crate::backend::{ContextRow, EntityRequest, FeaturesRequest, KeyValue, Names, ReadShape};
 use crate::error::ApiError;
-use crate::features::check_limit;
+use crate::feature_read;
 use crate::limits::Limits;
 
 const MICROS_PER_SECOND: i64 = 1_000_000;
@@ -59,15 +59,8 @@ pub fn features_request(
     limits: &Limits,
 ) -> Result<FeaturesRequest, ApiError> {
     let rows = rows(entities, own)?;
-    if let Names::List(list) = &names {
-        check_limit(
-            "features",
-            list.len(),
-            limits.features_max,
-            "limits.features_max",
-        )?;
-    }
-    check_limit("entities", rows, limits.entities_max, "limits.entities_max")?;
+    // Fields of the context are columns of the same rows.
+    feature_read::check_size(&names, rows, rows, limits)?;
     let row = |row: usize| {
         let columns = entities.0.iter();
         let columns = columns.filter(|(name, _)| asked.may_be_key(name));

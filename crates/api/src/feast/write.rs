@@ -18,7 +18,7 @@ use super::error::{FeastError, complaint, unprocessable};
 use crate::backend::{IngestOptions, IngestReply, WriteTarget};
 use crate::body::{read_body, read_json};
 use crate::facts::ingest;
-use crate::features::{check_limit, json_reply};
+use crate::features::json_reply;
 use crate::server::Shared;
 
 /// Feast's own name of the column that says when a row happened.
@@ -119,7 +119,7 @@ async fn write(
                 "`{column}` has another number of cells than the first"
             ))
     })?;
-    check_limit("df", rows, shared.limits.rows_max, "limits.rows_max")?;
+    shared.limits.check_rows("df", rows)?;
     let body = to_json(target, df, rows, integers);
     let options = IngestOptions {
         all_or_nothing: true,

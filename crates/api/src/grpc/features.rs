@@ -9,11 +9,11 @@ use super::proto::headwater::features_server::Features;
 use super::proto::headwater::{self as proto, EntityRow, ReadReply, ReadRequest, Struct, Value};
 use super::values::{to_key, to_lines, to_proto};
 use crate::backend::{
-    ContextRow, EntityRequest, FeatureRow, FeaturesRequest, KeyValue, Names, StaleSource,
+    ContextRow, EntityRequest, FeatureRow, FeaturesRequest, KeyValue, StaleSource,
 };
 use crate::body::known_at;
 use crate::error::{ApiError, malformed};
-use crate::features::check_limit;
+use crate::feature_read;
 use crate::limits::Limits;
 use crate::server::Shared;
 
@@ -53,34 +53,16 @@ pub(super) fn read_request(
     request: ReadRequest,
     limits: &Limits,
 ) -> Result<FeaturesRequest, ApiError> {
-    let names = match (request.features.is_empty(), request.feature_set) {
-        (false, set) if set.is_empty() => Names::List(request.features),
-        (true, set) if !set.is_empty() => Names::Set(set),
-        _ => return Err(malformed("name either `features` or a `feature_set`")),
-    };
-    if let Names::List(list) = &names {
-        check_limit(
-            "features",
-            list.len(),
-            limits.features_max,
-            "limits.features_max",
-        )?;
-    }
-    let rows = request.entities.len();
-    check_limit("entities", rows, limits.entities_max, "limits.entities_max")?;
-    let contexts = request.context.len();
-    check_limit(
-        "context",
-        contexts,
-        limits.entities_max,
-        "limits.entities_max",
-    )?;
-    let entities = request.entities.iter().enumerate();
-    let entities = entities.map(|(index, row)| entity(index, row));
+    // What is left out of a message is empty in it.
+    let features = Some(request.features).filter(|list| !list.is_empty());
+    let feature_set = Some(request.feature_set).filter(|set| !set.is_empty());
+    let names = feature_read::list_or_set(features, feature_set)?;
+    let (entities, contexts) = (request.entities.len(), request.context.len());
+    feature_read::check_size(&names, entities, contexts, limits)?;
     let known = Some(request.known_at).filter(|k| !k.is_empty());
     Ok(FeaturesRequest {
         names,
-        entities: entities.collect::<Result<_, _>>()?,
+        entities: feature_read::entities(&request.entities, entity)?,
         as_of: request.as_of,
         known_at: known.map(|k| known_at("known_at", &k)).transpose()?,
         context: context(&request.context)?,
@@ -98,22 +80,20 @@ pub(super) fn context(rows: &[Struct]) -> Result<Vec<ContextRow>, ApiError> {
     rows.iter().map(row).collect()
 }
 
-pub(super) fn entity(index: usize, row: &EntityRow) -> Result<EntityRequest, ApiError> {
-    let keys = row.keys.iter().map(|(name, value)| {
-        let place = || format!("entities[{index}].{name}");
-        Ok((name.clone(), key(place, value)?))
-    });
+/// The entities of one row.
+pub(super) fn entity(row: &EntityRow) -> Result<EntityRequest, Problem> {
+    let keys = row.keys.iter();
+    let keys = keys.map(|(name, value)| Ok((name.clone(), key(|| name.clone(), value)?)));
     keys.collect()
 }
 
 /// A key that stands at a place of the request.
-pub(super) fn key(place: impl FnOnce() -> String, value: &Value) -> Result<KeyValue, ApiError> {
-    let key = to_key(value).ok_or_else(|| {
+pub(super) fn key(place: impl FnOnce() -> String, value: &Value) -> Result<KeyValue, Problem> {
+    to_key(value).ok_or_else(|| {
         Problem::user("wrong-key-type", "a key has a type that no key has")
             .field(place())
             .hint("keys are texts, integers, bools, dates or times, or a struct of such columns")
-    });
-    Ok(key?)
+    })
 }
 
 fn row(row: &FeatureRow) -> proto::FeatureRow {

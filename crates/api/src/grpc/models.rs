@@ -15,7 +15,7 @@ use super::proto::headwater::{self as proto, AppendReply, OutcomesRequest, Predi
 use super::values::to_input;
 use crate::backend::{self, Candidates, InputRows, PredictRequest};
 use crate::error::ApiError;
-use crate::features::check_limit;
+use crate::feature_read;
 use crate::limits::Limits;
 use crate::outcomes::{OutcomeBody, take};
 use crate::predict::{ask, no_rows, no_vector, request_id, shared_out, vectors_alone};
@@ -57,27 +57,22 @@ pub(super) fn question(
     request: proto::PredictRequest,
     limits: &Limits,
 ) -> Result<PredictRequest, ApiError> {
-    let most = limits.entities_max;
-    let check = |what, count| check_limit(what, count, most, "limits.entities_max");
+    let check = |what, count| limits.check_entities(what, count);
     check("entities", request.entities.len())?;
     check("context", request.context.len())?;
     check("vectors", request.vectors.len())?;
     let rows = match (request.entities.is_empty(), request.vectors.is_empty()) {
-        (false, true) => {
-            let entities = request.entities.iter().enumerate();
-            let entities = entities.map(|(index, row)| entity(index, row));
-            InputRows::Entities {
-                entities: entities.collect::<Result<_, _>>()?,
-                context: context(&request.context)?,
-                candidates: match request.candidates {
-                    Some(given) => {
-                        check("candidates", given.ids.len())?;
-                        Some(candidates(given)?)
-                    }
-                    None => None,
-                },
-            }
-        }
+        (false, true) => InputRows::Entities {
+            entities: feature_read::entities(&request.entities, entity)?,
+            context: context(&request.context)?,
+            candidates: match request.candidates {
+                Some(given) => {
+                    check("candidates", given.ids.len())?;
+                    Some(candidates(given)?)
+                }
+                None => None,
+            },
+        },
         (true, false) => {
             if !request.context.is_empty() || request.candidates.is_some() {
                 return Err(vectors_alone());
