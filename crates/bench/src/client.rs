@@ -44,6 +44,15 @@ impl Client {
 
     /// Sends a request and reads its reply, which has to be a good one.
     pub fn call(&mut self, request: &[u8]) -> Result<&[u8], Problem> {
+        let (status, body) = self.exchange(request)?;
+        if status != 200 {
+            return Err(failed(String::from_utf8_lossy(body)));
+        }
+        Ok(body)
+    }
+
+    /// Sends a request and reads its reply, whatever it is: its status and its body.
+    pub fn exchange(&mut self, request: &[u8]) -> Result<(u16, &[u8]), Problem> {
         self.stream.write_all(request).map_err(failed)?;
         let mut filled = 0;
         loop {
@@ -71,11 +80,11 @@ impl Client {
                 self.reply.resize(self.reply.len().max(end + 4 + length), 0);
                 continue;
             }
-            let body = &self.reply[end + 4..end + 4 + length];
-            if !head.starts_with("http/1.1 200") {
-                return Err(failed(String::from_utf8_lossy(body)));
-            }
-            return Ok(body);
+            let status = head
+                .strip_prefix("http/1.1 ")
+                .and_then(|l| l.get(..3)?.parse::<u16>().ok())
+                .ok_or_else(|| failed("the reply has no status"))?;
+            return Ok((status, &self.reply[end + 4..end + 4 + length]));
         }
     }
 }

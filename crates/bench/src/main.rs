@@ -9,6 +9,7 @@
 )]
 
 mod client;
+mod deadline;
 mod flights;
 mod grpc;
 mod http;
@@ -70,6 +71,8 @@ enum What {
     Http,
     /// Predictions over HTTP and gRPC, beside MLServer from Python.
     Serving,
+    /// Predictions that can't be made in time: more than fits, and a store that stands still or is gone.
+    Deadline,
     /// A million entities with ten windows; a state ten times its memory budget.
     Memory,
     /// One model in several modes over the same rows of the flights example, compared bit for bit.
@@ -107,6 +110,7 @@ fn main() -> Result<(), Problem> {
         What::Flights,
         What::Ingest,
         What::Http,
+        What::Deadline,
         What::Memory,
         What::Query,
         What::Recovery { facts: 10_000_000 },
@@ -122,6 +126,7 @@ fn main() -> Result<(), Problem> {
             What::Ingest => ingest::measure(arguments.seconds)?,
             What::Http => http::measure(arguments.seconds)?,
             What::Serving => serving::measure(arguments.seconds, &arguments.python)?,
+            What::Deadline => deadline::measure(arguments.seconds)?,
             What::Memory => memory::measure()?,
             What::Modes { rows } => modes::measure(rows)?,
             What::Query => query::measure(&arguments.python)?,

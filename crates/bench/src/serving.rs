@@ -332,7 +332,7 @@ fn sum(metrics: &str, name: &str, label: &str) -> f64 {
 }
 
 /// Requests at a steady rate over some connections; what each took from when it was due, in milliseconds.
-fn paced(
+pub(crate) fn paced(
     address: SocketAddr,
     requests: &[Vec<u8>],
     (connections, rate): (usize, usize),
@@ -393,7 +393,7 @@ fn load_of(
     Ok((times, p99))
 }
 
-fn verdict(bar: &str, met: bool) {
+pub(crate) fn verdict(bar: &str, met: bool) {
     println!("  bar: {bar}: {}", if met { "met" } else { "MISSED" });
 }
 
