@@ -22,6 +22,7 @@ mod recovery;
 mod server;
 mod serving;
 mod shop;
+mod streaming;
 mod sweep;
 mod trees;
 mod view;
@@ -38,7 +39,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 /// Measures Headwater.
 #[derive(Parser)]
 struct Arguments {
-    /// What to measure; by default everything but trees, serving and modes.
+    /// What to measure; by default everything but trees, serving, streaming and modes.
     #[command(subcommand)]
     what: Option<What>,
     /// Seconds of each load over HTTP.
@@ -71,6 +72,8 @@ enum What {
     Http,
     /// Predictions over HTTP and gRPC, beside MLServer from Python.
     Serving,
+    /// Facts that a model scores as they arrive: into the log of predictions, and pushed to a subscriber.
+    Streaming,
     /// Predictions that can't be made in time: more than fits, and a store that stands still or is gone.
     Deadline,
     /// A million entities with ten windows; a state ten times its memory budget.
@@ -126,6 +129,7 @@ fn main() -> Result<(), Problem> {
             What::Ingest => ingest::measure(arguments.seconds)?,
             What::Http => http::measure(arguments.seconds)?,
             What::Serving => serving::measure(arguments.seconds, &arguments.python)?,
+            What::Streaming => streaming::measure(arguments.seconds, &arguments.python)?,
             What::Deadline => deadline::measure(arguments.seconds)?,
             What::Memory => memory::measure()?,
             What::Modes { rows } => modes::measure(rows)?,

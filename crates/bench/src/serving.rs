@@ -26,7 +26,7 @@ use crate::{failed, shop};
 mod vectors;
 
 /// Facts, three seconds apart, the last of them now.
-const FACTS: usize = 200_000;
+pub(crate) const FACTS: usize = 200_000;
 const APART: i64 = 3 * shop::SECOND;
 const USERS: usize = 2000;
 const ITEMS: usize = 2000;
@@ -128,7 +128,7 @@ spec:
 }
 
 /// A data folder with the facts and a model that was trained on what is read of them; that model.
-fn prepare(folder: &Path, python: &str) -> Result<Box<dyn Predictor>, Problem> {
+pub(crate) fn prepare(folder: &Path, python: &str) -> Result<Box<dyn Predictor>, Problem> {
     let env = Env::real();
     for (name, text) in [
         ("headwater.yaml", "name: bench\n"),
@@ -185,15 +185,19 @@ fn script(python: &str, what: &str, folder: &Path) -> Command {
 
 /// A thousand facts as NDJSON.
 fn lines(first: usize, now: i64) -> String {
-    let facts = (first..first + 1000).map(|i| {
-        let fact = json!({
-            "id": format!("f{i}"), "amount": shop::delay(i), "time": now - (FACTS - i) as i64 * APART,
-            "user": format!("u{}", shop::tail(i, USERS)), "item": format!("i{}", shop::tail(i / 3, ITEMS)),
-            "place": format!("p{}", shop::tail(i / 7, PLACES)),
-        });
-        fact.to_string() + "\n"
-    });
+    let facts = first..first + 1000;
+    let facts = facts.map(|i| fact(i, now - (FACTS - i) as i64 * APART));
     facts.collect()
+}
+
+/// A fact as a line of NDJSON.
+pub(crate) fn fact(i: usize, time: i64) -> String {
+    let fact = json!({
+        "id": format!("f{i}"), "amount": shop::delay(i), "time": time,
+        "user": format!("u{}", shop::tail(i, USERS)), "item": format!("i{}", shop::tail(i / 3, ITEMS)),
+        "place": format!("p{}", shop::tail(i / 7, PLACES)),
+    });
+    fact.to_string() + "\n"
 }
 
 fn entity(seed: usize) -> Json {
@@ -315,14 +319,14 @@ impl Told {
     }
 }
 
-fn metrics(address: SocketAddr) -> Result<String, Problem> {
+pub(crate) fn metrics(address: SocketAddr) -> Result<String, Problem> {
     let mut client = Client::connect(address)?;
     let text = client.call(&get("/metrics"))?;
     Ok(String::from_utf8_lossy(text).into_owned())
 }
 
 /// The sum of a metric's series that have `label`.
-fn sum(metrics: &str, name: &str, label: &str) -> f64 {
+pub(crate) fn sum(metrics: &str, name: &str, label: &str) -> f64 {
     let lines = metrics
         .lines()
         .filter(|l| l.starts_with(name) && l.contains(label));
