@@ -10,6 +10,7 @@
 
 mod client;
 mod deadline;
+mod edge;
 mod flights;
 mod grpc;
 mod http;
@@ -39,7 +40,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 /// Measures Headwater.
 #[derive(Parser)]
 struct Arguments {
-    /// What to measure; by default everything but trees, serving, streaming and modes.
+    /// What to measure; by default everything but edge, trees, serving, streaming and modes.
     #[command(subcommand)]
     what: Option<What>,
     /// Seconds of each load over HTTP.
@@ -76,6 +77,12 @@ enum What {
     Streaming,
     /// Predictions that can't be made in time: more than fits, and a store that stands still or is gone.
     Deadline,
+    /// A bundle opened by a process of its own: the example in C over the library for devices.
+    Edge {
+        /// The stripped library, such as target/edge/libheadwater_edge_c.so.
+        #[arg(long)]
+        library: PathBuf,
+    },
     /// A million entities with ten windows; a state ten times its memory budget.
     Memory,
     /// One model in several modes over the same rows of the flights example, compared bit for bit.
@@ -131,6 +138,7 @@ fn main() -> Result<(), Problem> {
             What::Serving => serving::measure(arguments.seconds, &arguments.python)?,
             What::Streaming => streaming::measure(arguments.seconds, &arguments.python)?,
             What::Deadline => deadline::measure(arguments.seconds)?,
+            What::Edge { library } => edge::measure(&library, &arguments.python)?,
             What::Memory => memory::measure()?,
             What::Modes { rows } => modes::measure(rows)?,
             What::Query => query::measure(&arguments.python)?,

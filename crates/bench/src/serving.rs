@@ -200,7 +200,7 @@ pub(crate) fn fact(i: usize, time: i64) -> String {
     fact.to_string() + "\n"
 }
 
-fn entity(seed: usize) -> Json {
+pub(crate) fn entity(seed: usize) -> Json {
     json!({"user": format!("u{}", seed * 31 % USERS), "item": item(seed * 17), "place": format!("p{}", seed % PLACES)})
 }
 
@@ -229,7 +229,7 @@ fn post(path: &str, body: &Json) -> Vec<u8> {
     request(path, "application/json", &body.to_string())
 }
 
-fn ask(client: &mut Client, path: &str, body: &Json) -> Result<Json, Problem> {
+pub(crate) fn ask(client: &mut Client, path: &str, body: &Json) -> Result<Json, Problem> {
     serde_json::from_slice(client.call(&post(path, body))?).map_err(failed)
 }
 
