@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
@@ -80,6 +80,8 @@ pub struct Index {
     /// Reads the known ids into the filter.
     loader: Mutex<Option<JoinHandle<()>>>,
     closing: Arc<AtomicBool>,
+    /// How many bytes the store took when that was last asked.
+    bytes: AtomicU64,
 }
 
 impl Drop for Index {
@@ -166,7 +168,9 @@ impl Index {
             filter: Arc::new(IdFilter::new()),
             loader: Mutex::default(),
             closing: Arc::default(),
+            bytes: AtomicU64::default(),
         };
+        index.measure();
         lock(&index.gathered).reached = index.stored_reach(REACHED)?;
         index.load_filter()?;
         Ok(index)
@@ -452,8 +456,15 @@ impl Index {
         Ok(found)
     }
 
+    /// How many bytes the store takes, as of the last write to it. It doesn't ask the store, which waits for
+    /// whoever writes.
     pub fn size_bytes(&self) -> u64 {
-        self.database.disk_space().unwrap_or(0)
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    fn measure(&self) {
+        let bytes = self.database.disk_space().unwrap_or(0);
+        self.bytes.store(bytes, Ordering::Relaxed);
     }
 }
 

@@ -52,6 +52,6 @@ pub trait FeatureStore: Send + Sync {
     /// Returns once every write so far would survive a crash.
     fn sync(&self) -> Result<(), Problem>;
 
-    /// How many bytes the store takes.
+    /// How many bytes the store takes. It may wait as long as a read or a write.
     fn size_bytes(&self) -> u64;
 }

@@ -8,6 +8,8 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use headwater_features::{Catalog, CompiledView};
 use headwater_schema::{Contract, Micros, Problem, Sequence};
 
+use crate::shard::ViewCounters;
+
 /// A catalog, and what runs its views.
 pub struct InForce {
     catalog: Arc<Catalog>,
@@ -156,10 +158,12 @@ pub(crate) struct ViewRuntime {
     pub null_keys: AtomicU64,
     pub non_finite: AtomicU64,
     pub cold_reads: AtomicU64,
+    /// What each shard counts of the view.
+    pub counters: Vec<Arc<ViewCounters>>,
 }
 
 impl ViewRuntime {
-    pub fn new(slot: usize, reached: Sequence, filling: bool) -> Self {
+    pub fn new(slot: usize, reached: Sequence, filling: bool, shards: usize) -> Self {
         Self {
             slot,
             filling: AtomicBool::new(filling),
@@ -169,6 +173,7 @@ impl ViewRuntime {
             null_keys: AtomicU64::new(0),
             non_finite: AtomicU64::new(0),
             cold_reads: AtomicU64::new(0),
+            counters: (0..shards).map(|_| Arc::default()).collect(),
         }
     }
 

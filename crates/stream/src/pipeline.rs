@@ -2,12 +2,13 @@
 //!
 //! Three threads. The committer takes what waits in the queue as one group and makes it durable; the
 //! applier makes it visible and answers. So the disk works on the next group while the last one is
-//! applied, and many small writers share one sync. The third writes checkpoints, so that nobody
-//! waits for them.
+//! applied, and many small writers share one sync. The third writes checkpoints and measures the
+//! store, so that nobody waits for them.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use headwater_env::queue::{self, Receiver, RecvTimeoutError, Sender};
 use headwater_facts::{AppendRequest, Appended, FactLog};
@@ -15,6 +16,9 @@ use headwater_schema::Problem;
 use tracing::Span;
 
 use crate::Processor;
+
+/// How often the store is measured while no checkpoint is due.
+const STORE_MEASURED_EVERY: Duration = Duration::from_secs(10);
 
 /// What a caller hears of its request, once its facts are durable and visible.
 pub type Done = Box<dyn FnOnce(Result<Appended, Problem>) + Send>;
@@ -310,12 +314,16 @@ fn apply(
 
 /// A checkpoint that fails costs a longer replay, not a fact; the next one is tried in its turn.
 fn write_checkpoints(processor: &Processor, asked: &Receiver<()>) {
-    while asked.recv().is_ok() {
-        if !processor.checkpoint_due() {
-            continue;
-        }
-        if let Err(problem) = processor.checkpoint() {
-            tracing::error!(%problem, "a checkpoint can't be written");
+    loop {
+        match asked.recv_timeout(STORE_MEASURED_EVERY) {
+            Err(RecvTimeoutError::Disconnected) => return,
+            Err(RecvTimeoutError::Timeout) => processor.measure_store(),
+            Ok(()) if !processor.checkpoint_due() => {}
+            Ok(()) => {
+                if let Err(problem) = processor.checkpoint() {
+                    tracing::error!(%problem, "a checkpoint can't be written");
+                }
+            }
         }
     }
 }

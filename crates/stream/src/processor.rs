@@ -92,6 +92,7 @@ pub struct ProcessorStats {
     pub applied: Sequence,
     pub checkpointed: Sequence,
     pub checkpoints: u64,
+    /// As of when it was last measured: at the start, at a checkpoint, and by the pipeline every now and then.
     pub store_bytes: u64,
 }
 
@@ -107,6 +108,7 @@ pub struct Processor {
     applied: AtomicU64,
     checkpointed: AtomicU64,
     checkpoints: AtomicU64,
+    store_bytes: AtomicU64,
     /// Held while a checkpoint is written or definitions are replaced, so that they never mix. Taken
     /// before `applying`.
     pub(crate) checkpointing: Mutex<()>,
@@ -139,26 +141,29 @@ impl Processor {
         let front = positions.get(Self::APPLIED).copied().unwrap_or(0);
         let shards_count = options.shards.max(1);
         let bytes_max = options.memory_bytes_max / shards_count;
-        let shards = (0..shards_count).map(|_| {
-            let mut shard = Shard::new(bytes_max);
-            for (slot, view) in catalog.views().enumerate() {
-                shard.put(slot, view);
-            }
-            Mutex::new(shard)
-        });
-        let shards = shards.collect();
         let views = ServedView::all(&catalog, |view| {
             let mut slots = catalog.views();
             let slot = slots.position(|v| v.name == view.name).unwrap_or(0);
             let stored = positions.get(&view.state_id).copied().unwrap_or(0);
             if view.is_chained() {
                 // It keeps nothing that could be behind.
-                return Arc::new(ViewRuntime::new(slot, Sequence::MAX, false));
+                let runtime = ViewRuntime::new(slot, Sequence::MAX, false, shards_count);
+                return Arc::new(runtime);
             }
             // One that was being filled goes on being filled beside live facts.
             let filling = stored < front && positions.contains_key(&view.state_id);
-            Arc::new(ViewRuntime::new(slot, stored, filling))
+            Arc::new(ViewRuntime::new(slot, stored, filling, shards_count))
         })?;
+        let shards = (0..shards_count).map(|index| {
+            let mut shard = Shard::new(bytes_max);
+            for served in &views {
+                let runtime = &served.runtime;
+                shard.put(runtime.slot, &served.view, &runtime.counters[index]);
+            }
+            Mutex::new(shard)
+        });
+        let shards = shards.collect();
+        let store_bytes = AtomicU64::new(store.size_bytes());
         Ok(Self {
             in_force: RwLock::new(Arc::new(InForce::new(catalog, views))),
             shards,
@@ -169,6 +174,7 @@ impl Processor {
             applied: AtomicU64::new(0),
             checkpointed: AtomicU64::new(0),
             checkpoints: AtomicU64::new(0),
+            store_bytes,
             checkpointing: Mutex::default(),
             applying: Mutex::default(),
         })
@@ -305,7 +311,14 @@ impl Processor {
         self.store.sync()?;
         self.checkpointed.store(position, Ordering::Release);
         self.checkpoints.fetch_add(1, Ordering::Relaxed);
+        self.measure_store();
         Ok(())
+    }
+
+    /// Asks the store how large it is; waits as long as the store does.
+    pub(crate) fn measure_store(&self) {
+        let bytes = self.store.size_bytes();
+        self.store_bytes.store(bytes, Ordering::Relaxed);
     }
 
     /// Stores the changed states of a shard, letting go of it every now and then.
@@ -342,6 +355,8 @@ impl Processor {
         outcomes.ok_or_else(|| Problem::internal("read", "a read gave no outcomes"))
     }
 
+    /// Figures as of now. It takes no shard and asks no store: whoever holds a shard may be waiting for a
+    /// store that stands still, and that is when somebody wants to know.
     pub fn stats(&self) -> ProcessorStats {
         let mut shards = vec![ShardStats::default(); self.shards.len()];
         let view = |v: &Arc<ServedView>| {
@@ -359,15 +374,15 @@ impl Processor {
                 newest: Some(runtime.newest.load(Ordering::Relaxed)).filter(|t| *t > Micros::MIN),
                 filled: v.filled(),
             };
-            for (shard, held) in self.shards.iter().zip(&mut shards) {
-                let counters = lock(shard).counters(runtime.slot);
-                held.entities_in_memory += counters.entities;
-                held.bytes_in_memory += counters.bytes;
-                stats.facts += counters.facts;
-                stats.entities_in_memory += counters.entities;
-                stats.bytes_in_memory += counters.bytes;
-                stats.evictions += counters.evictions;
-                stats.loads += counters.loads;
+            for (counters, held) in runtime.counters.iter().zip(&mut shards) {
+                let (entities, bytes) = (counters.entities.get(), counters.bytes.get());
+                held.entities_in_memory += entities;
+                held.bytes_in_memory += bytes;
+                stats.facts += counters.facts.get();
+                stats.entities_in_memory += entities;
+                stats.bytes_in_memory += bytes;
+                stats.evictions += counters.evictions.get();
+                stats.loads += counters.loads.get();
             }
             stats
         };
@@ -377,7 +392,7 @@ impl Processor {
             applied: self.applied(),
             checkpointed: self.checkpointed.load(Ordering::Acquire),
             checkpoints: self.checkpoints.load(Ordering::Relaxed),
-            store_bytes: self.store.size_bytes(),
+            store_bytes: self.store_bytes.load(Ordering::Relaxed),
         }
     }
 }

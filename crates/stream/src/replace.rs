@@ -74,13 +74,14 @@ impl Processor {
         commit()?;
         let new = Arc::new(InForce::new(catalog.clone(), views));
         let used: BTreeSet<usize> = new.views.iter().map(|v| v.runtime.slot).collect();
-        for shard in &self.shards {
+        for (index, shard) in self.shards.iter().enumerate() {
             let mut shard = lock(shard);
             for dropped in old.views.iter().filter(|v| !used.contains(&v.runtime.slot)) {
                 shard.remove(dropped.runtime.slot);
             }
             for view in &new.views {
-                shard.put(view.runtime.slot, &view.view);
+                let runtime = &view.runtime;
+                shard.put(runtime.slot, &view.view, &runtime.counters[index]);
             }
         }
         let gone = old.views.iter().map(|v| &v.runtime);
@@ -114,17 +115,18 @@ impl Processor {
     /// What runs a view that is new, or whose state is. It needs no filling where there is nothing
     /// behind it.
     fn new_runtime(&self, view: &CompiledView, slot: usize, stored: Sequence) -> ViewRuntime {
+        let shards = self.shards.len();
         if view.is_chained() {
-            return ViewRuntime::new(slot, Sequence::MAX, false);
+            return ViewRuntime::new(slot, Sequence::MAX, false, shards);
         }
         let applied = self.applied();
         let first = self.facts.first_sequence().saturating_sub(1);
         let mut sources = view.sources.iter();
         let no_facts = sources.all(|s| self.facts.newest(&s.contract).is_none());
         if no_facts || stored.max(first) >= applied {
-            return ViewRuntime::new(slot, applied, false);
+            return ViewRuntime::new(slot, applied, false, shards);
         }
-        ViewRuntime::new(slot, stored.max(first), true)
+        ViewRuntime::new(slot, stored.max(first), true, shards)
     }
 
     /// Brings the views that are being filled to the present, while live facts go on coming in;

@@ -8,7 +8,10 @@ use headwater_aggregate::EntityState;
 use headwater_features::{CompiledView, FeatureStore, PreparedFacts};
 use headwater_schema::{EntityKey, Problem, Sequence};
 
+mod counters;
 mod settle;
+
+pub(crate) use counters::ViewCounters;
 
 /// The states in memory of one shard.
 pub(crate) struct Shard {
@@ -22,24 +25,12 @@ struct ViewShard {
     view: Arc<CompiledView>,
     /// Boxed: a table has free places, and they should be small.
     entities: HashMap<EntityKey, Box<Entry>, FixedState>,
-    counters: ViewCounters,
-    /// About how many bytes the states take.
-    bytes: usize,
+    counters: Arc<ViewCounters>,
     /// The entities that changed since their states were stored. Some may have been stored or have
     /// left memory since.
     changed: Vec<EntityKey>,
     /// Whether the view is gone and its slot waits for another.
     dropped: bool,
-}
-
-/// What a shard counts of one view.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct ViewCounters {
-    pub facts: u64,
-    pub evictions: u64,
-    pub loads: u64,
-    pub entities: u64,
-    pub bytes: u64,
 }
 
 /// The state of an entity, made from its facts again.
@@ -59,15 +50,19 @@ struct Entry {
 }
 
 impl ViewShard {
-    fn new(view: &Arc<CompiledView>) -> Self {
+    /// A slot that waits for a view; it holds nothing of `view`.
+    fn vacant(view: &Arc<CompiledView>) -> Self {
         Self {
             view: view.clone(),
             entities: HashMap::with_hasher(FixedState::default()),
-            counters: ViewCounters::default(),
-            bytes: 0,
+            counters: Arc::default(),
             changed: Vec::new(),
-            dropped: false,
+            dropped: true,
         }
+    }
+
+    fn bytes(&self) -> usize {
+        self.counters.bytes.get() as usize
     }
 
     /// Takes a state into memory.
@@ -79,9 +74,10 @@ impl ViewShard {
             used: true,
         };
         let bytes = entry.bytes;
-        self.bytes += bytes;
         self.entities
             .insert(EntityKey::from_bytes(key), Box::new(entry));
+        self.counters.entities.set(self.entities.len() as u64);
+        self.counters.bytes.add(bytes as u64);
         bytes
     }
 }
@@ -95,25 +91,28 @@ impl Shard {
         }
     }
 
-    /// Puts a view in its slot: a new one, or another definition over the same state.
-    pub(crate) fn put(&mut self, slot: usize, view: &Arc<CompiledView>) {
-        match self.views.get_mut(slot) {
-            Some(shard) => {
-                shard.view = view.clone();
-                shard.dropped = false;
-            }
-            None => self.views.push(ViewShard::new(view)),
+    /// Puts a view in its slot: a new one, or another definition over the same state, with its own
+    /// counters. Slots are filled in any order.
+    pub(crate) fn put(
+        &mut self,
+        slot: usize,
+        view: &Arc<CompiledView>,
+        counters: &Arc<ViewCounters>,
+    ) {
+        while self.views.len() <= slot {
+            self.views.push(ViewShard::vacant(view));
         }
+        let shard = &mut self.views[slot];
+        shard.view = view.clone();
+        shard.counters = counters.clone();
+        shard.dropped = false;
     }
 
     /// Lets a view's states go; its slot takes no more facts.
     pub(crate) fn remove(&mut self, slot: usize) {
         let shard = &mut self.views[slot];
-        self.bytes = self.bytes.saturating_sub(shard.bytes);
-        *shard = ViewShard {
-            dropped: true,
-            ..ViewShard::new(&shard.view)
-        };
+        self.bytes = self.bytes.saturating_sub(shard.bytes());
+        *shard = ViewShard::vacant(&shard.view);
     }
 
     /// Applies the rows of prepared facts that belong to this shard.
@@ -134,8 +133,9 @@ impl Shard {
             entry.state.insert(layout, &facts.rows, row);
             entry.bytes += row_bytes;
             self.bytes += row_bytes;
-            self.views[view].bytes += row_bytes;
-            self.views[view].counters.facts += 1;
+            let counters = &self.views[view].counters;
+            counters.bytes.add(row_bytes as u64);
+            counters.facts.add(1);
         }
         Ok(())
     }
@@ -183,7 +183,7 @@ impl Shard {
         let shard = &mut self.views[view];
         if !shard.entities.contains_key(key) {
             let loaded = load(&shard.view, key, store)?;
-            shard.counters.loads += u64::from(loaded.is_some());
+            shard.counters.loads.add(u64::from(loaded.is_some()));
             let state = loaded.unwrap_or_else(|| EntityState::new(&shard.view.layout));
             self.bytes += shard.admit(key, state);
         }
@@ -217,20 +217,11 @@ impl Shard {
         match load(&shard.view, key, store)? {
             None => Ok(Some(read(None))),
             Some(state) => {
-                shard.counters.loads += 1;
+                shard.counters.loads.add(1);
                 let answer = read(Some(&state));
                 self.bytes += shard.admit(key, state);
                 Ok(Some(answer))
             }
-        }
-    }
-
-    pub(crate) fn counters(&self, view: usize) -> ViewCounters {
-        let shard = &self.views[view];
-        ViewCounters {
-            entities: shard.entities.len() as u64,
-            bytes: shard.bytes as u64,
-            ..shard.counters
         }
     }
 }

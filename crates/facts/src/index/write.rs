@@ -116,6 +116,7 @@ impl Index {
         self.meta
             .insert(REACHED, gathered.reached.to_be_bytes())
             .map_err(|e| failed(&e))?;
+        self.measure();
         *lock(&self.writing) = None;
         if let Ok(mut written) = Arc::try_unwrap(gathered) {
             written.clear();

@@ -1,9 +1,12 @@
-//! Checkpoints and evictions over a store that fails now and then lose nothing.
+//! Checkpoints and evictions over a store that fails now and then lose nothing, and a store that stands
+//! still keeps nobody from the figures.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
 use headwater_env::Env;
+use headwater_env::queue::{Receiver, Sender, bounded};
 use headwater_facts::{AppendRequest, Change, EmbeddedFactLog, FactLogOptions};
 use headwater_features::MemoryFeatureStore;
 use headwater_schema::decode::{BodyFormat, DecodeLimits, decode};
@@ -40,17 +43,48 @@ spec:
   sources: [{contract: purchase}]
   features: [{name: purchases, aggregate: count}]
 ";
+/// A view, and one upstream of it whose name comes later.
+const CHAINED: &str = "
+---
+apiVersion: headwater/v1
+kind: FeatureView
+name: busiest
+spec:
+  entity: customer
+  sources: [{view: visiting}]
+  features: [{name: most, aggregate: max, of: visits_1h, windows: [1h]}]
+---
+apiVersion: headwater/v1
+kind: FeatureView
+name: visiting
+spec:
+  entity: customer
+  sources: [{contract: purchase}]
+  features: [{name: visits, aggregate: count, windows: [1h]}]
+";
 const CUSTOMERS: i64 = 40;
+/// What comes at all comes long before.
+const WAIT: Duration = Duration::from_secs(20);
 
-/// A store that refuses writes while it is told to.
+/// A store that refuses writes while it is told to, and may stand still.
 #[derive(Default)]
 struct FailingStore {
     inner: MemoryFeatureStore,
     full: AtomicBool,
+    /// Tells that the next read has come, and what that waits for. Held meanwhile: an LSM whose disk
+    /// stands still can't say how large it is either.
+    stall: Mutex<Option<(Sender<()>, Receiver<()>)>>,
 }
 
 impl FeatureStore for FailingStore {
     fn get(&self, view: &str, keys: &[&[u8]]) -> Result<Vec<Option<Vec<u8>>>, Problem> {
+        let mut stall = lock(&self.stall);
+        if let Some((reached, until)) = stall.take() {
+            reached.send(()).expect("the test waits");
+            // It ends when the test lets go of the other side.
+            let _ = until.recv();
+        }
+        drop(stall);
         self.inner.get(view, keys)
     }
 
@@ -74,6 +108,7 @@ impl FeatureStore for FailingStore {
     }
 
     fn size_bytes(&self) -> u64 {
+        let _stall = lock(&self.stall);
         self.inner.size_bytes()
     }
 }
@@ -85,18 +120,22 @@ struct Shop {
     catalog: Arc<Catalog>,
 }
 
+fn catalog(definitions: &str) -> Arc<Catalog> {
+    let documents = YamlDocument::parse_all("shop.yaml", definitions).expect("documents");
+    Arc::new(Catalog::compile(&documents).expect("compiles"))
+}
+
 impl Shop {
     fn new() -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let options = FactLogOptions::default();
         let (log, _) =
             EmbeddedFactLog::open(&Env::real(), folder.path(), options, Vec::new()).expect("a log");
-        let documents = YamlDocument::parse_all("shop.yaml", DEFINITIONS).expect("documents");
         Self {
             _folder: folder,
             log: Arc::new(log),
             store: Arc::default(),
-            catalog: Arc::new(Catalog::compile(&documents).expect("compiles")),
+            catalog: catalog(DEFINITIONS),
         }
     }
 
@@ -183,4 +222,68 @@ fn states_stay_in_memory_until_the_store_has_them() {
     assert_eq!(purchases(&processor), 2, "and nothing is counted twice");
     let stats = &processor.stats().views[0];
     assert_eq!(stats.bytes_in_memory, 0, "the budget holds");
+}
+
+/// Facts, entities in memory, evictions and loads of a view.
+fn figures(stats: &ProcessorStats, view: &str) -> [u64; 4] {
+    let stats = stats.views.iter().find(|v| v.view.as_ref() == view);
+    let stats = stats.expect("the view");
+    [
+        stats.facts,
+        stats.entities_in_memory,
+        stats.evictions,
+        stats.loads,
+    ]
+}
+
+#[test]
+fn figures_come_while_a_read_waits_for_a_store_that_stands_still() {
+    const ALL: u64 = CUSTOMERS as u64;
+    let shop = Shop::new();
+    // Without room in memory every read asks the store.
+    let processor = Arc::new(shop.open(0));
+    processor.apply(&shop.append()).expect("applied");
+    let (reached, standing) = bounded("test.reached", 1);
+    let (go, until) = bounded("test.go", 1);
+    *lock(&shop.store.stall) = Some((reached, until));
+    let reader = processor.clone();
+    let reading = std::thread::spawn(move || purchases(&reader));
+    standing.recv_timeout(WAIT).expect("the read has come");
+    let (tell, told) = bounded("test.told", 1);
+    let asked = processor.clone();
+    std::thread::spawn(move || drop(tell.try_send(asked.stats())));
+    let stats = told.recv_timeout(WAIT);
+    // Whatever came of it, the read ends.
+    drop(go);
+    assert_eq!(reading.join().expect("reads"), 1);
+    let stats = stats.expect("figures without the store");
+    assert_eq!(figures(&stats, "spending"), [ALL, 0, ALL, 0]);
+    let stats = processor.stats();
+    assert_eq!(figures(&stats, "spending"), [ALL, 0, 2 * ALL, ALL]);
+}
+
+#[test]
+fn figures_follow_views_that_come_and_go_whatever_their_names() {
+    const ALL: u64 = CUSTOMERS as u64;
+    let shop = Shop::new();
+    let processor = shop.open(1 << 30);
+    let more = catalog(&format!("{DEFINITIONS}{CHAINED}"));
+    processor
+        .replace(more.clone(), || Ok(()))
+        .expect("replaced");
+    processor.apply(&shop.append()).expect("applied");
+    let stats = processor.stats();
+    for view in ["spending", "visiting"] {
+        assert_eq!(figures(&stats, view), [ALL, ALL, 0, 0], "{view}");
+    }
+    assert_eq!(figures(&stats, "busiest"), [0; 4], "it keeps no state");
+    assert_eq!(stats.shards[0].entities_in_memory, 2 * ALL);
+    let fewer = shop.catalog.clone();
+    processor.replace(fewer, || Ok(())).expect("replaced");
+    assert_eq!(processor.stats().shards[0].entities_in_memory, ALL);
+    // A view that comes again begins anew, and has nothing of what its place held before.
+    processor.replace(more, || Ok(())).expect("replaced");
+    let stats = processor.stats();
+    assert_eq!(figures(&stats, "spending"), [ALL, ALL, 0, 0]);
+    assert_eq!(figures(&stats, "visiting"), [0; 4]);
 }

@@ -132,8 +132,10 @@ impl Shard {
         for key in &victims {
             shard.entities.remove(key);
         }
-        shard.counters.evictions += victims.len() as u64;
-        shard.bytes = shard.bytes.saturating_sub(freed);
+        let (counters, bytes) = (&shard.counters, shard.bytes().saturating_sub(freed));
+        counters.evictions.add(victims.len() as u64);
+        counters.entities.set(shard.entities.len() as u64);
+        counters.bytes.set(bytes as u64);
         self.bytes = self.bytes.saturating_sub(freed);
         Ok(())
     }
@@ -151,15 +153,16 @@ impl Shard {
     /// Measures the states that changed since they were last stored.
     fn measure(&mut self) {
         for shard in &mut self.views {
-            shard.bytes = 0;
+            let mut bytes = 0;
             for entry in shard.entities.values_mut() {
                 if entry.dirty {
                     entry.bytes = entry.state.size_bytes();
                 }
-                shard.bytes += entry.bytes;
+                bytes += entry.bytes;
             }
+            shard.counters.bytes.set(bytes as u64);
         }
-        self.bytes = self.views.iter().map(|v| v.bytes).sum();
+        self.bytes = self.views.iter().map(ViewShard::bytes).sum();
     }
 }
 
