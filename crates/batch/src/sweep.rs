@@ -24,6 +24,8 @@ mod entities;
 mod few;
 mod gathering;
 mod held;
+#[cfg(test)]
+mod progress;
 mod results;
 mod rows;
 mod stop;
@@ -38,6 +40,7 @@ use rows::{Rows, rows_of};
 pub use stop::Stop;
 use values::Shape;
 
+use crate::SweepProgress;
 use crate::spill::{Spill, SpillLimit};
 
 /// Moments of a chained view that are grouped by what was known: each group goes through the facts again.
@@ -123,7 +126,18 @@ impl Sweep<'_> {
         moments: impl Iterator<Item = Result<Moment, Problem>>,
         stop: &Stop,
     ) -> Result<SweptRows, Problem> {
-        self.swept(plan, Box::new(moments), stop)
+        self.features_with_progress(plan, moments, stop, &SweepProgress::default())
+    }
+
+    /// As [`Sweep::features_until`]; `progress` hears how far it is. Of a chained view the view upstream isn't told of.
+    pub fn features_with_progress(
+        &self,
+        plan: &ReadPlan,
+        moments: impl Iterator<Item = Result<Moment, Problem>>,
+        stop: &Stop,
+        progress: &SweepProgress,
+    ) -> Result<SweptRows, Problem> {
+        self.swept(plan, Box::new(moments), stop, progress)
     }
 
     /// Refuses moments, the earliest of which is given, that need facts which are no longer kept.
@@ -165,11 +179,13 @@ impl Sweep<'_> {
         plan: &ReadPlan,
         moments: Box<dyn Iterator<Item = Result<Moment, Problem>> + '_>,
         stop: &Stop,
+        progress: &SweepProgress,
     ) -> Result<SweptRows, Problem> {
         let options = &self.options;
         let spill = Spill::new(self.env, &options.spill_folder, &options.spill_limit);
         let results_bytes_max = options.memory_bytes_max / 4;
-        let mut results = Results::new(spill.clone(), results_bytes_max, Shape::of(plan), stop);
+        let shape = Shape::of(plan);
+        let mut results = Results::new(spill.clone(), results_bytes_max, shape, stop, progress);
         let end = self.facts.last_sequence();
         let pass = Pass {
             // A quarter is left for what a chunk and a state take.
@@ -177,6 +193,7 @@ impl Sweep<'_> {
             plan,
             spill,
             stop,
+            progress,
         };
         let mut moments = (0u64..).zip(moments);
         if plan.view().is_chained() {
@@ -205,6 +222,7 @@ struct Pass<'a> {
     plan: &'a ReadPlan,
     spill: Arc<Spill>,
     stop: &'a Stop,
+    progress: &'a SweepProgress,
 }
 
 impl Pass<'_> {
@@ -290,16 +308,37 @@ impl Pass<'_> {
             }
             return gathering.read(results);
         }
+        self.gather_all(end, &mut gathering)?;
+        gathering.read(results)
+    }
+
+    /// Gathers all facts up to `end`: each source goes through the log by itself.
+    fn gather_all(&self, end: Sequence, gathering: &mut Gathering<'_>) -> Result<(), Problem> {
+        let (sweep, view) = (self.sweep, self.plan.view());
+        let first = sweep.facts.first_sequence();
+        let each = (end + 1).saturating_sub(first);
+        let total = each * view.sources.len() as u64;
+        self.progress.facts(0, total);
+        let mut before = 0;
         for index in 0..view.sources.len() {
             for rows in rows_of(sweep, view, index, end, self.stop)? {
                 self.stop.check()?;
                 match rows? {
-                    Rows::Facts(facts) => gathering.facts(facts)?,
+                    Rows::Facts(facts) => {
+                        let last = facts.rows.sequences.last().copied();
+                        gathering.facts(facts)?;
+                        if let Some(last) = last {
+                            let read = (last + 1).saturating_sub(first);
+                            self.progress.facts(before + read, total);
+                        }
+                    }
                     Rows::Removed(kept, since) => gathering.removed(&kept, &since)?,
                 }
             }
+            before += each;
+            self.progress.facts(before, total);
         }
-        gathering.read(results)
+        Ok(())
     }
 }
 

@@ -13,8 +13,9 @@ use arrow::array::{Array, ArrayRef, RecordBatch};
 use arrow::datatypes::{Field as ArrowField, Schema, SchemaRef};
 use headwater_api::backend::TrainingSetRequest;
 use headwater_batch::{
-    KeyShape, Manifest, Moment, OutputFormat, Pieces, Spill, SpillLimit, SpineShape, SpineTime,
-    Stop, Sweep, SweepOptions, SweptRows, TableWriter, spine_format, spool,
+    KeyShape, Manifest, Moment, OutputFormat, Pieces, ProgressHook, Spill, SpillLimit, SpineShape,
+    SpineTime, Step, Stop, Sweep, SweepOptions, SweepProgress, SweptRows, TableWriter,
+    spine_format, spool,
 };
 use headwater_env::ReadFile;
 use headwater_facts::FactLog;
@@ -115,6 +116,7 @@ pub(crate) struct Work<'a> {
     spill: Arc<Spill>,
     limit: SpillLimit,
     pub stop: &'a Stop,
+    pub progress: ProgressHook,
 }
 
 /// What a spine is read by.
@@ -191,13 +193,14 @@ impl Engine {
     }
 
     /// Writes a training set of a spine in a file to a file, and its manifest beside it. `again` is the manifest of one that
-    /// is to be made again: what would not be the same is refused.
+    /// is to be made again: what would not be the same is refused. `progress` hears how far it is.
     pub fn write_training_set(
         &self,
         request: &TrainingSetRequest,
         spine: &Path,
         out: &Path,
         again: Option<&Manifest>,
+        progress: &ProgressHook,
     ) -> Result<Manifest, Problem> {
         let table = table_format(out)?;
         refuse_own_spine(&self.env, spine, out)?;
@@ -206,7 +209,10 @@ impl Engine {
         let spine = self.env.files.open_read(spine).map_err(unreadable)?;
         let _running = self.making.begin()?;
         let stop = Stop::default();
-        let work = self.work(&stop);
+        let work = Work {
+            progress: progress.clone(),
+            ..self.work(&stop)
+        };
         let asked = self.asked(request)?;
         let made = self.make(asked, &Arc::from(spine), format, &work)?;
         let manifest = made.manifest(self.facts.first_sequence(), table);
@@ -232,6 +238,7 @@ impl Engine {
             spill: Spill::new(&self.env, &self.data.spill(), &limit),
             limit,
             stop,
+            progress: ProgressHook::default(),
         }
     }
 
@@ -281,6 +288,7 @@ impl Engine {
             spill: &work.spill,
             bytes_max: self.making.settings.memory_bytes_max / 4,
             stop: work.stop,
+            progress: &work.progress,
         };
         let spine = taking.take(file, format)?;
         let made = Made {
@@ -331,7 +339,7 @@ impl Engine {
     pub(crate) fn swept(&self, made: &Made<'_>) -> Result<Vec<SweptRows>, Problem> {
         let sweep = self.sweep(made);
         let mut views = Vec::new();
-        for reads in &made.plan.views {
+        for (number, reads) in made.plan.views.iter().enumerate() {
             let entity = &reads.plan.view().entity.name;
             let mut entities = made.plan.shape.entities.iter();
             let place = entities.position(|e| e.name == *entity).unwrap_or_default();
@@ -344,7 +352,9 @@ impl Engine {
                 };
                 Ok(both.map(moment).collect())
             });
-            views.push(sweep.features_until(&reads.plan, moments, made.work.stop)?);
+            let (plan, progress) = (&reads.plan, made.sweep_progress(number));
+            let swept = sweep.features_with_progress(plan, moments, made.work.stop, &progress)?;
+            views.push(swept);
         }
         Ok(views)
     }
@@ -361,6 +371,11 @@ impl Engine {
         let mut views = self.swept(made)?;
         let mut labels = self.swept_labels(made)?;
         let mut table = TableWriter::new(format, schema, Box::new(out))?;
+        let rows_written = |rows: usize| {
+            let (progress, all) = (&made.work.progress, made.spine.count as u64);
+            progress.tell(Step::WriteTable, rows as u64, Some(all));
+        };
+        rows_written(0);
         for chunk in made.spine.chunks() {
             made.work.stop.check()?;
             let chunk = chunk?;
@@ -377,6 +392,7 @@ impl Engine {
                 Problem::internal("training-set", "rows can't be put together").detail(e)
             })?;
             table.write(&rows)?;
+            rows_written(chunk.first + rows.num_rows());
         }
         table.finish()?;
         Ok(nulls)
@@ -398,6 +414,13 @@ impl Made<'_> {
         let context = self.spine.columns.context(&chunk.rows, chunk.first)?;
         let features = self.plan.finish_columns(found, context.clone(), rows)?;
         Ok((features, context))
+    }
+
+    /// Hears of one of the sweeps: those of the views, then those of the labels.
+    fn sweep_progress(&self, number: usize) -> SweepProgress {
+        let sweeps = self.plan.views.len() + self.labels.len();
+        let progress = &self.work.progress;
+        progress.of_sweep(number + 1, sweeps, self.spine.count)
     }
 
     /// The spine's own columns, then the features, then the labels.

@@ -14,6 +14,7 @@ use headwater_schema::{Problem, Value};
 
 use super::Stop;
 use super::values::{Shape, Values};
+use crate::SweepProgress;
 use crate::spill::{Records, Spill, SpillFile};
 
 /// The least that a run is worth. Unit tests have short ones, so that few rows make several.
@@ -26,6 +27,9 @@ pub(super) struct Results {
     spill: Arc<Spill>,
     bytes_max: usize,
     stop: Stop,
+    progress: SweepProgress,
+    /// Rows that were begun.
+    begun: u64,
     held: Values,
     file: Option<SpillFile>,
     /// Where the runs start in the file.
@@ -34,11 +38,19 @@ pub(super) struct Results {
 
 impl Results {
     /// Holds about `bytes_max` bytes of columns.
-    pub(super) fn new(spill: Arc<Spill>, bytes_max: usize, shape: Shape, stop: &Stop) -> Self {
+    pub(super) fn new(
+        spill: Arc<Spill>,
+        bytes_max: usize,
+        shape: Shape,
+        stop: &Stop,
+        progress: &SweepProgress,
+    ) -> Self {
         Self {
             spill,
             bytes_max: bytes_max.max(RUN_BYTES_MIN),
             stop: stop.clone(),
+            progress: progress.clone(),
+            begun: 0,
             held: Values::new(Arc::new(shape)),
             file: None,
             runs: Vec::new(),
@@ -66,6 +78,8 @@ impl Results {
             self.write_run()?;
         }
         self.held.begin_row(row);
+        self.begun += 1;
+        self.progress.rows(self.begun);
         Ok(())
     }
 

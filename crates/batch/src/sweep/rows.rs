@@ -14,6 +14,7 @@ use headwater_schema::{
 };
 
 use super::{Moment, Stop, Sweep};
+use crate::SweepProgress;
 
 /// Facts read from the log at a time.
 const READ_FACTS: usize = 8192;
@@ -107,7 +108,7 @@ fn chained_rows<'a>(
         Err(problem) => Some(Err(problem)),
     });
     let moments = kept.flat_map(move |kept| moments_at(kept, end));
-    let mut swept = sweep.swept(&plan, Box::new(moments), stop)?;
+    let mut swept = sweep.swept(&plan, Box::new(moments), stop, &SweepProgress::default())?;
     Ok(Box::new(raw(needed_above)?.map(move |raw| match raw? {
         Raw::Facts(rows) => {
             let kept = keep(above, rows)?;

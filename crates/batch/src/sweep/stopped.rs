@@ -19,7 +19,7 @@ use headwater_schema::{
 
 use super::{Moment, SpillLimit, Stop, Sweep, SweepOptions};
 
-const PROJECT: &str = "kind: DataContract
+pub(super) const PROJECT: &str = "kind: DataContract
 apiVersion: v3.1.0
 id: shop
 version: 1.0.0
@@ -54,7 +54,7 @@ spec:
   features: [{name: most, aggregate: max, of: n_1h, windows: [1h]}]
 ";
 /// Facts of a batch: the log is read in pieces of two.
-const FACTS: usize = 4096;
+pub(super) const FACTS: usize = 4096;
 const BATCHES: usize = 10;
 
 /// A log that says stop when it is read for the `at`th time.
@@ -98,7 +98,7 @@ impl FactLog for Stopping {
     }
 }
 
-fn batch(number: usize) -> FactBatch {
+pub(super) fn batch(number: usize) -> FactBatch {
     let facts = || number * FACTS..(number + 1) * FACTS;
     let text = |letter: char, of: usize| -> ArrayRef {
         let texts = facts().map(|i| Some(format!("{letter}{}", i % of)));

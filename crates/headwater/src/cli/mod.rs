@@ -23,6 +23,7 @@ mod init;
 mod keys;
 mod models;
 mod print;
+mod progress;
 mod quarantine;
 mod query;
 mod registry;

@@ -17,6 +17,7 @@ use headwater_schema::time::format_timestamp;
 use serde_json::json;
 
 use super::facts::{known_at, known_at_text, time};
+use super::progress::ProgressDisplay;
 use super::remote::Remote;
 use super::{Context, Failure, print};
 
@@ -112,7 +113,9 @@ fn make(context: &Context, arguments: &TrainingSetArguments) -> Result<Manifest,
     let (request, again) = arguments.asked(context)?;
     let engine = context.engine()?;
     let (spine, out) = (&arguments.spine, &arguments.out);
-    Ok(engine.write_training_set(&request, spine, out, again.as_ref())?)
+    let display = ProgressDisplay::new(context.json);
+    let hook = display.hook();
+    Ok(engine.write_training_set(&request, spine, out, again.as_ref(), &hook)?)
 }
 
 /// Has a server make it. What it sends is written as it comes; the manifest comes before the first row.

@@ -40,7 +40,9 @@ impl Engine {
                 let moments = made.label_moments(place, chunk)?.into_iter();
                 Ok(moments.map(|m| m.unwrap_or_else(nobody)).collect())
             });
-            let view = sweep.features_until(&label.plan(), moments, made.work.stop)?;
+            let (plan, stop) = (label.plan(), made.work.stop);
+            let progress = made.sweep_progress(made.plan.views.len() + place);
+            let view = sweep.features_with_progress(&plan, moments, stop, &progress)?;
             Ok(SweptLabel { place, view })
         };
         made.labels.iter().enumerate().map(swept).collect()

@@ -10,8 +10,8 @@ use arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch, UInt64Array};
 use arrow::datatypes::{Int64Type, SchemaRef, UInt64Type};
 use headwater_api::backend::{KnownAt, TrainingKnownAt};
 use headwater_batch::{
-    KeptRows, KeptRowsWriter, KnownRule, RowMoment, Spill, SpineColumns, SpineReader, SpineShape,
-    Stop, fact_positions, sha256_of,
+    KeptRows, KeptRowsWriter, KnownRule, ProgressHook, RowMoment, Spill, SpineColumns, SpineReader,
+    SpineShape, Step, Stop, fact_positions, sha256_of,
 };
 use headwater_env::ReadFile;
 use headwater_schema::decode::BodyFormat;
@@ -79,6 +79,7 @@ pub(super) struct Taking<'a> {
     /// What rows and cursors may take of memory.
     pub bytes_max: usize,
     pub stop: &'a Stop,
+    pub progress: &'a ProgressHook,
 }
 
 impl Taking<'_> {
@@ -86,13 +87,19 @@ impl Taking<'_> {
         let shape = self.shape;
         let reader = SpineReader::new(shape.wanted());
         let mut taken: Option<Taken> = None;
-        let mut sink = |rows: RecordBatch| {
+        let mut sink = |rows: RecordBatch| -> Result<(), Problem> {
             self.stop.check()?;
-            match &mut taken {
-                Some(taken) => taken.push(rows),
-                none => none.insert(Taken::begin(self, rows.schema())?).push(rows),
-            }
+            let taken = match &mut taken {
+                Some(taken) => taken,
+                none => none.insert(Taken::begin(self, rows.schema())?),
+            };
+            taken.push(rows)?;
+            let count = taken.count as u64;
+            self.progress.tell(Step::ReadSpine, count, None);
+            Ok(())
         };
+        // Text is looked at as a whole before its first row.
+        self.progress.tell(Step::ReadSpine, 0, None);
         spine_rows(file, format, reader, self.stop, &mut sink)?;
         let none = || Problem::internal("spine", "a spine has no rows");
         let sha256 = sha256_of(file.as_ref()).map_err(unreadable)?;

@@ -13,7 +13,7 @@ use arrow::compute::concat_batches;
 use arrow::datatypes::{Field, Int32Type, Int64Type};
 use arrow::ipc::writer::StreamWriter;
 use headwater_api::backend::{Names, TrainingSetRequest};
-use headwater_batch::{OutputFormat, TableWriter};
+use headwater_batch::{OutputFormat, ProgressHook, TableWriter};
 use headwater_schema::decode::{BodyFormat, read_record_batches};
 use headwater_schema::time::{format_date, format_timestamp, parse_timestamp};
 use headwater_testkit::TempProject;
@@ -380,9 +380,13 @@ impl Shop {
 
     fn make(&self, spine: &str, out: &str) -> Vec<u8> {
         let at = |name: &str| self.project.path().join(name);
-        let made =
-            self.engine
-                .write_training_set(&self.request, &at(spine), Path::new(&at(out)), None);
+        let made = self.engine.write_training_set(
+            &self.request,
+            &at(spine),
+            Path::new(&at(out)),
+            None,
+            &ProgressHook::default(),
+        );
         made.unwrap_or_else(|problem| panic!("{spine} to {out}: {problem}"));
         std::fs::read(at(out)).unwrap()
     }
@@ -463,9 +467,13 @@ fn what_no_type_of_a_column_holds_is_named_with_its_row() {
         let spine = row(first) + &row(second);
         shop.project.write("w.ndjson", spine);
         let at = |name: &str| shop.project.path().join(name);
-        let made = shop
-            .engine
-            .write_training_set(request, &at("w.ndjson"), &at("w.csv"), None);
+        let made = shop.engine.write_training_set(
+            request,
+            &at("w.ndjson"),
+            &at("w.csv"),
+            None,
+            &ProgressHook::default(),
+        );
         let said = made.unwrap_err();
         let text = format!("{said} {:?} {:?} {}", said.field, said.hint, said.detail);
         assert!(text.contains(words), "no {words} in {text}");

@@ -1,6 +1,6 @@
 //! Training sets from outside: equal to live reads at the same cursors, in every format; what is refused.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use arrow::array::{
     Array, ArrayRef, AsArray, BinaryArray, BooleanArray, Decimal128Array, DurationMicrosecondArray,
@@ -11,6 +11,8 @@ use arrow::compute::cast;
 use arrow::datatypes::{DataType as ArrowType, Int64Type, TimeUnit};
 use arrow::ipc::CompressionType;
 use arrow::ipc::writer::{FileWriter, IpcWriteOptions, StreamWriter};
+use headwater_api::backend::{Names, TrainingSetRequest};
+use headwater_batch::{Progress, ProgressHook, Step};
 use headwater_schema::decode::BodyFormat;
 use headwater_testkit::{ServerProcess, TempProject, call_with};
 use parquet::arrow::ArrowWriter;
@@ -276,6 +278,64 @@ fn rows_are_what_live_reads_say() {
     }
     let spilled = std::fs::read_dir(project.path().join(".headwater/spill"));
     assert_eq!(spilled.expect("something was spilled").count(), 0);
+}
+
+#[test]
+fn each_step_is_told_up_to_all_rows() {
+    let project = shop();
+    project.write("s.csv", csv());
+    let config = headwater::Config::named("shop");
+    let engine = crate::open_engine(&config, &project.path().join(".headwater"));
+    let request = TrainingSetRequest {
+        names: Names::Set("risk".to_owned()),
+        inclusive: false,
+        known_at: None,
+        facts_until: None,
+        time: "as_of".to_owned(),
+        labels: Vec::new(),
+        labels_as_of: None,
+    };
+    let heard = Arc::new(Mutex::new(Vec::new()));
+    let hears = heard.clone();
+    let hook = ProgressHook::new(move |progress| hears.lock().unwrap().push(progress));
+    let (spine, out) = (project.path().join("s.csv"), project.path().join("t.csv"));
+    let made = engine.write_training_set(&request, &spine, &out, None, &hook);
+    let rows = made.unwrap().spine.rows as u64;
+    let told: Vec<Progress> = heard.lock().unwrap().clone();
+    assert!(told.is_sorted_by_key(|progress| match progress.step {
+        Step::ReadSpine => 0,
+        Step::SweepFacts { sweep, .. } => 2 * sweep,
+        Step::SweepRows { sweep, .. } => 2 * sweep + 1,
+        Step::WriteTable => usize::MAX,
+    }));
+    let sweep = Step::SweepRows {
+        sweep: 1,
+        sweeps: 1,
+    };
+    for (step, total) in [
+        (Step::ReadSpine, None),
+        (sweep, Some(rows)),
+        (Step::WriteTable, Some(rows)),
+    ] {
+        let last = told.iter().rfind(|progress| progress.step == step);
+        let done = rows;
+        assert_eq!(last, Some(&Progress { step, done, total }), "{told:?}");
+    }
+}
+
+#[test]
+fn progress_is_for_terminals_alone() {
+    let project = shop();
+    project.write("s.csv", csv());
+    let set = ["training-set", "--set", "risk", "--spine", "s.csv"];
+    let output = project.run(&[&set[..], &["--out", "t.csv"]].concat());
+    assert!(output.status.success());
+    for words in ["Reading the spine", "Sweep ", "Writing rows"] {
+        for told in [&output.stdout, &output.stderr] {
+            let told = String::from_utf8_lossy(told);
+            assert!(!told.contains(words), "{told}");
+        }
+    }
 }
 
 #[test]
