@@ -47,6 +47,9 @@ pub trait Files: Send + Sync {
         self.write_atomic(path, bytes)
     }
 
+    /// Writes a file as a whole unless there is one; whether it did. Of several that write it at once, one does.
+    fn write_new(&self, path: &Path, bytes: &[u8]) -> Result<bool, FileError>;
+
     /// Gives a file that was synced another name, in place of the file that has it; on the disk once this returns.
     fn rename(&self, from: &Path, to: &Path) -> Result<(), FileError>;
 

@@ -5,6 +5,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::{AppendFile, FileError, FileLock, Files, ReadFile};
 
@@ -86,6 +87,15 @@ impl RealFiles {
         file.sync_all().map_err(failed)?;
         self.rename(temporary, path)
     }
+
+    /// Puts a file's name on the disk.
+    fn sync_parent(&self, path: &Path) -> Result<(), FileError> {
+        match path.parent() {
+            Some(folder) if folder.as_os_str().is_empty() => self.sync_dir(Path::new(".")),
+            Some(folder) => self.sync_dir(folder),
+            None => Ok(()),
+        }
+    }
 }
 
 impl Files for RealFiles {
@@ -146,13 +156,34 @@ impl Files for RealFiles {
         self.replace(&temporary, file, path, bytes)
     }
 
+    fn write_new(&self, path: &Path, bytes: &[u8]) -> Result<bool, FileError> {
+        let failed = |e| FileError::new("writing", path, e);
+        if path.exists() {
+            return Ok(false);
+        }
+        // A name that nobody else writes to: neither another process nor another thread of this one.
+        static WRITTEN: AtomicU64 = AtomicU64::new(0);
+        let number = WRITTEN.fetch_add(1, Ordering::Relaxed);
+        let temporary = path.with_extension(format!("new-{}-{number}", std::process::id()));
+        let mut file = File::create(&temporary).map_err(failed)?;
+        file.write_all(bytes).map_err(failed)?;
+        file.sync_all().map_err(failed)?;
+        match fs::hard_link(&temporary, path) {
+            Ok(()) => {
+                self.remove_file(&temporary)?;
+                self.sync_parent(path).map(|()| true)
+            }
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                self.remove_file(&temporary).map(|()| false)
+            }
+            // A file system without links: that there was no such file a moment ago has to do.
+            Err(_) => self.rename(&temporary, path).map(|()| true),
+        }
+    }
+
     fn rename(&self, from: &Path, to: &Path) -> Result<(), FileError> {
         fs::rename(from, to).map_err(|e| FileError::new("renaming", from, e))?;
-        match to.parent() {
-            Some(folder) if folder.as_os_str().is_empty() => self.sync_dir(Path::new(".")),
-            Some(folder) => self.sync_dir(folder),
-            None => Ok(()),
-        }
+        self.sync_parent(to)
     }
 
     fn list(&self, folder: &Path) -> Result<Vec<PathBuf>, FileError> {

@@ -36,6 +36,37 @@ struct Disk {
     faults: Faults,
 }
 
+impl Disk {
+    /// Puts a whole file in the place of another, on the disk.
+    fn replace(&mut self, path: &Path, bytes: &[u8]) -> Result<(), FileError> {
+        if self.faults.sync_fails {
+            let error = io::Error::other("told to fail");
+            return Err(FileError::new("writing", path, error));
+        }
+        if self
+            .faults
+            .bytes_left
+            .is_some_and(|left| left < bytes.len() as u64)
+        {
+            return Err(FileError::new(
+                "writing",
+                path,
+                io::ErrorKind::StorageFull.into(),
+            ));
+        }
+        if let Some(left) = &mut self.faults.bytes_left {
+            *left -= bytes.len() as u64;
+        }
+        let content = Content {
+            bytes: bytes.to_vec(),
+            synced: bytes.len(),
+        };
+        self.files.insert(path.to_owned(), content);
+        self.named.insert(path.to_owned());
+        Ok(())
+    }
+}
+
 #[derive(Default, Clone)]
 struct Content {
     bytes: Vec<u8>,
@@ -254,32 +285,15 @@ impl Files for SimulatedFiles {
     }
 
     fn write_atomic(&self, path: &Path, bytes: &[u8]) -> Result<(), FileError> {
+        lock(&self.disk).replace(path, bytes)
+    }
+
+    fn write_new(&self, path: &Path, bytes: &[u8]) -> Result<bool, FileError> {
         let mut disk = lock(&self.disk);
-        if disk.faults.sync_fails {
-            let error = io::Error::other("told to fail");
-            return Err(FileError::new("writing", path, error));
+        if disk.files.contains_key(path) {
+            return Ok(false);
         }
-        if disk
-            .faults
-            .bytes_left
-            .is_some_and(|left| left < bytes.len() as u64)
-        {
-            return Err(FileError::new(
-                "writing",
-                path,
-                io::ErrorKind::StorageFull.into(),
-            ));
-        }
-        if let Some(left) = &mut disk.faults.bytes_left {
-            *left -= bytes.len() as u64;
-        }
-        let content = Content {
-            bytes: bytes.to_vec(),
-            synced: bytes.len(),
-        };
-        disk.files.insert(path.to_owned(), content);
-        disk.named.insert(path.to_owned());
-        Ok(())
+        disk.replace(path, bytes).map(|()| true)
     }
 
     fn list(&self, folder: &Path) -> Result<Vec<PathBuf>, FileError> {

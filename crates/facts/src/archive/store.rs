@@ -18,7 +18,7 @@ pub trait ArchiveStore: Send + Sync {
     /// Writes an object as a whole, over one that is there; when it returns the object is durable.
     fn put(&self, path: &str, bytes: Vec<u8>) -> Result<(), Problem>;
 
-    /// Writes an object unless there is one; whether it did.
+    /// Writes an object unless there is one; whether it did. Of several that write it at once, one does.
     fn put_new(&self, path: &str, bytes: Vec<u8>) -> Result<bool, Problem>;
 
     /// An object's bytes; none where there is no such object.
@@ -64,24 +64,28 @@ impl FolderStore {
     fn failed(&self, path: &str, error: impl std::fmt::Display) -> Problem {
         failed(&self.url(), path, error)
     }
+
+    /// Where an object is to lie, in a folder that is there.
+    fn place(&self, path: &str) -> Result<PathBuf, Problem> {
+        let place = self.folder.join(path);
+        let folder = place.parent().unwrap_or(&self.folder);
+        let made = self.env.files.create_dir_all(folder);
+        made.map_err(|e| self.failed(path, e))?;
+        Ok(place)
+    }
 }
 
 impl ArchiveStore for FolderStore {
     fn put(&self, path: &str, bytes: Vec<u8>) -> Result<(), Problem> {
-        let place = self.folder.join(path);
-        let files = &self.env.files;
-        let folder = place.parent().unwrap_or(&self.folder);
-        files
-            .create_dir_all(folder)
-            .and_then(|()| files.write_atomic(&place, &bytes))
-            .map_err(|e| self.failed(path, e))
+        let place = self.place(path)?;
+        let written = self.env.files.write_atomic(&place, &bytes);
+        written.map_err(|e| self.failed(path, e))
     }
 
     fn put_new(&self, path: &str, bytes: Vec<u8>) -> Result<bool, Problem> {
-        if self.env.files.exists(&self.folder.join(path)) {
-            return Ok(false);
-        }
-        self.put(path, bytes).map(|()| true)
+        let place = self.place(path)?;
+        let written = self.env.files.write_new(&place, &bytes);
+        written.map_err(|e| self.failed(path, e))
     }
 
     fn get(&self, path: &str) -> Result<Option<Bytes>, Problem> {

@@ -282,3 +282,38 @@ fn what_is_not_a_tree_is_refused() {
     assert_eq!(chain(most), Ok(()));
     assert_eq!(chain(most + 1), Err("model-limit"));
 }
+
+#[test]
+fn sets_of_too_many_categories_are_refused() {
+    let tree = |members: usize| {
+        let leaf = || TreeNode::Leaf {
+            values: vec![1.0],
+            linear: None,
+        };
+        let test = Test::InSet {
+            words: vec![u32::MAX; members / 32],
+            member_right: true,
+            missing_right: false,
+            invalid_right: false,
+        };
+        let split = TreeNode::Split {
+            column: 0,
+            test,
+            left: 1,
+            right: 2,
+        };
+        SplitTree {
+            nodes: vec![split, leaf(), leaf()],
+            ..SplitTree::default()
+        }
+    };
+    let most = crate::limits::MEMBERS_MAX;
+    let mut builder = Builder::new(1, vec![0.0], false);
+    // The same set again is no other one.
+    assert!(builder.push(tree(most - 32)).is_ok());
+    assert!(builder.push(tree(most - 32)).is_ok());
+    assert!(builder.push(tree(32)).is_ok());
+    let refused = builder.push(tree(64)).unwrap_err();
+    assert_eq!(refused.code, "model-limit");
+    assert!(refused.detail.contains("categories in sets"), "{refused}");
+}

@@ -20,12 +20,16 @@ const PATHS: [&str; 4] = [
     "contract=a%20b/day=1970-01-01/00000000000000000001-0.parquet.old",
 ];
 const ACTS: u64 = 300;
+/// Stores that put the same object at once, and how often.
+const WRITERS: usize = 4;
+const ROUNDS: usize = 20;
 
 /// Runs every case on stores that `start` begins, each empty.
 pub fn conforms(start: impl Fn() -> Open) {
     for case in [
         what_is_put_is_there,
         an_object_is_put_once,
+        one_of_several_puts_an_object,
         parts_are_read,
         what_is_removed_is_gone,
         any_acts_leave_what_they_should,
@@ -72,6 +76,28 @@ fn an_object_is_put_once(open: &Open) {
     assert_eq!(read(&open(), PATHS[0]), Some(b"first".to_vec()));
     assert!(new(PATHS[1], b""));
     assert!(!new(PATHS[1], b"other"), "an empty one is one");
+}
+
+/// Whoever is told that it wrote an object finds its own, and nobody else is told so.
+fn one_of_several_puts_an_object(open: &Open) {
+    for round in 0..ROUNDS {
+        let path = format!("round-{round}/identity.json");
+        let stores: Vec<Arc<dyn ArchiveStore>> = (0..WRITERS).map(|_| open()).collect();
+        let put = |writer: usize| {
+            let new = stores[writer].put_new(&path, vec![writer as u8; 100]);
+            new.expect("answered")
+        };
+        let put = &put;
+        let new: Vec<bool> = std::thread::scope(|scope| {
+            let writers: Vec<_> = (0..WRITERS).map(|w| scope.spawn(move || put(w))).collect();
+            let told = writers.into_iter().map(|w| w.join().expect("a writer"));
+            told.collect()
+        });
+        let wrote: Vec<usize> = (0..WRITERS).filter(|w| new[*w]).collect();
+        assert_eq!(wrote.len(), 1, "{wrote:?} say that they wrote it");
+        let held = vec![wrote[0] as u8; 100];
+        assert_eq!(read(&open(), &path), Some(held));
+    }
 }
 
 fn parts_are_read(open: &Open) {

@@ -96,6 +96,10 @@ impl Files for MixedFiles {
         self.0.write_atomic(path, bytes)
     }
 
+    fn write_new(&self, path: &Path, bytes: &[u8]) -> Result<bool, FileError> {
+        self.0.write_new(path, bytes)
+    }
+
     fn rename(&self, from: &Path, to: &Path) -> Result<(), FileError> {
         self.0.rename(from, to)
     }
