@@ -57,10 +57,10 @@ impl Forest {
             let groups = ((count - begin) / LANES).min(GROUPS);
             cells.fill([C::default(); LANES]);
             for (group, cells) in cells.chunks_exact_mut(places).take(groups).enumerate() {
-                for lane in 0..LANES {
-                    let row = rows.row(begin + group * LANES + lane);
-                    self.encoder
-                        .encode(row, |place, cell| cells[place][lane] = C::of(cell));
+                let first = begin + group * LANES;
+                for (lane, row) in (first..first + LANES).enumerate() {
+                    let set = |place: usize, cell| cells[place][lane] = C::of(cell);
+                    self.encoder.encode(rows.row(row), set);
                 }
             }
             for tree in &self.trees {
