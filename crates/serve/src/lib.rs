@@ -7,6 +7,7 @@
 mod bind;
 mod bulk;
 mod cache;
+mod deadline;
 mod facts;
 mod fallback;
 mod format;

@@ -20,7 +20,7 @@ use crate::fallback::{StandIn, fallback};
 use crate::last_good::row_keys;
 use crate::loaded::{Served, nothing_live};
 use crate::log::{Entry, PredictionLog, PredictionSink};
-use crate::predict::{Scored, predict};
+use crate::predict::Scored;
 use crate::rows::count;
 use crate::shadow::Shadows;
 use crate::stats::VersionCounts;
@@ -282,10 +282,10 @@ fn work(waiting: &Mutex<Receiver<Arc<Request>>>) {
 
 impl Request {
     fn run(self: &Arc<Self>) {
-        if self.late() {
-            return self.give_up();
+        if let Some(problem) = self.hopeless() {
+            return self.stand_in(&problem, false);
         }
-        match predict(&self.core, self, self.asked.version.as_deref()) {
+        match self.predict() {
             Ok(scored) => {
                 self.remember(&scored);
                 let read = scored.read.clone();
@@ -300,15 +300,6 @@ impl Request {
             }
             Err(problem) => self.stand_in(&problem, !self.late()),
         }
-    }
-
-    fn late(&self) -> bool {
-        self.spent_nanos() >= self.deadline_nanos
-    }
-
-    fn spent_nanos(&self) -> u64 {
-        let now = self.core.env.clock.monotonic_nanos();
-        now.saturating_sub(self.arrived_nanos)
     }
 
     /// Keeps a good answer for when there is none, even one that came too late.
@@ -475,12 +466,7 @@ impl Pending for Request {
     }
 
     fn give_up(&self) {
-        let after = self.deadline_nanos / 1_000_000;
-        let problem = Problem::external("deadline", "the prediction took too long")
-            .detail(format!("more than {after} ms"))
-            .hint("declare a `fallback` for the model, or allow it more time")
-            .retryable();
-        self.stand_in(&problem, false);
+        self.stand_in(&self.too_late(), false);
     }
 }
 

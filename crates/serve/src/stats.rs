@@ -10,6 +10,7 @@ use headwater_schema::Micros;
 
 use crate::LogStats;
 use crate::cache::Answered;
+use crate::deadline::Expected;
 
 /// What an operator wants to know of serving.
 #[derive(Debug, Clone, Default)]
@@ -122,6 +123,7 @@ pub(crate) struct Counters {
     pub took: Histogram,
     pub features: Histogram,
     pub scoring: Histogram,
+    pub expected: Expected,
     shadows: Mutex<BTreeMap<String, u64>>,
     hits: AtomicU64,
     misses: AtomicU64,

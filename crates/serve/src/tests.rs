@@ -293,6 +293,32 @@ fn a_store_that_stands_still_or_fails_delays_nobody_beyond_the_deadline() {
     assert_eq!((rows, written), (10 + asked_again, rows as u64));
 }
 
+/// Where a thread is busy for longer, what waits for it is given up as soon as the thread comes to it.
+#[test]
+fn what_can_not_be_answered_in_time_any_more_is_not_begun() {
+    let shop = shop("  fallback: [{constant: 0.5}]\n", one_thread(), None);
+    assert_eq!(shop.serving.predict(asked("a")).unwrap().degraded, None);
+    let (go, until) = channel();
+    let (reached, standing) = channel();
+    // The store is asked for the first alone: it would fail for the second.
+    shop.then([Next::Fail, Next::Stall(reached, until)]);
+    std::thread::scope(|scope| {
+        let slow = scope.spawn(|| shop.serving.predict(asked("b")).unwrap());
+        standing.recv().unwrap();
+        let waits = scope.spawn(|| shop.serving.predict(asked("c")).unwrap());
+        // More than half of the deadline of both, which is 500 ms.
+        std::thread::sleep(Duration::from_millis(300));
+        go.send(()).unwrap();
+        slow.join().unwrap();
+        let degraded = waits.join().unwrap().degraded.clone().unwrap();
+        assert_eq!(degraded.reason, "deadline");
+    });
+    // What hasn't waited is tried, whatever is expected; and the store is asked again only now.
+    let reply = shop.serving.predict(asked("d")).unwrap();
+    assert_eq!(reply.degraded.clone().unwrap().reason, "store-lost");
+    assert_eq!(shop.serving.predict(asked("e")).unwrap().degraded, None);
+}
+
 #[test]
 fn without_a_fallback_a_problem_says_why() {
     let shop = shop("", one_thread(), None);
