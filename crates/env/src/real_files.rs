@@ -73,18 +73,41 @@ impl Drop for RealLock {
     }
 }
 
+/// Makes a file beside another, under a name that nobody else has: processes on other machines may write there, too.
+fn new_beside(path: &Path) -> io::Result<(PathBuf, File)> {
+    static MADE: AtomicU64 = AtomicU64::new(0);
+    loop {
+        let number = MADE.fetch_add(1, Ordering::Relaxed);
+        let temporary = path.with_extension(format!("new-{}-{number}", std::process::id()));
+        match File::create_new(&temporary) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            made => return made.map(|file| (temporary, file)),
+        }
+    }
+}
+
+fn fill(mut file: File, bytes: &[u8]) -> io::Result<()> {
+    file.write_all(bytes)?;
+    file.sync_all()
+}
+
+fn no_links(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::Unsupported | io::ErrorKind::PermissionDenied
+    )
+}
+
 impl RealFiles {
     /// Puts bytes into a new file, and that in the place of another.
     fn replace(
         &self,
         temporary: &Path,
-        mut file: File,
+        file: File,
         path: &Path,
         bytes: &[u8],
     ) -> Result<(), FileError> {
-        let failed = |e| FileError::new("writing", path, e);
-        file.write_all(bytes).map_err(failed)?;
-        file.sync_all().map_err(failed)?;
+        fill(file, bytes).map_err(|e| FileError::new("writing", path, e))?;
         self.rename(temporary, path)
     }
 
@@ -161,24 +184,23 @@ impl Files for RealFiles {
         if path.exists() {
             return Ok(false);
         }
-        // A name that nobody else writes to: neither another process nor another thread of this one.
-        static WRITTEN: AtomicU64 = AtomicU64::new(0);
-        let number = WRITTEN.fetch_add(1, Ordering::Relaxed);
-        let temporary = path.with_extension(format!("new-{}-{number}", std::process::id()));
-        let mut file = File::create(&temporary).map_err(failed)?;
-        file.write_all(bytes).map_err(failed)?;
-        file.sync_all().map_err(failed)?;
-        match fs::hard_link(&temporary, path) {
-            Ok(()) => {
-                self.remove_file(&temporary)?;
-                self.sync_parent(path).map(|()| true)
-            }
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                self.remove_file(&temporary).map(|()| false)
-            }
-            // A file system without links: that there was no such file a moment ago has to do.
-            Err(_) => self.rename(&temporary, path).map(|()| true),
-        }
+        let (temporary, file) = new_beside(path).map_err(failed)?;
+        let linked = fill(file, bytes).and_then(|()| fs::hard_link(&temporary, path));
+        let linked = match linked {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+            // A file system without links, as some of the network's: its own rule for new files has to do.
+            Err(error) if no_links(&error) => match File::create_new(path) {
+                Ok(file) => fill(file, bytes).map(|()| true),
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+                Err(error) => Err(error),
+            },
+            Err(error) => Err(error),
+        };
+        // Whatever came of it; what is left behind harms nobody.
+        let _ = fs::remove_file(&temporary);
+        let new = linked.map_err(failed)?;
+        self.sync_parent(path).map(|()| new)
     }
 
     fn rename(&self, from: &Path, to: &Path) -> Result<(), FileError> {

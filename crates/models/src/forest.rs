@@ -11,7 +11,7 @@ mod encode;
 mod shap;
 mod walk;
 
-pub(crate) use build::{Builder, Linear, SplitTree, Test, TreeNode, set_of};
+pub(crate) use build::{Builder, Linear, SplitTree, Test, TreeNode};
 use encode::Encoder;
 pub(crate) use shap::Players;
 

@@ -17,7 +17,9 @@ pub const SCORES_MAX: usize = 10_000;
 /// Numbers that all leaves hold together.
 pub const LEAF_VALUES_MAX: usize = 64_000_000;
 /// Categories in all sets of a model's splits together.
-pub const MEMBERS_MAX: usize = 64_000_000;
+pub const MEMBERS_MAX: usize = 16_000_000;
+/// What trees ask of columns: thresholds at one, values to be equal to and sets to be in, each set and value once.
+pub const PLACES_MAX: usize = 1 << 20;
 /// Bytes of a name or a category.
 pub const NAME_BYTES_MAX: usize = 4096;
 /// Bytes of a text that a model is given.

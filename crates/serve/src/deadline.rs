@@ -14,50 +14,69 @@ use crate::serving::Request;
 
 /// Sizes that are told apart, by their binary logarithm.
 const SIZES: usize = 16;
+/// How long an estimate holds after the last answer: one that is too high would keep what it is about from being tried.
+const HOLDS_NANOS: u64 = 1_000_000_000;
 
-/// What answers of a model take, by the number of their rows.
+/// What answers of a model take, by the number of their rows and whether they are explained.
 #[derive(Debug, Default)]
-pub(crate) struct Expected(Mutex<[Estimate; SIZES]>);
+pub(crate) struct Expected(Mutex<[[Estimate; SIZES]; 2]>);
+
+/// What is answered.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Work {
+    pub rows: usize,
+    pub explain: bool,
+}
 
 /// The mean and the mean deviation of some nanoseconds, the latest of them counting most.
 #[derive(Debug, Default, Clone, Copy)]
 struct Estimate {
     mean: u64,
     deviation: u64,
+    /// When the last answer came; zero where none has.
+    at: u64,
 }
 
 impl Estimate {
     /// As TCP estimates how long an acknowledgement takes (RFC 6298, section 2).
-    fn took(&mut self, nanos: u64) {
-        if self.mean == 0 {
+    fn took(&mut self, nanos: u64, now: u64) {
+        if self.holds(now) {
+            let off = self.mean.abs_diff(nanos);
+            self.deviation = self.deviation - self.deviation / 4 + off / 4;
+            self.mean = self.mean - self.mean / 8 + nanos / 8;
+        } else {
             (self.mean, self.deviation) = (nanos, nanos / 2);
-            return;
         }
-        let off = self.mean.abs_diff(nanos);
-        self.deviation = self.deviation - self.deviation / 4 + off / 4;
-        self.mean = self.mean - self.mean / 8 + nanos / 8;
+        self.at = now;
     }
 
-    /// What nearly all take at most; nothing until one is known.
-    fn most(self) -> u64 {
-        self.mean.saturating_add(self.deviation.saturating_mul(4))
+    fn holds(&self, now: u64) -> bool {
+        self.at > 0 && now.saturating_sub(self.at) <= HOLDS_NANOS
+    }
+
+    /// What nearly all take at most; nothing where none came lately.
+    fn most(&self, now: u64) -> u64 {
+        match self.holds(now) {
+            true => self.mean.saturating_add(self.deviation.saturating_mul(4)),
+            false => 0,
+        }
     }
 }
 
 impl Expected {
-    pub fn took(&self, rows: usize, nanos: u64) {
-        self.of(rows, |estimate| estimate.took(nanos));
+    pub fn took(&self, work: Work, nanos: u64, now: u64) {
+        self.of(work, |estimate| estimate.took(nanos, now));
     }
 
-    /// Nanoseconds that nearly all answers of about so many rows take at most.
-    pub fn most(&self, rows: usize) -> u64 {
-        self.of(rows, |estimate| estimate.most())
+    /// Nanoseconds that nearly all answers of about this size took at most of late.
+    pub fn most(&self, work: Work, now: u64) -> u64 {
+        self.of(work, |estimate| estimate.most(now))
     }
 
-    fn of<T>(&self, rows: usize, with: impl FnOnce(&mut Estimate) -> T) -> T {
-        let mut sizes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let size = rows.checked_ilog2().unwrap_or(0) as usize;
-        with(&mut sizes[size.min(SIZES - 1)])
+    fn of<T>(&self, work: Work, with: impl FnOnce(&mut Estimate) -> T) -> T {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let size = work.rows.checked_ilog2().unwrap_or(0) as usize;
+        with(&mut all[usize::from(work.explain)][size.min(SIZES - 1)])
     }
 }
 
@@ -71,29 +90,36 @@ impl Request {
         self.spent_nanos() >= self.deadline_nanos
     }
 
-    /// Answers, and learns how long that takes.
-    pub fn predict(&self) -> Result<Scored, Problem> {
-        let began = self.spent_nanos();
-        let scored = predict(&self.core, self, self.asked.version.as_deref())?;
-        if let Ok(served) = self.core.served(&self.model.name) {
-            let took = self.spent_nanos().saturating_sub(began);
-            // A store that stood still says nothing of the next answer.
-            let took = took.min(self.deadline_nanos);
-            served.counters.expected.took(count(&self.asked.rows), took);
+    fn work(&self) -> Work {
+        Work {
+            rows: count(&self.asked.rows),
+            explain: self.asked.explain,
         }
-        Ok(scored)
+    }
+
+    /// Answers, and learns how long that takes, or failing.
+    pub fn predict(&self) -> Result<Scored, Problem> {
+        let clock = &self.core.env.clock;
+        let began = clock.monotonic_nanos();
+        let scored = predict(&self.core, self, self.asked.version.as_deref());
+        if let Ok(served) = self.core.served(&self.model.name) {
+            let now = clock.monotonic_nanos();
+            let took = now.saturating_sub(began);
+            served.counters.expected.took(self.work(), took, now);
+        }
+        scored
     }
 
     /// Why it is to be given up at once: it is late, or it has waited for half of its deadline or more and an answer usually
-    /// takes longer than what is left. One that hasn't waited so long is always tried, so that an estimate that is too
-    /// high doesn't stay.
+    /// takes longer than what is left. One that hasn't waited so long is always tried.
     pub fn hopeless(&self) -> Option<Problem> {
         if self.late() {
             return Some(self.too_late());
         }
         let (waited, deadline) = (self.spent_nanos(), self.deadline_nanos);
         let served = self.core.served(&self.model.name).ok()?;
-        let takes = served.counters.expected.most(count(&self.asked.rows));
+        let now = self.core.env.clock.monotonic_nanos();
+        let takes = served.counters.expected.most(self.work(), now);
         if waited < deadline / 2 || waited.saturating_add(takes) <= deadline {
             return None;
         }
@@ -124,32 +150,56 @@ impl Request {
 mod tests {
     use super::*;
 
-    #[test]
-    fn an_estimate_follows_what_answers_take() {
-        let expected = Expected::default();
-        assert_eq!(expected.most(1), 0);
-        expected.took(1, 1000);
-        assert_eq!(expected.most(1), 1000 + 4 * 500);
-        // 1000 is no news: the deviation falls by a quarter.
-        expected.took(1, 1000);
-        assert_eq!(expected.most(1), 1000 + 4 * 375);
-        expected.took(1, 9000);
-        // 375 − 93 + 2000, and 1000 − 125 + 1125.
-        assert_eq!(expected.most(1), 2000 + 4 * 2282);
-        for _ in 0..100 {
-            expected.took(1, 1000);
+    fn rows(rows: usize) -> Work {
+        Work {
+            rows,
+            explain: false,
         }
-        assert!((1000..1200).contains(&expected.most(1)));
     }
 
     #[test]
-    fn sizes_are_told_apart() {
+    fn an_estimate_follows_what_answers_take() {
         let expected = Expected::default();
-        expected.took(200, 80);
-        expected.took(usize::MAX, 40);
-        for (rows, most) in [(0, 0), (1, 0), (127, 0), (128, 240), (255, 240), (256, 0)] {
-            assert_eq!(expected.most(rows), most, "{rows} rows");
+        assert_eq!(expected.most(rows(1), 5), 0);
+        expected.took(rows(1), 1000, 5);
+        assert_eq!(expected.most(rows(1), 6), 1000 + 4 * 500);
+        // 1000 is no news: the deviation falls by a quarter.
+        expected.took(rows(1), 1000, 7);
+        assert_eq!(expected.most(rows(1), 8), 1000 + 4 * 375);
+        expected.took(rows(1), 9000, 9);
+        // 375 − 93 + 2000, and 1000 − 125 + 1125.
+        assert_eq!(expected.most(rows(1), 10), 2000 + 4 * 2282);
+        for now in 10..110 {
+            expected.took(rows(1), 1000, now);
         }
-        assert_eq!(expected.most(1 << 20), 120);
+        assert!((1000..1200).contains(&expected.most(rows(1), 110)));
+    }
+
+    #[test]
+    fn an_estimate_that_nothing_confirms_is_given_up() {
+        let expected = Expected::default();
+        let (began, holds) = (7, 7 + HOLDS_NANOS);
+        expected.took(rows(1), 1_000_000, began);
+        assert_eq!(expected.most(rows(1), holds), 3_000_000);
+        assert_eq!(expected.most(rows(1), holds + 1), 0);
+        // What comes next is believed as the first was.
+        expected.took(rows(1), 10, holds + 1);
+        assert_eq!(expected.most(rows(1), holds + 1), 30);
+    }
+
+    #[test]
+    fn sizes_and_explanations_are_told_apart() {
+        let expected = Expected::default();
+        expected.took(rows(200), 80, 1);
+        expected.took(rows(usize::MAX), 40, 1);
+        for (asked, most) in [(0, 0), (1, 0), (127, 0), (128, 240), (255, 240), (256, 0)] {
+            assert_eq!(expected.most(rows(asked), 1), most, "{asked} rows");
+        }
+        assert_eq!(expected.most(rows(1 << 20), 1), 120);
+        let explained = Work {
+            rows: 200,
+            explain: true,
+        };
+        assert_eq!(expected.most(explained, 1), 0);
     }
 }

@@ -322,6 +322,7 @@ fn write_checkpoints(processor: &Processor, asked: &Receiver<()>) {
             Ok(()) => {
                 if let Err(problem) = processor.checkpoint() {
                     tracing::error!(%problem, "a checkpoint can't be written");
+                    processor.measure_store();
                 }
             }
         }

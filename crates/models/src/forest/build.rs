@@ -17,9 +17,9 @@ pub(crate) enum Test {
         missing_right: bool,
         zero_missing: bool,
     },
-    /// Whether the value's whole part is in the set, whose bits are `words`.
+    /// Whether the value's whole part is one of the set's codes, which are in order.
     InSet {
-        words: Vec<u32>,
+        codes: Vec<u32>,
         member_right: bool,
         missing_right: bool,
         invalid_right: bool,
@@ -62,19 +62,6 @@ pub(crate) struct SplitTree {
     pub(crate) covers: Vec<f64>,
     /// The first score that it adds to.
     pub(crate) score: usize,
-}
-
-/// A set's bits.
-pub(crate) fn set_of(members: impl IntoIterator<Item = u32>) -> Vec<u32> {
-    let mut words = Vec::new();
-    for member in members {
-        let word = (member / 32) as usize;
-        if words.len() <= word {
-            words.resize(word + 1, 0);
-        }
-        words[word] |= 1 << (member % 32);
-    }
-    words
 }
 
 /// A node whose rank isn't known yet: it depends on the thresholds of all trees.
@@ -218,6 +205,9 @@ impl Builder {
     fn split(&mut self, column: usize, test: &Test, child: u32) -> Result<Draft, Problem> {
         self.check_columns([column])?;
         let outcome = match test {
+            Test::AtMost { threshold, .. } if threshold.is_nan() => {
+                return Err(corrupt("A threshold is NaN"));
+            }
             Test::AtMost { threshold, .. } => Outcome::Above(*threshold),
             Test::InSet { .. } | Test::Equal { .. } => Outcome::Yes,
         };
@@ -239,10 +229,7 @@ impl Builder {
     pub(super) fn thresholds(&self) -> Vec<Vec<f64>> {
         let mut thresholds = vec![Vec::new(); self.questions.places()];
         for draft in &self.drafts {
-            // Nothing is above what isn't a number.
-            if let Outcome::Above(threshold) = draft.outcome
-                && !threshold.is_nan()
-            {
+            if let Outcome::Above(threshold) = draft.outcome {
                 thresholds[draft.place as usize].push(threshold);
             }
         }
@@ -253,7 +240,11 @@ impl Builder {
         thresholds
     }
 
-    pub(super) fn finish_with(self, thresholds: &[Vec<f64>], narrow: bool) -> Forest {
+    pub(super) fn finish_with(mut self, thresholds: &[Vec<f64>], narrow: bool) -> Forest {
+        self.values.shrink_to_fit();
+        self.covers.shrink_to_fit();
+        self.linear.shrink_to_fit();
+        self.trees.shrink_to_fit();
         let nodes = if narrow {
             Nodes::Narrow(ranked(&self.drafts, thresholds))
         } else {
@@ -281,7 +272,6 @@ fn ranked<C: Cell>(drafts: &[Draft], thresholds: &[Vec<f64>]) -> Vec<Node<C>> {
     let rank = |draft: &Draft| match draft.outcome {
         Outcome::Leaf => C::TOP,
         Outcome::Yes => C::of(0),
-        Outcome::Above(threshold) if threshold.is_nan() => C::TOP,
         Outcome::Above(threshold) => {
             let all = &thresholds[draft.place as usize];
             C::of(all.partition_point(|t| *t < threshold) as u32)

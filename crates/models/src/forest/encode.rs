@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use headwater_schema::Problem;
 
 use super::{Test, ZERO_MAX};
-use crate::limits::{MEMBERS_MAX, at_most};
+use crate::limits::{MEMBERS_MAX, PLACES_MAX, at_most};
 
 /// Codes of categories end here.
 const CODES_END: f64 = 2_147_483_648.0;
@@ -21,9 +21,9 @@ enum Question {
         missing_high: bool,
         zero_missing: bool,
     },
-    /// Whether the value's whole part is in a set, whose bits are `words`.
+    /// Whether the value's whole part is one of these codes.
     InSet {
-        words: Vec<u32>,
+        codes: Vec<u32>,
         missing_in: bool,
         invalid_in: bool,
     },
@@ -43,12 +43,12 @@ impl Question {
                 zero_missing: *zero_missing,
             },
             Test::InSet {
-                words,
+                codes,
                 member_right,
                 missing_right,
                 invalid_right,
             } => Self::InSet {
-                words: words.clone(),
+                codes: codes.clone(),
                 missing_in: missing_right == member_right,
                 invalid_in: invalid_right == member_right,
             },
@@ -203,8 +203,13 @@ impl Questions {
         if let Some(place) = self.places.get(&key) {
             return Ok(*place);
         }
-        if let Question::InSet { words, .. } = &key.1 {
-            self.members += words.iter().map(|w| w.count_ones() as usize).sum::<usize>();
+        at_most(
+            "different tests of columns",
+            self.columns.len() + 1,
+            PLACES_MAX,
+        )?;
+        if let Question::InSet { codes, .. } = &key.1 {
+            self.members += codes.len();
             at_most("categories in sets", self.members, MEMBERS_MAX)?;
         }
         let place = self.columns.len() as u32;
@@ -251,7 +256,7 @@ impl Questions {
                     missing_in,
                 }),
                 Question::InSet {
-                    words,
+                    codes,
                     missing_in,
                     invalid_in,
                 } => {
@@ -262,7 +267,7 @@ impl Questions {
                             ..Categories::default()
                         });
                     }
-                    sets.extend(members(&words).map(|code| (code, place)));
+                    sets.extend(codes.iter().map(|code| (*code, place)));
                     if let Some(categories) = encoder.categories.last_mut() {
                         categories.missing_in.extend(missing_in.then_some(place));
                         categories.invalid_in.extend(invalid_in.then_some(place));
@@ -293,13 +298,4 @@ impl Encoder {
             }
         }
     }
-}
-
-/// The codes of a set.
-fn members(words: &[u32]) -> impl Iterator<Item = u32> {
-    let words = words.iter().enumerate();
-    words.flat_map(|(index, word)| {
-        let bits = (0..32u32).filter(move |bit| word >> bit & 1 == 1);
-        bits.map(move |bit| index as u32 * 32 + bit)
-    })
 }

@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use super::{Builder, Forest, Players, SplitTree, Test, TreeNode, set_of};
+use super::{Builder, Forest, Players, SplitTree, Test, TreeNode};
 use crate::Rows;
 
 const COLUMNS: usize = 5;
@@ -20,8 +20,8 @@ fn test() -> impl Strategy<Value = Test> {
         4 => (value(), any::<bool>(), any::<bool>()).prop_map(|(threshold, missing_right, zero_missing)| {
             Test::AtMost { threshold, missing_right, zero_missing }
         }),
-        1 => (prop::collection::vec(0u32..40, 0..4), any::<[bool; 3]>()).prop_map(|(set, flags)| Test::InSet {
-            words: set_of(set),
+        1 => (prop::collection::btree_set(0u32..40, 0..4), any::<[bool; 3]>()).prop_map(|(set, flags)| Test::InSet {
+            codes: set.into_iter().collect(),
             member_right: flags[0],
             missing_right: flags[1],
             invalid_right: flags[2],
@@ -124,7 +124,7 @@ fn goes_left(test: &Test, value: f64) -> bool {
             }
         }
         Test::InSet {
-            words,
+            codes,
             member_right,
             missing_right,
             invalid_right,
@@ -134,9 +134,7 @@ fn goes_left(test: &Test, value: f64) -> bool {
             } else if value.trunc() < 0.0 || value >= 2f64.powi(31) {
                 !invalid_right
             } else {
-                let code = value.trunc() as usize;
-                let member = (0..words.len() * 32)
-                    .any(|c| c == code && words[c / 32] & (1 << (c % 32)) != 0);
+                let member = codes.iter().any(|c| f64::from(*c) == value.trunc());
                 member != *member_right
             }
         }
@@ -283,6 +281,107 @@ fn what_is_not_a_tree_is_refused() {
     assert_eq!(chain(most + 1), Err("model-limit"));
 }
 
+/// Stumps: each asks one thing and says a number of its own.
+fn stumps(tests: impl IntoIterator<Item = Test>) -> Builder {
+    let mut builder = Builder::new(1, vec![0.5], false);
+    for (index, test) in tests.into_iter().enumerate() {
+        let leaf = |values: f64| TreeNode::Leaf {
+            values: vec![values],
+            linear: None,
+        };
+        let split = TreeNode::Split {
+            column: 0,
+            test,
+            left: 1,
+            right: 2,
+        };
+        let (left, right) = (index as f64 / 7.0, -(index as f64) / 3.0);
+        let nodes = vec![split, leaf(left), leaf(right)];
+        let tree = SplitTree {
+            nodes,
+            ..SplitTree::default()
+        };
+        builder.push(tree).unwrap();
+    }
+    builder
+}
+
+/// What stumps say, by the rule.
+fn sum_of(tests: &[Test], value: f64) -> f64 {
+    let stumps = tests.iter().enumerate();
+    stumps.fold(0.5, |sum, (index, test)| match goes_left(test, value) {
+        true => sum + index as f64 / 7.0,
+        false => sum - index as f64 / 3.0,
+    })
+}
+
+/// Holds a forest of stumps to the rules, for rows alone and together.
+fn agrees(forest: &Forest, tests: &[Test]) {
+    let rows: Vec<f64> = (0..40).map(|i| f64::from(i) * 1700.5 - 3.0).collect();
+    let mut out = vec![0.0; rows.len()];
+    forest.score(Rows::new(&rows, 1).unwrap(), &mut out);
+    for (value, together) in rows.iter().zip(out) {
+        let mut alone = [0.0];
+        forest.score(Rows::one(&[*value]).unwrap(), &mut alone);
+        let wanted = sum_of(tests, *value);
+        assert_eq!([together, alone[0]], [wanted; 2], "of {value}");
+    }
+}
+
+fn above(threshold: f64) -> Test {
+    Test::AtMost {
+        threshold,
+        missing_right: false,
+        zero_missing: false,
+    }
+}
+
+#[test]
+fn more_trees_than_a_block_and_more_places_than_the_stack_agree_with_the_rules() {
+    let equal = |value: i32| Test::Equal {
+        value: f64::from(value) * 1700.5 - 3.0,
+        member_right: value % 2 == 0,
+        missing_member: false,
+    };
+    let tests: Vec<Test> = (0..1100)
+        .map(equal)
+        .chain((0..100).map(|i| above(f64::from(i) * 500.0)))
+        .collect();
+    let forest = stumps(tests.clone()).finish();
+    assert!(forest.encoder.places() > 1024 && forest.trees.len() > 2 * 512);
+    agrees(&forest, &tests);
+}
+
+#[test]
+fn nodes_are_wide_where_thresholds_are_too_many_for_narrow_ones() {
+    for (thresholds, narrow) in [(65_534, true), (65_535, false)] {
+        let tests: Vec<Test> = (0..thresholds).map(|i| above(f64::from(i))).collect();
+        let forest = stumps(tests.clone()).finish();
+        assert_eq!(matches!(forest.nodes, super::Nodes::Narrow(_)), narrow);
+        agrees(&forest, &tests);
+    }
+}
+
+#[test]
+fn a_threshold_that_is_no_number_is_refused() {
+    let mut builder = Builder::new(1, vec![0.0], false);
+    let leaf = || TreeNode::Leaf {
+        values: vec![1.0],
+        linear: None,
+    };
+    let split = TreeNode::Split {
+        column: 0,
+        test: above(f64::NAN),
+        left: 1,
+        right: 2,
+    };
+    let tree = SplitTree {
+        nodes: vec![split, leaf(), leaf()],
+        ..SplitTree::default()
+    };
+    assert_eq!(builder.push(tree).unwrap_err().code, "model-corrupt");
+}
+
 #[test]
 fn sets_of_too_many_categories_are_refused() {
     let tree = |members: usize| {
@@ -291,7 +390,7 @@ fn sets_of_too_many_categories_are_refused() {
             linear: None,
         };
         let test = Test::InSet {
-            words: vec![u32::MAX; members / 32],
+            codes: (0..members as u32).collect(),
             member_right: true,
             missing_right: false,
             invalid_right: false,

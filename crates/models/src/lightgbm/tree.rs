@@ -4,7 +4,7 @@ use headwater_schema::Problem;
 
 use super::text::Block;
 use crate::forest::{Linear, SplitTree, Test, TreeNode, ZERO_MAX};
-use crate::limits::{NODES_MAX, at_most};
+use crate::limits::{MEMBERS_MAX, NODES_MAX, at_most};
 use crate::load::corrupt;
 
 /// Bits of `decision_type`.
@@ -70,6 +70,8 @@ fn tests(block: &Block<'_>, splits: usize) -> Result<Vec<Test>, Problem> {
     };
     let bounds: Vec<usize> = block.all("cat_boundaries")?;
     let words: Vec<u32> = block.all("cat_threshold")?;
+    let words_max = words.len();
+    let (mut words_read, mut members) = (0, 0);
     let both = thresholds.into_iter().zip(kinds);
     both.map(|(threshold, kind)| {
         if kind & CATEGORICAL == 0 {
@@ -80,16 +82,32 @@ fn tests(block: &Block<'_>, splits: usize) -> Result<Vec<Test>, Problem> {
             (Some(from), Some(to)) => words.get(*from..*to),
             _ => None,
         };
+        let words = words.ok_or_else(|| corrupt(format!("Its set {threshold} isn't there")))?;
+        // A split has a set of its own: sets that overlap could say far more than the file holds.
+        words_read += words.len();
+        if words_read > words_max {
+            return Err(corrupt("Its sets overlap"));
+        }
+        members += words.iter().map(|w| w.count_ones() as usize).sum::<usize>();
+        at_most("categories in sets", members, MEMBERS_MAX)?;
+        let codes = codes(words).collect();
         Ok(Test::InSet {
-            words: words
-                .ok_or_else(|| corrupt(format!("Its set {threshold} isn't there")))?
-                .to_vec(),
+            codes,
             member_right: false,
             missing_right: true,
             invalid_right: true,
         })
     })
     .collect()
+}
+
+/// The codes whose bits are set.
+fn codes(words: &[u32]) -> impl Iterator<Item = u32> {
+    let words = words.iter().enumerate();
+    words.flat_map(|(index, word)| {
+        let bits = (0..u32::BITS).filter(move |bit| word >> bit & 1 == 1);
+        bits.map(move |bit| index as u32 * u32::BITS + bit)
+    })
 }
 
 /// LightGBM takes what is nearly zero for zero, and NaN too unless NaN is what counts as missing. So does this test:

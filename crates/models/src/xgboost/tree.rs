@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use headwater_schema::Problem;
 
 use crate::document::Document;
-use crate::forest::{SplitTree, Test, TreeNode, set_of};
-use crate::limits::{NODES_MAX, at_most};
+use crate::forest::{SplitTree, Test, TreeNode};
+use crate::limits::{MEMBERS_MAX, NODES_MAX, at_most};
 use crate::load::corrupt;
 use crate::single;
 
@@ -57,8 +57,8 @@ pub(super) fn read(tree: &Document, group: usize, weight: f32) -> Result<SplitTr
             leaves.leaf(at, thresholds[at], right[at])?
         } else {
             let test = match sets.get(&at) {
-                Some(words) => Test::InSet {
-                    words: words.clone(),
+                Some(codes) => Test::InSet {
+                    codes: codes.clone(),
                     member_right: true,
                     missing_right: missing_right(at),
                     invalid_right: false,
@@ -114,6 +114,8 @@ fn sets(tree: &Document) -> Result<BTreeMap<usize, Vec<u32>>, Problem> {
     if begins.len() != nodes.len() || sizes.len() != nodes.len() {
         return Err(corrupt("Its sets of categories don't fit its nodes"));
     }
+    let all = sizes.iter().fold(0usize, |a, b| a.saturating_add(*b));
+    at_most("categories in sets", all, MEMBERS_MAX)?;
     let mut sets = BTreeMap::new();
     for (index, node) in nodes.iter().enumerate() {
         let end = begins[index].saturating_add(sizes[index]);
@@ -121,7 +123,10 @@ fn sets(tree: &Document) -> Result<BTreeMap<usize, Vec<u32>>, Problem> {
         let members = members.ok_or_else(|| corrupt("It has a set that isn't there"))?;
         let most = members.iter().copied().max().unwrap_or(0);
         at_most("categories of one column", most, CATEGORY_MAX)?;
-        sets.insert(*node, set_of(members.iter().map(|m| *m as u32)));
+        let mut codes: Vec<u32> = members.iter().map(|m| *m as u32).collect();
+        codes.sort_unstable();
+        codes.dedup();
+        sets.insert(*node, codes);
     }
     Ok(sets)
 }
